@@ -1,0 +1,31 @@
+//! The mesh's vocabulary and every decision, as values and pure functions.
+//!
+//! Nothing here reads a clock, a socket, a file or the environment; callers pass
+//! what they know and act on the answer.
+//!
+//! - [`identity`]: who a workload is (SPIFFE).
+//! - [`address`]: addresses on named networks, hostnames in namespaces, gateways.
+//! - [`workload`], [`service`]: endpoints and groups of endpoints.
+//! - [`authorization`]: L4 policies and their evaluation.
+//! - [`snapshot`]: one immutable, indexed view of all of them.
+//! - [`balancing`]: which endpoints, in which order.
+//! - [`destination`]: where a captured connection goes, and whether it may come in.
+//! - [`dns`]: which questions the mesh answers, and with what.
+
+pub mod identity;
+
+pub mod address;
+
+pub mod workload;
+
+pub mod service;
+
+pub mod authorization;
+
+pub mod snapshot;
+
+pub mod balancing;
+
+pub mod destination;
+
+pub mod dns;
