@@ -1,0 +1,75 @@
+# The one runner. Each target says what it needs and installs it; CI calls only these.
+# Package installs need root or sudo; everything else runs as whoever calls.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+RUST_MINIMUM := 1.90
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+BUILD_PACKAGES := build-essential cmake git libclang-dev pkg-config
+RUN_PACKAGES := nftables iproute2 procps
+TEST_PACKAGES := tcpdump util-linux
+
+.PHONY: help
+help: ## Lists the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: deps
+deps: packages rust ## Installs what is missing: apt packages and the Rust toolchain
+
+.PHONY: packages
+packages:
+	@missing=(); for package in $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' "$$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$$package"); \
+	done; \
+	if [ "$${#missing[@]}" -gt 0 ]; then \
+	  echo "Installing: $${missing[*]}"; \
+	  command -v apt-get >/dev/null || { echo "This needs apt (Debian or Ubuntu). Install by hand: $${missing[*]}" >&2; exit 69; }; \
+	  $(SUDO) apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; \
+	fi
+
+.PHONY: rust
+rust:
+	@if ! command -v $(CARGO) >/dev/null; then \
+	  if apt-cache show rustup >/dev/null 2>&1; then \
+	    $(SUDO) apt-get install -y -qq rustup >/dev/null && rustup default stable; \
+	  else \
+	    echo "Rust is missing and this release has no rustup package. Install it with:" >&2; \
+	    echo "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y" >&2; exit 69; \
+	  fi; \
+	fi; \
+	have=$$($(CARGO) --version | cut -d' ' -f2); \
+	[ "$$(printf '%s\n%s\n' $(RUST_MINIMUM) "$$have" | sort -V | head -1)" = $(RUST_MINIMUM) ] || \
+	  { echo "Rust $$have is older than $(RUST_MINIMUM). Update it with: rustup update stable" >&2; exit 69; }
+
+.PHONY: build
+build: deps ## Builds the release programs: weft, control-plane, ztunnel
+	$(CARGO) build --release --locked -p cli -p control-plane -p ztunnel
+
+.PHONY: demo
+demo: build ## Runs the mesh with the demo application until Ctrl-C
+	./target/release/weft demo
+
+.PHONY: test
+test: deps ## Runs every test, those in network namespaces included
+	$(CARGO) build --workspace --locked
+	$(CARGO) test --workspace --locked
+
+.PHONY: bench
+bench: build ## Measures against plain TCP on the same machine; prints ratios
+	$(CARGO) build --release --locked -p tests --bins
+	./target/release/bench
+
+.PHONY: lint
+lint: deps ## Formatting, clippy without warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: fmt
+fmt: ## Formats the code
+	$(CARGO) fmt --all

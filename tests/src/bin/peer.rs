@@ -1,0 +1,83 @@
+//! `peer`: the application in the tests' pods, both ends of it.
+//!
+//! `peer serve` answers on a handful of ports, each a protocol shape that meshes are known to
+//! get wrong; the other commands are clients that say what they saw, as text or JSON.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tests::peer::{client, serve};
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answers on every port of `tests::peer`.
+    Serve {
+        /// Name that replies carry.
+        #[arg(long, default_value = "peer")]
+        name: String,
+        /// Address to bind.
+        #[arg(long, default_value = "::")]
+        bind: std::net::IpAddr,
+    },
+    /// One request; prints the reply (`NAME PEER_ADDRESS`).
+    Get { target: String },
+    /// Sends datagrams until one is echoed.
+    Udp { target: String },
+    /// Prints the addresses a name resolves to, one a line.
+    Resolve { name: String },
+    /// Waits for the server to speak first, then echoes one line.
+    Banner { target: String },
+    /// Uploads bytes, closes the sending half, checks the server's checksum of them.
+    Upload { target: String, bytes: u64 },
+    /// Downloads bytes and checks them.
+    Download { target: String, bytes: u64 },
+    /// Echoes lines over one connection until it breaks or the line "stop" is read on stdin.
+    Hold { target: String },
+    /// Requests in a closed loop on new connections; prints counts as JSON.
+    Load {
+        target: String,
+        #[arg(long, default_value_t = 4)]
+        connections: usize,
+        #[arg(long, default_value = "5")]
+        seconds: f64,
+        /// One connection per client instead of one per request.
+        #[arg(long)]
+        keep_alive: bool,
+    },
+    /// Listens on one address and prints what connects; for servers that must not be reached.
+    Watch { bind: SocketAddr },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Serve { name, bind } => serve::run(&name, bind),
+        Command::Get { target } => client::get(&target),
+        Command::Udp { target } => client::udp(&target),
+        Command::Resolve { name } => client::resolve(&name),
+        Command::Banner { target } => client::banner(&target),
+        Command::Upload { target, bytes } => client::upload(&target, bytes),
+        Command::Download { target, bytes } => client::download(&target, bytes),
+        Command::Hold { target } => client::hold(&target),
+        Command::Load {
+            target,
+            connections,
+            seconds,
+            keep_alive,
+        } => client::load(&target, connections, seconds, keep_alive),
+        Command::Watch { bind } => serve::watch(bind),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
