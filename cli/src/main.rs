@@ -1,2 +1,6 @@
-//! Skeleton.
-fn main() {}
+//! The `weft` program: everything is in the library.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}
