@@ -20,6 +20,11 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/generated.rs"));
 }
 
+mod error;
+mod ip;
+
+pub use error::ConversionError;
+
 pub mod discovery;
 
 pub mod workload;
@@ -29,3 +34,6 @@ pub mod authorization;
 pub mod zds;
 
 pub mod citadel;
+
+#[cfg(test)]
+mod strategies;
