@@ -1,1 +1,20 @@
-//! skeleton
+//! What every program of the mesh does besides its work: start, say how it is, and stop.
+//!
+//! - [`readiness`]: which startup tasks are still open.
+//! - [`signals`]: what asks the process to stop.
+//! - [`drain`]: stopping work in progress, within a deadline.
+//! - [`admin`]: HTTP servers for people and machines that look after the process.
+//! - [`metrics`]: the recorder and its rendering.
+//! - [`logs`]: records, levels, the writer.
+
+pub mod readiness;
+
+pub mod signals;
+
+pub mod drain;
+
+pub mod admin;
+
+pub mod metrics;
+
+pub mod logs;
