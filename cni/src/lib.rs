@@ -1,1 +1,11 @@
-//! skeleton
+//! Redirect rules of a pod, and the agent that hands pods to ztunnel.
+//!
+//! - [`rules`]: which packets of a pod go to ztunnel, as data, and as nftables text.
+//! - [`netns`]: work inside another network namespace without ever moving the caller.
+//! - [`apply`]: puts the rules and their routes into a namespace, and reads them back.
+
+pub mod rules;
+
+pub mod netns;
+
+pub mod apply;

@@ -1,0 +1,70 @@
+//! Puts a pod's redirect rules and their routes into its network namespace, and reads them back.
+//!
+//! Every operation is idempotent and leaves the caller's own namespace alone. A pod is
+//! [`capture`]d, [`release`]d (no redirects, live connections kept), or cleared by [`remove`].
+
+mod nft;
+mod routing;
+mod verify;
+
+pub use nft::load;
+pub use verify::{Drift, Verifier};
+
+use std::io;
+use std::os::fd::AsFd;
+
+use crate::netns;
+use crate::rules::{self, Options};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot enter the network namespace: {0}")]
+    Namespace(#[source] io::Error),
+    #[error("cannot run nft, of the package nftables: {0}")]
+    RunNft(#[source] io::Error),
+    #[error("nft refused the rules: {0}")]
+    Nft(String),
+    #[error("cannot set up policy routing: {0}")]
+    Routing(#[source] rtnetlink::Error),
+}
+
+/// Redirects the pod's new connections to ztunnel. Established ones go on untouched.
+pub async fn capture(netns: impl AsFd, options: &Options) -> Result<(), Error> {
+    let netns = netns.as_fd();
+    let options = within_reach(netns, options).await?;
+    routing::ensure(netns, &options).await?;
+    load(netns, rules::capture(&options)).await
+}
+
+/// Stops redirecting new connections, and keeps what ztunnel's live connections stand on.
+pub async fn release(netns: impl AsFd) -> Result<(), Error> {
+    load(netns, rules::release()).await
+}
+
+/// Leaves nothing of ours; connections that ztunnel still carries break.
+pub async fn remove(netns: impl AsFd) -> Result<(), Error> {
+    let netns = netns.as_fd();
+    load(netns, rules::remove()).await?;
+    routing::remove(netns).await
+}
+
+/// A pod whose loopback has IPv6 switched off gets no IPv6 rules: the route to loopback that
+/// they need can't exist.
+async fn within_reach(netns: impl AsFd, options: &Options) -> Result<Options, Error> {
+    let ipv6 = options.ipv6
+        && netns::run(netns, ipv6_enabled)
+            .await
+            .map_err(Error::Namespace)?;
+    Ok(Options {
+        ipv6,
+        ..options.clone()
+    })
+}
+
+fn ipv6_enabled() -> bool {
+    std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
+        .is_ok_and(|value| value.trim() == "0")
+}
+
+#[cfg(test)]
+mod tests;

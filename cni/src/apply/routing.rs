@@ -1,0 +1,140 @@
+//! Policy routing of a pod: packets with the connection mark are delivered locally, so that an
+//! application's answer to a borrowed client address reaches ztunnel's transparent socket.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
+
+use futures::TryStreamExt as _;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteScope, RouteType};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
+
+use super::Error;
+use crate::netns;
+use crate::rules::{CONNECTION_MARK, Family, MARK_MASK, Options, ROUTE_RULE_PRIORITY, ROUTE_TABLE};
+
+/// The loopback interface is the first of every namespace.
+const LOOPBACK_INDEX: u32 = 1;
+
+/// What of the policy routing a namespace has.
+pub(super) struct Present {
+    pub(super) rule: bool,
+    pub(super) route: bool,
+}
+
+pub(super) async fn ensure(netns: impl AsFd, options: &Options) -> Result<(), Error> {
+    let handle = netns::netlink(netns).map_err(Error::Namespace)?;
+    for family in options.families() {
+        let mut rule = handle.rule().add();
+        *rule.message_mut() = wanted_rule(family);
+        tolerate(rule.execute().await, libc::EEXIST)?;
+        let route = handle.route().add(wanted_route(family)).replace();
+        route.execute().await.map_err(Error::Routing)?;
+    }
+    Ok(())
+}
+
+pub(super) async fn remove(netns: impl AsFd) -> Result<(), Error> {
+    let handle = netns::netlink(netns).map_err(Error::Namespace)?;
+    for family in [Family::Ipv4, Family::Ipv6] {
+        // Without IPv6 in the kernel there is nothing to look for.
+        let Ok(present) = present(&handle, family).await else {
+            continue;
+        };
+        if present.rule {
+            let rule = wanted_rule(family);
+            tolerate(handle.rule().del(rule).execute().await, libc::ENOENT)?;
+        }
+        if present.route {
+            let route = wanted_route(family);
+            tolerate(handle.route().del(route).execute().await, libc::ESRCH)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn present(handle: &Handle, family: Family) -> Result<Present, Error> {
+    let rules: Vec<RuleMessage> = handle
+        .rule()
+        .get(match family {
+            Family::Ipv4 => IpVersion::V4,
+            Family::Ipv6 => IpVersion::V6,
+        })
+        .execute()
+        .try_collect()
+        .await
+        .map_err(Error::Routing)?;
+    let routes: Vec<RouteMessage> = handle
+        .route()
+        .get(wanted_route(family))
+        .execute()
+        .try_collect()
+        .await
+        .map_err(Error::Routing)?;
+    Ok(Present {
+        rule: rules.iter().any(is_wanted_rule),
+        route: routes.iter().any(is_wanted_route),
+    })
+}
+
+fn wanted_rule(family: Family) -> RuleMessage {
+    let mut rule = RuleMessage::default();
+    rule.header.family = match family {
+        Family::Ipv4 => AddressFamily::Inet,
+        Family::Ipv6 => AddressFamily::Inet6,
+    };
+    rule.header.action = RuleAction::ToTable;
+    rule.attributes = vec![
+        RuleAttribute::Table(ROUTE_TABLE),
+        RuleAttribute::Priority(ROUTE_RULE_PRIORITY),
+        RuleAttribute::FwMark(CONNECTION_MARK),
+        RuleAttribute::FwMask(MARK_MASK),
+    ];
+    rule
+}
+
+fn wanted_route(family: Family) -> RouteMessage {
+    match family {
+        Family::Ipv4 => RouteMessageBuilder::<Ipv4Addr>::new()
+            .kind(RouteType::Local)
+            .scope(RouteScope::Host)
+            .table_id(ROUTE_TABLE)
+            .output_interface(LOOPBACK_INDEX)
+            .build(),
+        Family::Ipv6 => RouteMessageBuilder::<Ipv6Addr>::new()
+            .kind(RouteType::Local)
+            .table_id(ROUTE_TABLE)
+            .output_interface(LOOPBACK_INDEX)
+            .build(),
+    }
+}
+
+fn is_wanted_rule(rule: &RuleMessage) -> bool {
+    [
+        RuleAttribute::Table(ROUTE_TABLE),
+        RuleAttribute::Priority(ROUTE_RULE_PRIORITY),
+        RuleAttribute::FwMark(CONNECTION_MARK),
+        RuleAttribute::FwMask(MARK_MASK),
+    ]
+    .iter()
+    .all(|attribute| rule.attributes.contains(attribute))
+}
+
+fn is_wanted_route(route: &RouteMessage) -> bool {
+    route.header.kind == RouteType::Local
+        && route.header.destination_prefix_length == 0
+        && [
+            RouteAttribute::Table(ROUTE_TABLE),
+            RouteAttribute::Oif(LOOPBACK_INDEX),
+        ]
+        .iter()
+        .all(|attribute| route.attributes.contains(attribute))
+}
+
+fn tolerate(result: Result<(), rtnetlink::Error>, code: i32) -> Result<(), Error> {
+    match result {
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -code => Ok(()),
+        other => other.map_err(Error::Routing),
+    }
+}

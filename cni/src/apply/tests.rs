@@ -1,0 +1,304 @@
+//! Rules in real namespaces. They need the right to make namespaces, and fail without it.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::socket::{getsockopt, sockopt};
+
+use super::{Drift, Verifier, capture, release, remove};
+use crate::netns;
+use crate::rules::{Family, Options, Table};
+
+const POD: &str = "10.9.0.2";
+const PEER: &str = "10.9.0.1";
+
+/// A pod and a machine beside it, on one cable.
+struct Cable {
+    pod: OwnedFd,
+    peer: OwnedFd,
+}
+
+impl Cable {
+    fn new() -> Cable {
+        let (pod, peer) = (netns::create().unwrap(), netns::create().unwrap());
+        let pod_path = format!("/proc/{}/fd/{}", std::process::id(), raw(&pod));
+        sh(&peer, "ip link set lo up");
+        sh(
+            &peer,
+            &format!("ip link add eth0 type veth peer name eth0 netns {pod_path}"),
+        );
+        for (netns, number) in [(&peer, 1), (&pod, 2)] {
+            sh(
+                netns,
+                &format!(
+                    "ip link set lo up && ip link set eth0 up && ip addr add 10.9.0.{number}/24 dev eth0 \
+                     && ip -6 addr add fd09::{number}/64 dev eth0 nodad"
+                ),
+            );
+        }
+        Cable { pod, peer }
+    }
+}
+
+fn raw(fd: &OwnedFd) -> i32 {
+    std::os::fd::AsRawFd::as_raw_fd(fd)
+}
+
+fn sh(netns: &OwnedFd, script: &str) -> String {
+    let script = script.to_owned();
+    let output = netns::run_blocking(netns, || {
+        Command::new("sh").args(["-ec", &script]).output().unwrap()
+    })
+    .unwrap();
+    assert!(
+        output.status.success(),
+        "{script}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn listen(netns: &OwnedFd, address: &str) -> TcpListener {
+    netns::run_blocking(netns, || TcpListener::bind(address))
+        .unwrap()
+        .unwrap()
+}
+
+fn connect(netns: &OwnedFd, address: &str) -> io::Result<TcpStream> {
+    let address: SocketAddr = address.parse().unwrap();
+    let stream = netns::run_blocking(netns, || {
+        TcpStream::connect_timeout(&address, Duration::from_secs(2))
+    })
+    .unwrap()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    Ok(stream)
+}
+
+fn accept(listener: &TcpListener) -> TcpStream {
+    let (stream, _) = listener.accept().unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    stream
+}
+
+/// Both directions, so that a stream that lost its peer fails.
+fn talk(one: &mut TcpStream, other: &mut TcpStream) {
+    for (from, to) in [(0, 1), (1, 0), (0, 1)] {
+        let mut ends = [&mut *one, &mut *other];
+        ends[from].write_all(b"word").unwrap();
+        let mut read = [0; 4];
+        ends[to].read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"word");
+    }
+}
+
+fn original_destination(stream: &TcpStream) -> SocketAddr {
+    match stream.local_addr().unwrap() {
+        SocketAddr::V4(_) => {
+            let address = getsockopt(stream, sockopt::OriginalDst).unwrap();
+            SocketAddr::new(
+                IpAddr::V4(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr))),
+                u16::from_be(address.sin_port),
+            )
+        }
+        SocketAddr::V6(_) => {
+            let address = getsockopt(stream, sockopt::Ip6tOriginalDst).unwrap();
+            SocketAddr::new(
+                IpAddr::V6(address.sin6_addr.s6_addr.into()),
+                u16::from_be(address.sin6_port),
+            )
+        }
+    }
+}
+
+#[tokio::test]
+async fn outbound_and_inbound_reach_ztunnel_with_the_original_destination() {
+    let cable = Cable::new();
+    capture(&cable.pod, &Options::default()).await.unwrap();
+    for (family, address) in [("0.0.0.0", "10.9.0."), ("[::]", "[fd09::")] {
+        let close = if family == "[::]" { "]" } else { "" };
+        let outbound = listen(&cable.pod, &format!("{family}:15001"));
+        let target = format!("{address}1{close}:80");
+        let _client = connect(&cable.pod, &target).unwrap();
+        assert_eq!(
+            original_destination(&accept(&outbound)),
+            target.parse().unwrap()
+        );
+
+        let inbound = listen(&cable.pod, &format!("{family}:15006"));
+        let target = format!("{address}2{close}:8080");
+        let _client = connect(&cable.peer, &target).unwrap();
+        assert_eq!(
+            original_destination(&accept(&inbound)),
+            target.parse().unwrap()
+        );
+    }
+}
+
+#[tokio::test]
+async fn own_address_hbone_and_loopback_are_not_captured() {
+    let cable = Cable::new();
+    capture(&cable.pod, &Options::default()).await.unwrap();
+    let own = listen(&cable.pod, "0.0.0.0:8080");
+    let _client = connect(&cable.pod, &format!("{POD}:8080")).unwrap();
+    accept(&own);
+    let _client = connect(&cable.pod, "127.0.0.1:8080").unwrap();
+    accept(&own);
+    let hbone = listen(&cable.pod, "0.0.0.0:15008");
+    let _client = connect(&cable.peer, &format!("{POD}:15008")).unwrap();
+    accept(&hbone);
+}
+
+#[tokio::test]
+async fn dns_reaches_the_proxy_and_other_udp_does_not() {
+    let cable = Cable::new();
+    capture(&cable.pod, &Options::default()).await.unwrap();
+    let udp = |netns, address: &str| {
+        let socket = netns::run_blocking(netns, || UdpSocket::bind(address))
+            .unwrap()
+            .unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .unwrap();
+        socket
+    };
+    let proxy = udp(&cable.pod, "127.0.0.1:15053");
+    let client = udp(&cable.pod, "0.0.0.0:0");
+    client.send_to(b"question", (PEER, 53)).unwrap();
+    let (_, from) = proxy.recv_from(&mut [0; 16]).unwrap();
+    proxy.send_to(b"answer", from).unwrap();
+    let (_, from) = client.recv_from(&mut [0; 16]).unwrap();
+    assert_eq!(from, format!("{PEER}:53").parse().unwrap());
+
+    let other = udp(&cable.peer, "0.0.0.0:5300");
+    client.send_to(b"datagram", (PEER, 5300)).unwrap();
+    other.recv_from(&mut [0; 16]).unwrap();
+}
+
+#[tokio::test]
+async fn established_connections_survive_capture_release_and_recapture() {
+    let cable = Cable::new();
+    let options = Options::default();
+    let server = listen(&cable.peer, "0.0.0.0:80");
+    let pod_server = listen(&cable.pod, "0.0.0.0:8080");
+    let mut before = connect(&cable.pod, &format!("{PEER}:80")).unwrap();
+    let mut before_peer = accept(&server);
+    let mut inbound = connect(&cable.peer, &format!("{POD}:8080")).unwrap();
+    let mut inbound_peer = accept(&pod_server);
+    talk(&mut before, &mut before_peer);
+
+    capture(&cable.pod, &options).await.unwrap();
+    talk(&mut before, &mut before_peer);
+    // The first packet that connection tracking sees of this one comes from outside.
+    talk(&mut inbound, &mut inbound_peer);
+
+    let ztunnel = listen(&cable.pod, "0.0.0.0:15001");
+    let mut during = connect(&cable.pod, &format!("{PEER}:80")).unwrap();
+    let mut during_peer = accept(&ztunnel);
+    talk(&mut during, &mut during_peer);
+
+    release(&cable.pod).await.unwrap();
+    talk(&mut before, &mut before_peer);
+    talk(&mut during, &mut during_peer);
+    let mut after = connect(&cable.pod, &format!("{PEER}:80")).unwrap();
+    let mut after_peer = accept(&server);
+    talk(&mut after, &mut after_peer);
+
+    capture(&cable.pod, &options).await.unwrap();
+    talk(&mut during, &mut during_peer);
+    talk(&mut after, &mut after_peer);
+    talk(&mut inbound, &mut inbound_peer);
+    let _redirected = connect(&cable.pod, &format!("{PEER}:80")).unwrap();
+    accept(&ztunnel);
+}
+
+#[tokio::test]
+async fn a_borrowed_client_address_survives_release() {
+    let cable = Cable::new();
+    capture(&cable.pod, &Options::default()).await.unwrap();
+    let application = listen(&cable.pod, "0.0.0.0:8080");
+    let ztunnel = || {
+        netns::run_blocking(&cable.pod, || {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            socket.set_mark(crate::rules::ZTUNNEL_MARK)?;
+            socket.set_ip_transparent_v4(true)?;
+            socket.bind(&SocketAddr::new(PEER.parse().unwrap(), 0).into())?;
+            socket.connect_timeout(
+                &SocketAddr::new(POD.parse().unwrap(), 8080).into(),
+                Duration::from_secs(2),
+            )?;
+            socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+            Ok::<TcpStream, io::Error>(socket.into())
+        })
+        .unwrap()
+        .unwrap()
+    };
+    let mut stream = ztunnel();
+    let mut accepted = accept(&application);
+    assert_eq!(
+        accepted.peer_addr().unwrap().ip(),
+        PEER.parse::<IpAddr>().unwrap()
+    );
+    talk(&mut stream, &mut accepted);
+    release(&cable.pod).await.unwrap();
+    talk(&mut stream, &mut accepted);
+}
+
+#[tokio::test]
+async fn drift_is_seen_and_repaired() {
+    let cable = Cable::new();
+    let options = Options::default();
+    let mut verifier = Verifier::default();
+    capture(&cable.pod, &options).await.unwrap();
+    capture(&cable.pod, &options).await.unwrap();
+    assert_eq!(verifier.verify(&cable.pod, &options).await.unwrap(), []);
+    sh(
+        &cable.pod,
+        "nft flush table inet istio-ambient-nat; nft delete table inet istio-ambient-raw; ip rule del pref 32764",
+    );
+    assert_eq!(
+        verifier.verify(&cable.pod, &options).await.unwrap(),
+        [
+            Drift::TableChanged(Table::Nat),
+            Drift::TableMissing(Table::Raw),
+            Drift::RoutingRuleMissing(Family::Ipv4),
+        ]
+    );
+    capture(&cable.pod, &options).await.unwrap();
+    assert_eq!(verifier.verify(&cable.pod, &options).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn without_ipv6_only_ipv4_is_captured() {
+    let cable = Cable::new();
+    sh(
+        &cable.pod,
+        "echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6",
+    );
+    let options = Options::default();
+    capture(&cable.pod, &options).await.unwrap();
+    assert_eq!(
+        Verifier::default()
+            .verify(&cable.pod, &options)
+            .await
+            .unwrap(),
+        []
+    );
+    assert!(!sh(&cable.pod, "nft list ruleset").contains("::1"));
+}
+
+#[tokio::test]
+async fn remove_leaves_nothing() {
+    let cable = Cable::new();
+    let state = "nft list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | grep default || true";
+    let before = sh(&cable.pod, state);
+    capture(&cable.pod, &Options::default()).await.unwrap();
+    assert_ne!(sh(&cable.pod, state), before);
+    remove(&cable.pod).await.unwrap();
+    assert_eq!(sh(&cable.pod, state), before);
+    remove(&cable.pod).await.unwrap();
+}

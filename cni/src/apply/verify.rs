@@ -1,0 +1,122 @@
+//! Reads a captured pod's rules and routes back and reports what differs from what was put there.
+//!
+//! nft prints rules in its own words, which change between releases. So the expectation is printed
+//! by the same nft, from the same rules in an empty namespace.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::os::fd::AsFd;
+
+use super::{Error, nft, routing, within_reach};
+use crate::netns;
+use crate::rules::{self, Family, Options, Table};
+
+/// Compares namespaces with their rules; keeps what it learned about each set of options.
+#[derive(Debug, Default)]
+pub struct Verifier {
+    expected: HashMap<Options, Listing>,
+}
+
+/// Our tables as nft prints them.
+type Listing = BTreeMap<Table, String>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Drift {
+    TableMissing(Table),
+    TableChanged(Table),
+    /// A table of a feature that is off.
+    TableLeftOver(Table),
+    RoutingRuleMissing(Family),
+    RouteMissing(Family),
+}
+
+impl Verifier {
+    /// Compares `netns` with what [`super::capture`] would make of it; empty when nothing differs.
+    pub async fn verify(
+        &mut self,
+        netns: impl AsFd,
+        options: &Options,
+    ) -> Result<Vec<Drift>, Error> {
+        let netns = netns.as_fd();
+        let options = within_reach(netns, options).await?;
+        let found = ours(&nft::list(netns).await?);
+        let mut drift = compare(self.expected(&options).await?, &found);
+        let handle = netns::netlink(netns).map_err(Error::Namespace)?;
+        for family in options.families() {
+            let present = routing::present(&handle, family).await?;
+            if !present.rule {
+                drift.push(Drift::RoutingRuleMissing(family));
+            }
+            if !present.route {
+                drift.push(Drift::RouteMissing(family));
+            }
+        }
+        Ok(drift)
+    }
+
+    async fn expected(&mut self, options: &Options) -> Result<&Listing, Error> {
+        match self.expected.entry(options.clone()) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(vacant) => {
+                let scratch = netns::create().map_err(Error::Namespace)?;
+                nft::load(&scratch, rules::capture(options)).await?;
+                Ok(vacant.insert(ours(&nft::list(&scratch).await?)))
+            }
+        }
+    }
+}
+
+fn compare(expected: &Listing, found: &Listing) -> Vec<Drift> {
+    let mut drift = Vec::new();
+    for table in [Table::Mangle, Table::Nat, Table::Raw] {
+        match (expected.get(&table), found.get(&table)) {
+            (Some(_), None) => drift.push(Drift::TableMissing(table)),
+            (None, Some(_)) => drift.push(Drift::TableLeftOver(table)),
+            (Some(expected), Some(found)) if expected != found => {
+                drift.push(Drift::TableChanged(table));
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+    }
+    drift
+}
+
+/// Our tables in a listing, each with its text.
+fn ours(listing: &str) -> Listing {
+    let mut tables = BTreeMap::new();
+    let mut current: Option<(Table, String)> = None;
+    for line in listing.lines() {
+        if let Some(name) = line
+            .strip_prefix("table inet ")
+            .and_then(|rest| rest.strip_suffix(" {"))
+        {
+            current = [Table::Mangle, Table::Nat, Table::Raw]
+                .into_iter()
+                .find(|table| table.name() == name)
+                .map(|table| (table, String::new()));
+        } else if line == "}" {
+            tables.extend(current.take());
+        } else if let Some((_, text)) = &mut current {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    tables
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Drift::TableMissing(table) => write!(f, "table {} is missing", table.name()),
+            Drift::TableChanged(table) => write!(f, "table {} was changed", table.name()),
+            Drift::TableLeftOver(table) => write!(f, "table {} should not be there", table.name()),
+            Drift::RoutingRuleMissing(family) => {
+                write!(f, "the {family} rule for marked packets is missing")
+            }
+            Drift::RouteMissing(family) => {
+                write!(f, "the {family} route for marked packets is missing")
+            }
+        }
+    }
+}

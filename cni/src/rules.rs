@@ -1,0 +1,364 @@
+//! The redirect rules of one pod, as data: which packets of its network namespace go to ztunnel.
+//!
+//! Nothing here touches a kernel. [`redirect`] gives the rules in evaluation order, [`nftables`]
+//! turns them into a transaction, and `apply` carries that into a namespace.
+
+mod nftables;
+
+pub use nftables::{capture, release, remove};
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// ztunnel marks every socket it opens in a pod with this, under [`MARK_MASK`].
+pub const ZTUNNEL_MARK: u32 = 0x539;
+/// Connections that ztunnel opened with a borrowed source address carry this as connection mark.
+pub const CONNECTION_MARK: u32 = 0x111;
+pub const MARK_MASK: u32 = 0xfff;
+
+pub const OUTBOUND_PORT: u16 = 15001;
+pub const INBOUND_PLAINTEXT_PORT: u16 = 15006;
+pub const HBONE_PORT: u16 = 15008;
+pub const DNS_PORT: u16 = 15053;
+
+/// Policy routing that brings answers to borrowed source addresses back to ztunnel.
+pub const ROUTE_TABLE: u32 = 100;
+pub const ROUTE_RULE_PRIORITY: u32 = 32764;
+
+/// Source addresses that a node gives to its own probes, so that they pass without capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProbeAddresses {
+    pub ipv4: Ipv4Addr,
+    pub ipv6: Ipv6Addr,
+}
+
+/// A network interface as the kernel names it, safe to stand in a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct InterfaceName(String);
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not the name of a network interface")]
+pub struct InvalidInterfaceName(String);
+
+/// What varies between pods.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Options {
+    pub ipv4: bool,
+    pub ipv6: bool,
+    /// Sends the pod's DNS to ztunnel's DNS proxy.
+    pub dns_capture: bool,
+    /// `ambient.istio.io/bypass-inbound-capture`: the pod takes its own plaintext, as ingress gateways do.
+    pub bypass_inbound: bool,
+    /// `istio.io/reroute-virtual-interfaces`: traffic that virtual machines inside the pod send in through these.
+    pub virtual_interfaces: Vec<InterfaceName>,
+    pub probe: ProbeAddresses,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+/// One rule: it acts on packets for which every match holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub table: Table,
+    pub chain: Chain,
+    pub matches: Vec<Match>,
+    pub action: Action,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    Mangle,
+    Nat,
+    Raw,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Chain {
+    Prerouting,
+    Output,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    Ipv4,
+    Ipv6,
+    InInterface(InterfaceName),
+    OutLoopback,
+    NotOutLoopback,
+    Source(IpAddr),
+    Destination(IpAddr),
+    NotDestination(IpAddr),
+    Tcp,
+    /// The packet that opens a TCP connection: SYN without ACK, RST or FIN.
+    ///
+    /// Rules may appear while a pod has connections. Connection tracking meets those in
+    /// mid-stream and reports their next packet as new, so a redirect of "new" connections
+    /// would tear them away from their peer.
+    TcpOpening,
+    TcpDestinationPort(u16),
+    NotTcpDestinationPort(u16),
+    UdpDestinationPort(u16),
+    UdpSourcePort(u16),
+    ZtunnelMark,
+    NotZtunnelMark,
+    /// The mark restored from the connection by the mangle table.
+    RestoredMark,
+    ConnectionMark,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Accept,
+    Redirect { port: u16 },
+    SetConnectionMark,
+    RestoreMark,
+    ConntrackZone(u16),
+}
+
+// === impl ProbeAddresses ===
+
+impl Default for ProbeAddresses {
+    /// The addresses Istio reserves for this.
+    fn default() -> Self {
+        ProbeAddresses {
+            ipv4: Ipv4Addr::new(169, 254, 7, 127),
+            ipv6: Ipv6Addr::new(
+                0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff,
+            ),
+        }
+    }
+}
+
+// === impl InterfaceName ===
+
+impl TryFrom<&str> for InterfaceName {
+    type Error = InvalidInterfaceName;
+
+    /// Names come from annotations, and end up in the text of a rule.
+    fn try_from(name: &str) -> Result<Self, InvalidInterfaceName> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_@:".contains(&byte);
+        if (1..=15).contains(&name.len()) && name.bytes().all(plain) {
+            Ok(InterfaceName(name.to_owned()))
+        } else {
+            Err(InvalidInterfaceName(name.to_owned()))
+        }
+    }
+}
+
+impl std::fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+// === impl Options ===
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            ipv4: true,
+            ipv6: true,
+            dns_capture: true,
+            bypass_inbound: false,
+            virtual_interfaces: Vec::new(),
+            probe: ProbeAddresses::default(),
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn families(&self) -> impl Iterator<Item = Family> {
+        [(self.ipv4, Family::Ipv4), (self.ipv6, Family::Ipv6)]
+            .into_iter()
+            .filter_map(|(wanted, family)| wanted.then_some(family))
+    }
+
+    fn probe(&self, family: Family) -> IpAddr {
+        match family {
+            Family::Ipv4 => self.probe.ipv4.into(),
+            Family::Ipv6 => self.probe.ipv6.into(),
+        }
+    }
+}
+
+// === impl Family ===
+
+impl Family {
+    fn is(self) -> Match {
+        match self {
+            Family::Ipv4 => Match::Ipv4,
+            Family::Ipv6 => Match::Ipv6,
+        }
+    }
+
+    fn loopback(self) -> IpAddr {
+        match self {
+            Family::Ipv4 => Ipv4Addr::LOCALHOST.into(),
+            Family::Ipv6 => Ipv6Addr::LOCALHOST.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Family::Ipv4 => "IPv4",
+            Family::Ipv6 => "IPv6",
+        })
+    }
+}
+
+/// The rules of a captured pod. Order within one table and chain is evaluation order.
+pub fn redirect(options: &Options) -> Vec<Rule> {
+    let mut rules = hold();
+    for family in options.families() {
+        prerouting(options, family, &mut rules);
+        output(options, family, &mut rules);
+    }
+    if options.dns_capture {
+        // ztunnel asks upstream from the pod's own address. In a zone of its own, its question
+        // can't collide with the redirected question of an application on the same ports.
+        rules.push(Rule {
+            table: Table::Raw,
+            chain: Chain::Output,
+            matches: vec![Match::UdpDestinationPort(53), Match::ZtunnelMark],
+            action: Action::ConntrackZone(1),
+        });
+        rules.push(Rule {
+            table: Table::Raw,
+            chain: Chain::Prerouting,
+            matches: vec![Match::UdpSourcePort(53), Match::NotZtunnelMark],
+            action: Action::ConntrackZone(1),
+        });
+    }
+    rules
+}
+
+/// What live connections through ztunnel need, captured or just released: answers of the
+/// application to a borrowed client address must find their way back to ztunnel's socket.
+pub fn hold() -> Vec<Rule> {
+    vec![
+        Rule {
+            table: Table::Mangle,
+            chain: Chain::Prerouting,
+            matches: vec![Match::ZtunnelMark],
+            action: Action::SetConnectionMark,
+        },
+        Rule {
+            table: Table::Mangle,
+            chain: Chain::Output,
+            matches: vec![Match::ConnectionMark],
+            action: Action::RestoreMark,
+        },
+    ]
+}
+
+fn prerouting(options: &Options, family: Family, rules: &mut Vec<Rule>) {
+    let mut add = |matches, action| {
+        rules.push(Rule {
+            table: Table::Nat,
+            chain: Chain::Prerouting,
+            matches,
+            action,
+        });
+    };
+    for interface in &options.virtual_interfaces {
+        add(
+            vec![
+                family.is(),
+                Match::InInterface(interface.clone()),
+                Match::TcpOpening,
+            ],
+            Action::Redirect {
+                port: OUTBOUND_PORT,
+            },
+        );
+        // What the redirect left alone must not fall through to inbound capture.
+        add(
+            vec![
+                family.is(),
+                Match::InInterface(interface.clone()),
+                Match::Tcp,
+            ],
+            Action::Accept,
+        );
+    }
+    if options.bypass_inbound {
+        return;
+    }
+    add(
+        vec![Match::Source(options.probe(family)), Match::Tcp],
+        Action::Accept,
+    );
+    add(
+        vec![
+            Match::NotDestination(family.loopback()),
+            Match::NotTcpDestinationPort(HBONE_PORT),
+            Match::TcpOpening,
+            Match::NotZtunnelMark,
+        ],
+        Action::Redirect {
+            port: INBOUND_PLAINTEXT_PORT,
+        },
+    );
+}
+
+fn output(options: &Options, family: Family, rules: &mut Vec<Rule>) {
+    let mut add = |matches, action| {
+        rules.push(Rule {
+            table: Table::Nat,
+            chain: Chain::Output,
+            matches,
+            action,
+        });
+    };
+    add(
+        vec![Match::Destination(options.probe(family)), Match::Tcp],
+        Action::Accept,
+    );
+    if options.dns_capture {
+        add(
+            vec![
+                family.is(),
+                Match::NotOutLoopback,
+                Match::UdpDestinationPort(53),
+                Match::NotZtunnelMark,
+            ],
+            Action::Redirect { port: DNS_PORT },
+        );
+        add(
+            vec![
+                Match::NotDestination(family.loopback()),
+                Match::TcpDestinationPort(53),
+                Match::TcpOpening,
+                Match::NotZtunnelMark,
+            ],
+            Action::Redirect { port: DNS_PORT },
+        );
+    }
+    add(
+        vec![family.is(), Match::Tcp, Match::RestoredMark],
+        Action::Accept,
+    );
+    // A pod that calls its own address stays inside the pod.
+    add(
+        vec![Match::NotDestination(family.loopback()), Match::OutLoopback],
+        Action::Accept,
+    );
+    add(
+        vec![
+            Match::NotDestination(family.loopback()),
+            Match::TcpOpening,
+            Match::NotZtunnelMark,
+        ],
+        Action::Redirect {
+            port: OUTBOUND_PORT,
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests;
