@@ -1,0 +1,288 @@
+//! A workload's certificate with everything a handshake needs, parsed and built once: rustls configurations come from here.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use boring::x509::X509;
+use mesh::identity::Identity;
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, IpAddr, Ipv4Addr, ServerName, UnixTime};
+use tokio::time::Instant;
+
+use crate::key::{HandshakeKey, KeyError, PrivateKey};
+use crate::peer::identities;
+use crate::provider::provider;
+use crate::verify::{IdentityVerifier, TrustDomainVerifier};
+
+/// Client configurations kept per certificate; beyond it the cache starts over.
+const CLIENT_CONFIGS: usize = 1024;
+
+/// The protocol of HBONE.
+pub(crate) const ALPN_H2: &[u8] = b"h2";
+
+/// A certificate for one workload identity, with its key and the roots it trusts.
+pub struct WorkloadCertificate {
+    identity: Identity,
+    certified: Arc<CertifiedKey>,
+    roots: Vec<CertificateDer<'static>>,
+    root_store: Arc<RootCertStore>,
+    serial: String,
+    not_before: SystemTime,
+    not_after: SystemTime,
+    received: (SystemTime, Instant),
+    server: Arc<ServerConfig>,
+    clients: Mutex<HashMap<Arc<[Identity]>, Arc<ClientConfig>>>,
+}
+
+/// One certificate as dumps show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateSummary {
+    pub pem: String,
+    pub serial: String,
+    pub not_before: SystemTime,
+    pub not_after: SystemTime,
+}
+
+/// Why an answer of the CA is no usable certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    #[error("the answer holds no certificate chain with a root")]
+    Incomplete,
+    #[error("a certificate of the answer can't be read: {0}")]
+    Malformed(String),
+    #[error("the certificate holds no workload identity")]
+    NoIdentity,
+    #[error("the certificate does not verify: {0}")]
+    Chain(rustls::Error),
+    #[error("the key can't be used: {0}")]
+    Key(#[from] KeyError),
+    #[error("no TLS configuration can be made: {0}")]
+    Configuration(String),
+}
+
+/// The name given to a client connection: an address, so that no SNI is sent. It is never looked at.
+pub fn no_server_name() -> ServerName<'static> {
+    ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0, 0, 0, 0])))
+}
+
+// === impl WorkloadCertificate ===
+
+impl WorkloadCertificate {
+    /// Joins a key with the CA's answer: leaf first, then intermediates, the roots in the last element.
+    pub fn new(key: PrivateKey, answer: &[impl AsRef<str>]) -> Result<Self, CertificateError> {
+        let (roots, chain) = answer.split_last().ok_or(CertificateError::Incomplete)?;
+        let roots = read_pem(roots.as_ref())?;
+        let mut certificates = Vec::new();
+        for pem in chain {
+            certificates.extend(read_pem(pem.as_ref())?);
+        }
+        let leaf = certificates.first().ok_or(CertificateError::Incomplete)?;
+        if roots.is_empty() {
+            return Err(CertificateError::Incomplete);
+        }
+        let identity = identities(leaf)
+            .into_iter()
+            .next()
+            .ok_or(CertificateError::NoIdentity)?;
+        let summary = CertificateSummary::read(leaf)?;
+
+        let mut root_store = RootCertStore::empty();
+        for root in &roots {
+            root_store
+                .add(root.clone())
+                .map_err(|error| CertificateError::Malformed(error.to_string()))?;
+        }
+        let root_store = Arc::new(root_store);
+        check_chain(leaf, &certificates[1..], &root_store, summary.not_before)?;
+
+        let certified = CertifiedKey::new(certificates, Arc::new(HandshakeKey::new(key)?));
+        certified.keys_match().map_err(CertificateError::Chain)?;
+        let certified = Arc::new(certified);
+        let server = Arc::new(server_config(&certified, &root_store, &identity)?);
+        Ok(Self {
+            identity,
+            certified,
+            roots,
+            root_store,
+            serial: summary.serial,
+            not_before: summary.not_before,
+            not_after: summary.not_after,
+            received: (SystemTime::now(), Instant::now()),
+            server,
+            clients: Mutex::default(),
+        })
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The serial number in decimal, as Istio's dumps show it.
+    pub fn serial(&self) -> &str {
+        &self.serial
+    }
+
+    pub fn not_before(&self) -> SystemTime {
+        self.not_before
+    }
+
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
+    /// Now, as this certificate counts it: a clock set back after it came in can't prolong its life.
+    pub fn now(&self) -> SystemTime {
+        let (wall, monotonic) = self.received;
+        SystemTime::now().max(wall + monotonic.elapsed())
+    }
+
+    pub fn is_expired(&self) -> bool {
+        self.now() >= self.not_after
+    }
+
+    /// What is left of its life; zero when it is over.
+    pub fn remaining(&self) -> Duration {
+        self.not_after
+            .duration_since(self.now())
+            .unwrap_or_default()
+    }
+
+    /// The configuration for accepting: clients must show a certificate of our trust domain.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        self.server.clone()
+    }
+
+    /// The configuration for connecting to a server that must hold one of `expected`. None expected refuses all.
+    pub fn client_config(&self, expected: &Arc<[Identity]>) -> Arc<ClientConfig> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = clients.get(expected) {
+            return config.clone();
+        }
+        if clients.len() >= CLIENT_CONFIGS {
+            clients.clear();
+        }
+        let verifier = IdentityVerifier::new(self.root_store.clone(), expected.clone());
+        let config = Arc::new(client_config(&self.certified, verifier));
+        clients.insert(expected.clone(), config.clone());
+        config
+    }
+
+    #[cfg(test)]
+    pub(crate) fn root_store(&self) -> Arc<RootCertStore> {
+        self.root_store.clone()
+    }
+
+    /// The chain we send, leaf first.
+    pub fn chain(&self) -> impl Iterator<Item = CertificateSummary> + '_ {
+        self.certified
+            .cert
+            .iter()
+            .filter_map(|certificate| CertificateSummary::read(certificate).ok())
+    }
+
+    /// The roots we trust.
+    pub fn roots(&self) -> impl Iterator<Item = CertificateSummary> + '_ {
+        self.roots
+            .iter()
+            .filter_map(|certificate| CertificateSummary::read(certificate).ok())
+    }
+}
+
+impl fmt::Debug for WorkloadCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WorkloadCertificate({}, {})", self.identity, self.serial)
+    }
+}
+
+// === impl CertificateSummary ===
+
+impl CertificateSummary {
+    /// Reads one certificate.
+    pub fn read(certificate: &CertificateDer<'_>) -> Result<Self, CertificateError> {
+        let malformed = |error: &dyn fmt::Display| CertificateError::Malformed(error.to_string());
+        let (_, parsed) =
+            x509_parser::parse_x509_certificate(certificate).map_err(|error| malformed(&error))?;
+        let pem = X509::from_der(certificate)
+            .and_then(|certificate| certificate.to_pem())
+            .map_err(|error| malformed(&error))?;
+        let validity = parsed.validity();
+        Ok(Self {
+            pem: String::from_utf8(pem).map_err(|error| malformed(&error))?,
+            serial: parsed.tbs_certificate.serial.to_string(),
+            not_before: time(validity.not_before.timestamp()),
+            not_after: time(validity.not_after.timestamp()),
+        })
+    }
+}
+
+/// All certificates of a PEM text.
+pub(crate) fn read_pem(pem: &str) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|error| CertificateError::Malformed(error.to_string()))
+}
+
+/// Times before 1970 don't occur in certificates we can use; they read as 1970, which is expired.
+fn time(seconds: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// A chain that doesn't verify would fail every handshake: better one clear error here.
+/// It is checked at its own start, so that a clock running behind the CA's is no error.
+fn check_chain(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    roots: &RootCertStore,
+    not_before: SystemTime,
+) -> Result<(), CertificateError> {
+    let start = not_before
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    verify_server_cert_signed_by_trust_anchor(
+        &ParsedCertificate::try_from(leaf).map_err(CertificateError::Chain)?,
+        roots,
+        intermediates,
+        UnixTime::since_unix_epoch(start),
+        provider().signature_verification_algorithms.all,
+    )
+    .map_err(CertificateError::Chain)
+}
+
+fn server_config(
+    certified: &Arc<CertifiedKey>,
+    roots: &Arc<RootCertStore>,
+    identity: &Identity,
+) -> Result<ServerConfig, CertificateError> {
+    let verifier = TrustDomainVerifier::new(roots.clone(), identity.trust_domain.clone())
+        .map_err(|error| CertificateError::Configuration(error.to_string()))?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|error| CertificateError::Configuration(error.to_string()))?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified.clone())));
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    // A resumed session would carry an identity nobody has verified against today's roots.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+fn client_config(certified: &Arc<CertifiedKey>, verifier: IdentityVerifier) -> ClientConfig {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider has TLS 1.3 suites")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified.clone())));
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    config.enable_sni = false;
+    config.resumption = Resumption::disabled();
+    config
+}

@@ -1,0 +1,334 @@
+//! Handshakes over real sockets between certificates of one authority, and those that must fail.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mesh::identity::Identity;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, NamedGroup, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::authority::{Signer, Subject};
+use crate::key::PrivateKey;
+use crate::{WorkloadCertificate, key_exchange_group, no_server_name, peer_identity, provider};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What both ends saw of a handshake.
+#[derive(Debug)]
+struct Handshake {
+    client_sees: Option<Identity>,
+    server_sees: Option<Identity>,
+    group: Option<&'static str>,
+    alpn: Option<Vec<u8>>,
+}
+
+fn signer() -> Signer {
+    Signer::self_signed("cluster.local", DAY * 3650, SystemTime::now()).expect("a root")
+}
+
+fn identity(account: &str) -> Identity {
+    Identity::new("cluster.local", "shop", account)
+}
+
+fn certificate(signer: &Signer, identity: &Identity) -> WorkloadCertificate {
+    signer
+        .workload_certificate(identity, DAY, SystemTime::now())
+        .expect("a certificate")
+}
+
+/// One handshake and a byte each way, so that a refusal by either end is seen.
+async fn handshake(
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+) -> Result<Handshake, String> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let accept = async {
+        let (tcp, _) = listener.accept().await?;
+        let mut tls = TlsAcceptor::from(server).accept(tcp).await?;
+        tls.write_all(b"s").await?;
+        tls.read_exact(&mut [0]).await?;
+        Ok::<_, std::io::Error>(peer_identity(tls.get_ref().1))
+    };
+    let connect = async {
+        let tcp = TcpStream::connect(address).await?;
+        let mut tls = TlsConnector::from(client)
+            .connect(no_server_name(), tcp)
+            .await?;
+        tls.write_all(b"c").await?;
+        tls.read_exact(&mut [0]).await?;
+        let connection = tls.get_ref().1;
+        Ok::<_, std::io::Error>((
+            peer_identity(connection),
+            key_exchange_group(connection),
+            connection.alpn_protocol().map(<[u8]>::to_vec),
+        ))
+    };
+    let (server, client) = tokio::join!(accept, connect);
+    match (server, client) {
+        (Ok(server_sees), Ok((client_sees, group, alpn))) => Ok(Handshake {
+            client_sees,
+            server_sees,
+            group,
+            alpn,
+        }),
+        (server, client) => {
+            let told = [server.err(), client.err()];
+            Err(told
+                .iter()
+                .flatten()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; "))
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_workloads_of_one_mesh_see_each_other_over_the_post_quantum_group() {
+    let signer = signer();
+    let (web, api) = (identity("web"), identity("api"));
+    let (client, server) = (certificate(&signer, &web), certificate(&signer, &api));
+    let seen = handshake(
+        server.server_config(),
+        client.client_config(&[identity("other"), api.clone()].into()),
+    )
+    .await
+    .expect("mutual TLS");
+    assert_eq!(seen.client_sees, Some(api));
+    assert_eq!(seen.server_sees, Some(web));
+    assert_eq!(seen.group, Some("X25519MLKEM768"));
+    assert_eq!(seen.alpn.as_deref(), Some(&b"h2"[..]));
+}
+
+#[tokio::test]
+async fn a_peer_without_post_quantum_groups_connects_over_what_it_has() {
+    let signer = signer();
+    let (client, server) = (
+        certificate(&signer, &identity("web")),
+        certificate(&signer, &identity("api")),
+    );
+    let ours = client.client_config(&[identity("api")].into());
+    for (group, name) in [
+        (NamedGroup::X25519, "X25519"),
+        (NamedGroup::secp256r1, "P-256"),
+        (NamedGroup::secp384r1, "P-384"),
+    ] {
+        let mut limited = (*provider()).clone();
+        limited.kx_groups.retain(|offered| offered.name() == group);
+        let mut config = ClientConfig::builder_with_provider(Arc::new(limited))
+            .with_protocol_versions(&[&TLS13])
+            .expect("TLS 1.3")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(crate::verify::IdentityVerifier::new(
+                client.root_store(),
+                [identity("api")].into(),
+            )))
+            .with_client_cert_resolver(ours.client_auth_cert_resolver.clone());
+        config.enable_sni = false;
+        let seen = handshake(server.server_config(), Arc::new(config))
+            .await
+            .expect("mutual TLS");
+        assert_eq!(seen.group, Some(name));
+    }
+}
+
+#[tokio::test]
+async fn a_server_of_another_identity_is_refused_by_name() {
+    let signer = signer();
+    let (client, server) = (
+        certificate(&signer, &identity("web")),
+        certificate(&signer, &identity("thief")),
+    );
+    let error = handshake(
+        server.server_config(),
+        client.client_config(&[identity("api")].into()),
+    )
+    .await
+    .expect_err("must be refused");
+    assert!(
+        error.contains("the peer is spiffe://cluster.local/ns/shop/sa/thief, expected spiffe://cluster.local/ns/shop/sa/api"),
+        "{error}"
+    );
+    let nobody = client.client_config(&[].into());
+    handshake(server.server_config(), nobody)
+        .await
+        .expect_err("an empty list of identities accepts nobody");
+}
+
+#[tokio::test]
+async fn a_client_of_another_trust_domain_is_refused_even_under_the_same_root() {
+    let signer = signer();
+    let server = certificate(&signer, &identity("api"));
+    let client = certificate(&signer, &Identity::new("elsewhere.example", "shop", "web"));
+    let error = handshake(
+        server.server_config(),
+        client.client_config(&[identity("api")].into()),
+    )
+    .await
+    .expect_err("must be refused");
+    assert!(
+        error.contains("not of our trust domain cluster.local"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_client_or_server_of_another_root_is_refused() {
+    let (ours, theirs) = (signer(), signer());
+    let api = certificate(&ours, &identity("api"));
+    let forged = certificate(&theirs, &identity("web"));
+    let error = handshake(
+        api.server_config(),
+        forged.client_config(&[identity("api")].into()),
+    )
+    .await
+    .expect_err("must be refused");
+    assert!(
+        error.contains("UnknownIssuer") || error.contains("BadSignature"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_is_refused() {
+    let signer = signer();
+    let server = certificate(&signer, &identity("api"));
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .expect("TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(crate::verify::IdentityVerifier::new(
+            server.root_store(),
+            [identity("api")].into(),
+        )))
+        .with_no_client_auth();
+    let error = handshake(server.server_config(), Arc::new(config))
+        .await
+        .expect_err("must be refused");
+    assert!(error.contains("peer sent no certificates"), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_with_no_workload_identity_is_refused_on_both_sides() {
+    let signer = signer();
+    let key = PrivateKey::generate().expect("a key");
+    let subject = Subject::Server {
+        names: vec!["api.shop.svc".to_owned()],
+        addresses: Vec::new(),
+    };
+    let issued = signer
+        .issue(key.public(), &subject, DAY, SystemTime::now())
+        .expect("signed");
+    let error = WorkloadCertificate::new(key, &issued.chain).expect_err("no identity");
+    assert_eq!(
+        error.to_string(),
+        "the certificate holds no workload identity"
+    );
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused_and_knows_it() {
+    let signer = signer();
+    let past = SystemTime::now() - Duration::from_secs(600);
+    let expired = signer
+        .workload_certificate(&identity("web"), Duration::from_secs(60), past)
+        .expect("a certificate");
+    assert!(expired.is_expired());
+    assert_eq!(expired.remaining(), Duration::ZERO);
+    let server = certificate(&signer, &identity("api"));
+    let error = handshake(
+        server.server_config(),
+        expired.client_config(&[identity("api")].into()),
+    )
+    .await
+    .expect_err("must be refused");
+    assert!(
+        error.contains("Expired") || error.contains("expired"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_leaf_has_istios_profile() {
+    let signer = signer();
+    let now = SystemTime::now();
+    let web = certificate(&signer, &identity("web"));
+    let leaf = web.chain().next().expect("a leaf");
+    let pem = x509_parser::pem::parse_x509_pem(leaf.pem.as_bytes())
+        .expect("PEM")
+        .1;
+    let parsed = pem.parse_x509().expect("X.509");
+    assert_eq!(parsed.subject().iter().count(), 0);
+    let names = parsed
+        .subject_alternative_name()
+        .expect("readable")
+        .expect("present");
+    assert!(names.critical);
+    assert_eq!(names.value.general_names.len(), 1);
+    let usage = parsed
+        .key_usage()
+        .expect("readable")
+        .expect("present")
+        .value;
+    assert!(usage.digital_signature() && usage.key_encipherment() && !usage.key_cert_sign());
+    let extended = parsed
+        .extended_key_usage()
+        .expect("readable")
+        .expect("present")
+        .value;
+    assert!(extended.server_auth && extended.client_auth && !extended.any);
+    assert!(!parsed.is_ca());
+    let backdated = now.duration_since(web.not_before()).expect("in the past");
+    assert!((115..=125).contains(&backdated.as_secs()), "{backdated:?}");
+    let left = web.not_after().duration_since(now).expect("in the future");
+    assert!((86_395..=86_405).contains(&left.as_secs()), "{left:?}");
+}
+
+#[test]
+fn a_leaf_never_outlives_its_signer() {
+    let now = SystemTime::now();
+    let signer = Signer::self_signed("cluster.local", DAY, now).expect("a root");
+    let key = PrivateKey::generate().expect("a key");
+    let subject = Subject::Workload(identity("web"));
+    let issued = signer
+        .issue(key.public(), &subject, DAY * 30, now)
+        .expect("signed");
+    assert_eq!(issued.not_after, signer.not_after());
+    signer
+        .issue(key.public(), &subject, DAY, now + DAY)
+        .expect_err("an expired signer signs nothing");
+}
+
+#[test]
+fn an_answer_for_another_key_is_no_certificate() {
+    let signer = signer();
+    let (asked, other) = (
+        PrivateKey::generate().expect("a key"),
+        PrivateKey::generate().expect("a key"),
+    );
+    let subject = Subject::Workload(identity("web"));
+    let issued = signer
+        .issue(other.public(), &subject, DAY, SystemTime::now())
+        .expect("signed");
+    WorkloadCertificate::new(asked, &issued.chain).expect_err("the keys differ");
+    for broken in [&issued.chain[..0], &issued.chain[..1], &issued.chain[1..]] {
+        let key = PrivateKey::generate().expect("a key");
+        WorkloadCertificate::new(key, broken).expect_err("incomplete");
+    }
+    let garbage = ["-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"; 2];
+    WorkloadCertificate::new(other, &garbage).expect_err("malformed");
+}
+
+#[test]
+fn client_configurations_are_shared() {
+    let web = certificate(&signer(), &identity("web"));
+    let expected: Arc<[Identity]> = [identity("api")].into();
+    let first = web.client_config(&expected);
+    let same_list_elsewhere = web.client_config(&[identity("api")].into());
+    assert!(Arc::ptr_eq(&first, &same_list_elsewhere));
+    assert!(Arc::ptr_eq(&web.server_config(), &web.server_config()));
+}
