@@ -51,6 +51,8 @@ enum Command {
         #[arg(long)]
         keep_alive: bool,
     },
+    /// One HTTP/1.1 GET; prints the body.
+    Http { target: String, path: String },
     /// Listens on one address and prints what connects; for servers that must not be reached.
     Watch { bind: SocketAddr },
 }
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
             seconds,
             keep_alive,
         } => client::load(&target, connections, seconds, keep_alive),
+        Command::Http { target, path } => client::http(&target, &path),
         Command::Watch { bind } => serve::watch(bind),
     };
     match result {

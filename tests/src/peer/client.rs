@@ -1,6 +1,6 @@
 //! The client half of the tests' application: one exchange each, blocking, and what it saw.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -218,6 +218,20 @@ fn load_one(target: &str, deadline: Instant, keep_alive: bool) -> LoadReport {
         }
     }
     report
+}
+
+pub fn http(target: &str, path: &str) -> Result<()> {
+    let mut stream = connect(target)?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply)?;
+    let (head, body) = reply.split_once("\r\n\r\n").context("no HTTP answer")?;
+    ensure!(head.starts_with("HTTP/1.1 200"), "{head}");
+    print!("{body}");
+    Ok(())
 }
 
 fn connect(target: &str) -> Result<TcpStream> {
