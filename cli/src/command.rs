@@ -2,6 +2,7 @@
 //!
 //! A verb's file holds its arguments, its help text, which begins with examples, and its `run`.
 mod apply;
+mod bookinfo;
 mod completion;
 mod delete;
 mod demo;
@@ -98,6 +99,8 @@ enum Command {
     ZtunnelConfig(ztunnel_config::Arguments),
     Demo(demo::Arguments),
     Completion(completion::Arguments),
+    #[command(hide = true)]
+    Bookinfo(bookinfo::Arguments),
 }
 
 /// Parses, runs, and says what went wrong; the library's one entry.
@@ -162,6 +165,7 @@ impl Command {
             Self::ZtunnelConfig(arguments) => arguments.run(global)?,
             Self::Demo(arguments) => arguments.run(global)?,
             Self::Completion(arguments) => arguments.run(global)?,
+            Self::Bookinfo(arguments) => arguments.run(global)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -4,11 +4,17 @@
 //! - [`exit`]: exit codes and the error that carries one
 //! - [`state`]: where everything lies on disk
 //! - [`control`]: how commands talk to a running machine
+//! - [`http`], [`table`], [`yaml`]: asking the pieces, and printing what they say
+//! - [`bookinfo`]: the demo application
 //! - [`system`]: raw system calls
+mod bookinfo;
 mod command;
 mod control;
 mod exit;
+mod http;
 mod state;
 mod system;
+mod table;
+mod yaml;
 
 pub use command::main;

@@ -1,11 +1,13 @@
 //! `weft completion`: completion scripts.
-use crate::command::Global;
-use crate::exit::{Exit, Result};
+
+use crate::command::{Global, weft};
+use crate::exit::Result;
 
 const EXAMPLES: &str = "\
 Examples:
   source <(weft completion bash)
   weft completion zsh > ~/.zfunc/_weft
+  weft completion fish > ~/.config/fish/completions/weft.fish
 ";
 
 /// Print a completion script for a shell
@@ -18,6 +20,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self, _global: &Global) -> Result {
-        Err(Exit::Failed.because("not there yet"))
+        clap_complete::generate(self.shell, &mut weft(), "weft", &mut std::io::stdout());
+        Ok(())
     }
 }

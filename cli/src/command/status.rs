@@ -1,6 +1,20 @@
-//! `weft status`: one screen of what runs.
-use crate::command::Global;
-use crate::exit::{Exit, Result};
+//! `weft status`: one screen of what runs, what is in sync, what expires, what is not captured.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::command::{Global, Output, block_on};
+use crate::control::client::Client;
+use crate::control::{Pod, Status, Target};
+use crate::exit::Result;
+use crate::http;
+use crate::state::State;
+use crate::table::Table;
+use crate::yaml;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -8,13 +22,386 @@ Examples:
   weft status -o json
 ";
 
+/// How many certificates the screen shows.
+const CERTIFICATES_SHOWN: usize = 3;
+
 /// Show what runs, in one screen
+///
+/// Pieces and their versions, whether each ztunnel is in sync, the certificates soonest to
+/// expire, pods that are not captured, and whatever is wrong with objects of the folder.
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
 pub(crate) struct Arguments {}
 
+/// Everything the screen shows; also its JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Report {
+    api_version: &'static str,
+    kind: &'static str,
+    machine: Status,
+    /// The control plane's own account, or why there is none.
+    control_plane: std::result::Result<Value, String>,
+    certificates: Vec<Certificate>,
+}
+
+#[derive(Debug, Serialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+struct Certificate {
+    /// RFC 3339; first, so that the order is by expiry.
+    expires: String,
+    identity: String,
+    node: String,
+    state: String,
+}
+
+// === impl Arguments ===
+
 impl Arguments {
-    pub(crate) fn run(self, _global: &Global) -> Result {
-        Err(Exit::Failed.because("not there yet"))
+    pub(crate) fn run(self, global: &Global) -> Result {
+        let report = Report::gather(&global.state()?)?;
+        match global.output {
+            Output::Json => anstream::println!("{}", serde_json::to_string_pretty(&report)?),
+            Output::Yaml => anstream::print!("{}", yaml::to_string(&report)?),
+            Output::Table | Output::Wide | Output::Name => {
+                anstream::print!("{}", report.screen(Utc::now())?);
+            }
+        }
+        Ok(())
+    }
+}
+
+// === impl Report ===
+
+impl Report {
+    pub(crate) fn gather(state: &State) -> Result<Self> {
+        let machine = Client::connect(state)?.status()?;
+        let nodes: Vec<_> = machine.nodes.iter().map(|node| node.name.clone()).collect();
+        let (control_plane, certificates) = block_on(async {
+            let control_plane = http::get_from_control_plane(state, "/api/v1/status")
+                .await
+                .map_err(|failure| format!("{:#}", failure.error))
+                .and_then(|body| serde_json::from_slice(&body).map_err(|error| error.to_string()));
+            let mut certificates = Vec::new();
+            for node in nodes {
+                let target = Target::Node(node.clone());
+                // A ztunnel that does not answer shows as a piece that is down.
+                if let Ok(body) = http::get_from(state, target, 15000, "/config_dump").await
+                    && let Ok(dump) = serde_json::from_slice::<Value>(&body)
+                {
+                    certificates.extend(certificates_of(&node, &dump));
+                }
+            }
+            certificates.sort();
+            Ok((control_plane, certificates))
+        })?;
+        Ok(Self {
+            api_version: "weft.dev/v1",
+            kind: "Status",
+            machine,
+            control_plane,
+            certificates,
+        })
+    }
+
+    fn screen(&self, now: DateTime<Utc>) -> anyhow::Result<String> {
+        let heading = AnsiColor::Cyan.on_default().bold();
+        let mut out = String::new();
+        let machine = &self.machine;
+        writeln!(
+            out,
+            "{heading}weft {}{heading:#} over {}, up {}, trust domain {}",
+            machine.version,
+            machine.folder.display(),
+            age(&machine.started, now),
+            machine.trust_domain,
+        )?;
+
+        let mut pieces = Table::new(&[
+            "PIECE", "NODE", "VERSION", "STATE", "SYNC", "RESTARTS", "UP",
+        ]);
+        for piece in &machine.pieces {
+            pieces.row([
+                piece.name.clone(),
+                piece.node.clone().unwrap_or_default(),
+                piece.version.clone(),
+                match (piece.pid, &piece.last_exit) {
+                    (Some(_), _) => "running".to_owned(),
+                    (None, Some(exit)) => format!("down ({exit})"),
+                    (None, None) => "down".to_owned(),
+                },
+                piece
+                    .node
+                    .as_deref()
+                    .map_or_else(String::new, |node| self.sync(node)),
+                piece.restarts.to_string(),
+                piece
+                    .since
+                    .as_deref()
+                    .map_or_else(String::new, |since| age(since, now)),
+            ]);
+        }
+        write!(out, "\n{pieces}")?;
+
+        let captured = machine.pods.iter().filter(|pod| pod.captured).count();
+        let ready = machine.pods.iter().filter(|pod| pod.ready).count();
+        writeln!(
+            out,
+            "\n{heading}Pods{heading:#}: {}, {ready} ready, {captured} captured",
+            machine.pods.len(),
+        )?;
+        let mut pods = Table::new(&["NAMESPACE", "POD", "NODE", "STATE", "NOT CAPTURED"]);
+        for pod in machine
+            .pods
+            .iter()
+            .filter(|pod| !pod.captured || !pod.ready)
+        {
+            pods.row([
+                pod.namespace.clone(),
+                pod.name.clone(),
+                pod.node.clone().unwrap_or_default(),
+                state_of(pod),
+                match (&pod.capture_pending, pod.captured) {
+                    (Some(why), _) => format!("PENDING: {why}"),
+                    (None, true) => String::new(),
+                    (None, false) => "namespace or pod is not labelled ambient".to_owned(),
+                },
+            ]);
+        }
+        if !pods.is_empty() {
+            write!(out, "{}", pods.sorted())?;
+        }
+
+        let mut certificates = Table::new(&["CERTIFICATE", "NODE", "STATE", "EXPIRES IN"]);
+        for certificate in self.certificates.iter().take(CERTIFICATES_SHOWN) {
+            certificates.row([
+                certificate.identity.clone(),
+                certificate.node.clone(),
+                certificate.state.clone(),
+                until(&certificate.expires, now),
+            ]);
+        }
+        if !certificates.is_empty() {
+            writeln!(
+                out,
+                "\n{heading}Certificates{heading:#}: {}, soonest to expire:",
+                self.certificates.len()
+            )?;
+            write!(out, "{certificates}")?;
+        }
+
+        let problems = self.problems();
+        if !problems.is_empty() {
+            let wrong = AnsiColor::Red.on_default().bold();
+            writeln!(out, "\n{wrong}Problems{wrong:#}:")?;
+            for problem in problems {
+                writeln!(out, "  {problem}")?;
+            }
+        }
+        Ok(out)
+    }
+
+    /// Whether a node's ztunnel has acknowledged what it was sent.
+    fn sync(&self, node: &str) -> String {
+        let Ok(status) = &self.control_plane else {
+            return "control plane down".to_owned();
+        };
+        let Some(proxy) = status["proxies"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|proxy| proxy["node"] == *node)
+        else {
+            return "not connected".to_owned();
+        };
+        let types = proxy["types"].as_object();
+        let rejected: usize = types
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, state)| state["nacks"].as_array().map(Vec::len))
+            .sum();
+        let behind = types
+            .into_iter()
+            .flatten()
+            .any(|(_, state)| state["acked"] != state["sent"]);
+        match (rejected, behind) {
+            (0, false) => "in sync".to_owned(),
+            (0, true) => "behind".to_owned(),
+            (count, _) => format!("{count} rejected"),
+        }
+    }
+
+    /// What is wrong, one line each: of the machine, of the control plane, of objects.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = self.machine.problems.clone();
+        let status = match &self.control_plane {
+            Ok(status) => status,
+            Err(why) => {
+                problems.push(why.clone());
+                return problems;
+            }
+        };
+        problems.extend(
+            status["problems"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|problem| problem.as_str().map(str::to_owned)),
+        );
+        for proxy in status["proxies"].as_array().into_iter().flatten() {
+            for (_, state) in proxy["types"].as_object().into_iter().flatten() {
+                for nack in state["nacks"].as_array().into_iter().flatten() {
+                    let text = nack["message"]
+                        .as_str()
+                        .map_or(nack.to_string(), str::to_owned);
+                    problems.push(format!(
+                        "{} rejected: {text}",
+                        proxy["node"].as_str().unwrap_or("?")
+                    ));
+                }
+            }
+        }
+        for object in status["objects"].as_array().into_iter().flatten() {
+            let place = format!(
+                "{}:{}",
+                object["file"].as_str().unwrap_or("?"),
+                object["line"].as_u64().unwrap_or(0)
+            );
+            for key in ["errors", "warnings"] {
+                for message in object[key].as_array().into_iter().flatten() {
+                    let text = message["message"]
+                        .as_str()
+                        .or(message.as_str())
+                        .unwrap_or("?");
+                    problems.push(format!("{place}: {}: {text}", key.trim_end_matches('s')));
+                }
+            }
+        }
+        problems.dedup();
+        problems
+    }
+}
+
+fn certificates_of(node: &str, dump: &Value) -> Vec<Certificate> {
+    dump["certificates"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|certificate| Certificate {
+            expires: certificate["certChain"][0]["expirationTime"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+            identity: certificate["identity"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+            node: node.to_owned(),
+            state: certificate["state"].as_str().unwrap_or_default().to_owned(),
+        })
+        .collect()
+}
+
+fn state_of(pod: &Pod) -> String {
+    let style = if pod.ready {
+        Style::new()
+    } else {
+        AnsiColor::Yellow.on_default()
+    };
+    let state = if pod.ready { "Ready" } else { &pod.phase };
+    match &pod.reason {
+        Some(reason) => format!("{style}{state}: {reason}{style:#}"),
+        None => format!("{style}{state}{style:#}"),
+    }
+}
+
+/// `3m`, `2h5m`: how long ago, in two units at most.
+pub(crate) fn age(since: &str, now: DateTime<Utc>) -> String {
+    DateTime::parse_from_rfc3339(since).map_or_else(
+        |_| since.to_owned(),
+        |since| span((now - since.with_timezone(&Utc)).num_seconds()),
+    )
+}
+
+fn until(when: &str, now: DateTime<Utc>) -> String {
+    DateTime::parse_from_rfc3339(when).map_or_else(
+        |_| when.to_owned(),
+        |when| match (when.with_timezone(&Utc) - now).num_seconds() {
+            left if left > 0 => span(left),
+            _ => "EXPIRED".to_owned(),
+        },
+    )
+}
+
+fn span(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{minutes}m"),
+        _ => format!("{days}d{hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_show_two_units() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (61, "1m1s"),
+            (7500, "2h5m"),
+            (90_000, "1d1h"),
+        ] {
+            assert_eq!(span(seconds), text);
+        }
+    }
+
+    #[test]
+    fn the_screen_names_what_is_not_right() {
+        let report = Report {
+            api_version: "weft.dev/v1",
+            kind: "Status",
+            machine: Status {
+                version: "0.1.0".into(),
+                folder: "/objects".into(),
+                started: "2026-01-01T00:00:00Z".into(),
+                trust_domain: "cluster.local".into(),
+                pieces: vec![crate::control::Piece {
+                    name: "ztunnel".into(),
+                    node: Some("node-1".into()),
+                    version: "0.1.0".into(),
+                    pid: Some(7),
+                    since: Some("2026-01-01T00:00:00Z".into()),
+                    ..Default::default()
+                }],
+                pods: vec![Pod {
+                    namespace: "shop".into(),
+                    name: "web".into(),
+                    phase: "Running".into(),
+                    ready: true,
+                    ..Default::default()
+                }],
+                ..Default::default()
+            },
+            control_plane: Ok(serde_json::json!({
+                "proxies": [{"node": "node-1", "types": {"a": {"acked": 2, "sent": 2, "nacks": []}}}],
+                "objects": [{"file": "a.yaml", "line": 3, "errors": ["bad port"]}]
+            })),
+            certificates: vec![Certificate {
+                expires: "2026-01-01T01:00:00Z".into(),
+                identity: "spiffe://cluster.local/ns/shop/sa/web".into(),
+                node: "node-1".into(),
+                state: "Available".into(),
+            }],
+        };
+        let now = "2026-01-01T00:01:01Z".parse().expect("a time");
+        let screen = report.screen(now).expect("a screen");
+        let plain = anstream::adapter::strip_str(&screen).to_string();
+        insta::assert_snapshot!(plain);
     }
 }
