@@ -88,7 +88,7 @@ fn accept(listener: &TcpListener) -> TcpStream {
 /// Both directions, so that a stream that lost its peer fails.
 fn talk(one: &mut TcpStream, other: &mut TcpStream) {
     for (from, to) in [(0, 1), (1, 0), (0, 1)] {
-        let mut ends = [&mut *one, &mut *other];
+        let ends = [&mut *one, &mut *other];
         ends[from].write_all(b"word").unwrap();
         let mut read = [0; 4];
         ends[to].read_exact(&mut read).unwrap();

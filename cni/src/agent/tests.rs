@@ -1,0 +1,158 @@
+//! Enrolment with real namespaces and a ztunnel that only acknowledges.
+
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
+
+use prost::Message as _;
+use proto::zds::{Ack, Version, WorkloadRequest, WorkloadResponse, ZdsHello, workload_response};
+use socket2::{Domain, SockAddr, Socket, Type};
+use tempfile::TempDir;
+
+use super::*;
+use crate::netns;
+
+fn pod(uid: &str) -> Pod {
+    Pod {
+        uid: uid.into(),
+        name: format!("pod-{uid}"),
+        namespace: "shop".into(),
+        service_account: "web".into(),
+        search_domains: Vec::new(),
+        options: Options::default(),
+    }
+}
+
+/// A namespace with loopback up, as a pod's is.
+async fn namespace() -> OwnedFd {
+    let namespace = netns::create().unwrap();
+    let links = netns::netlink(&namespace).unwrap().link();
+    let up = rtnetlink::LinkUnspec::new_with_index(1).up().build();
+    links.set(up).execute().await.unwrap();
+    namespace
+}
+
+fn captured(namespace: &OwnedFd) -> bool {
+    let output = netns::run_blocking(namespace, || {
+        std::process::Command::new("nft")
+            .args(["list", "ruleset"])
+            .output()
+            .unwrap()
+    })
+    .unwrap();
+    String::from_utf8_lossy(&output.stdout).contains("redirect to :15001")
+}
+
+/// Acknowledges `answers` in turn, then everything; ends with its connection.
+fn ztunnel(folder: &TempDir, answers: &'static [&'static str]) -> Arc<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+    let path = folder.path().join("ztunnel.sock");
+    socket.connect(&SockAddr::unix(path).unwrap()).unwrap();
+    let socket = Arc::new(socket);
+    let stream = socket.clone();
+    std::thread::spawn(move || {
+        let hello = ZdsHello {
+            version: Version::V1.into(),
+        };
+        (&*stream).write_all(&hello.encode_to_vec()).unwrap();
+        let mut answers = answers.iter();
+        let mut buffer = [0; 2048];
+        while let Ok(length @ 1..) = (&*stream).read(&mut buffer) {
+            WorkloadRequest::decode(&buffer[..length]).unwrap();
+            let response = WorkloadResponse {
+                payload: Some(workload_response::Payload::Ack(Ack {
+                    error: answers.next().copied().unwrap_or_default().into(),
+                })),
+            };
+            if (&*stream).write_all(&response.encode_to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    socket
+}
+
+async fn until_enabled(agent: &Agent, uid: &str) {
+    let mut changed = agent.changed();
+    let enabled = async {
+        while agent.enrolment(uid) != Some(Enrolment::Enabled) {
+            changed.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), enabled)
+        .await
+        .expect("the pod is enabled in time");
+}
+
+#[tokio::test]
+async fn a_pod_is_captured_and_acknowledged_then_released() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::new(&folder.path().join("ztunnel.sock")).unwrap();
+    let netns = namespace().await;
+    let _ztunnel = ztunnel(&folder, &[]);
+    agent
+        .enrol(pod("a"), netns.try_clone().unwrap())
+        .await
+        .unwrap();
+    until_enabled(&agent, "a").await;
+    assert!(captured(&netns));
+    assert!(agent.ztunnel_connected());
+
+    agent.unenrol("a").await;
+    assert!(!captured(&netns));
+    assert_eq!(agent.enrolment("a"), None);
+    assert!(agent.status().pods.is_empty());
+    agent.unenrol("a").await;
+
+    agent
+        .enrol(pod("a"), netns.try_clone().unwrap())
+        .await
+        .unwrap();
+    until_enabled(&agent, "a").await;
+    assert!(captured(&netns));
+}
+
+#[tokio::test]
+async fn without_ztunnel_a_pod_is_captured_and_pending_until_one_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::new(&folder.path().join("ztunnel.sock")).unwrap();
+    let netns = namespace().await;
+    let enrolment = agent.enrol(pod("a"), netns.try_clone().unwrap()).await;
+    assert!(
+        matches!(enrolment, Ok(Enrolment::Pending { .. })),
+        "{enrolment:?}"
+    );
+    assert!(captured(&netns));
+    let first = ztunnel(&folder, &[]);
+    until_enabled(&agent, "a").await;
+
+    first.shutdown(std::net::Shutdown::Both).unwrap();
+    let mut changed = agent.changed();
+    while agent.ztunnel_connected() {
+        changed.changed().await.unwrap();
+    }
+    assert_eq!(agent.enrolment("a"), Some(Enrolment::Enabled));
+}
+
+#[tokio::test]
+async fn a_pod_that_ztunnel_refuses_is_offered_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::new(&folder.path().join("ztunnel.sock")).unwrap();
+    let netns = namespace().await;
+    // The snapshot holds the pod; its first three offers fail.
+    agent
+        .enrol(pod("a"), netns.try_clone().unwrap())
+        .await
+        .unwrap();
+    let _ztunnel = ztunnel(&folder, &["not yet", "", "not yet", "not yet"]);
+    until_enabled(&agent, "a").await;
+}
+
+#[tokio::test]
+async fn a_pod_whose_rules_fail_is_not_enrolled() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::new(&folder.path().join("ztunnel.sock")).unwrap();
+    let not_a_namespace: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+    let error = agent.enrol(pod("a"), not_a_namespace).await.unwrap_err();
+    assert!(matches!(error, apply::Error::Namespace(_)), "{error}");
+    assert_eq!(agent.enrolment("a"), None);
+}
