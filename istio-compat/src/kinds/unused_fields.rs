@@ -1,0 +1,192 @@
+//! Fields that Kubernetes and Istio know and Weft does not use: a pure table.
+//!
+//! What may be left out without surprise is accepted in silence; what the author would
+//! miss is warned of.
+
+pub(crate) enum Treatment {
+    Accept,
+    Warn,
+}
+
+/// None for a field that the type does not have at all.
+pub(crate) fn treatment(kind: &str, field: &str) -> Option<Treatment> {
+    let (accepted, missed) = fields(kind);
+    if accepted.contains(&field) {
+        Some(Treatment::Accept)
+    } else if missed.contains(&field) {
+        Some(Treatment::Warn)
+    } else {
+        None
+    }
+}
+
+type Fields = &'static [&'static str];
+
+/// Accepted in silence, and warned of, by the Rust name of the type.
+fn fields(kind: &str) -> (Fields, Fields) {
+    match kind {
+        "ObjectMeta" => (
+            &[
+                "finalizers",
+                "generation",
+                "managedFields",
+                "resourceVersion",
+                "selfLink",
+                "deletionGracePeriodSeconds",
+            ],
+            &[],
+        ),
+        "OwnerReference" => (&["blockOwnerDeletion"], &[]),
+        "Condition" => (
+            &["observedGeneration", "lastProbeTime", "lastUpdateTime"],
+            &[],
+        ),
+        "ConditionsStatus" => (
+            &["loadBalancer", "observedGeneration", "validationMessages"],
+            &[],
+        ),
+        "Namespace" => (&["spec", "status"], &[]),
+        "ServiceAccount" => (
+            &[
+                "secrets",
+                "imagePullSecrets",
+                "automountServiceAccountToken",
+            ],
+            &[],
+        ),
+        "Node" => (&["spec"], &[]),
+        "NodeStatus" => (
+            &[
+                "allocatable",
+                "capacity",
+                "config",
+                "daemonEndpoints",
+                "features",
+                "images",
+                "nodeInfo",
+                "phase",
+                "runtimeHandlers",
+                "volumesAttached",
+                "volumesInUse",
+            ],
+            &[],
+        ),
+        "PodSpec" => (
+            &[
+                "affinity",
+                "automountServiceAccountToken",
+                "enableServiceLinks",
+                "imagePullSecrets",
+                "os",
+                "overhead",
+                "preemptionPolicy",
+                "priority",
+                "priorityClassName",
+                "resources",
+                "runtimeClassName",
+                "schedulerName",
+                "schedulingGates",
+                "securityContext",
+                "setHostnameAsFQDN",
+                "tolerations",
+                "topologySpreadConstraints",
+            ],
+            &[
+                "activeDeadlineSeconds",
+                "ephemeralContainers",
+                "hostAliases",
+                "hostIPC",
+                "hostPID",
+                "hostUsers",
+                "readinessGates",
+                "resourceClaims",
+                "shareProcessNamespace",
+                "volumes",
+            ],
+        ),
+        "PodStatus" => (
+            &[
+                "ephemeralContainerStatuses",
+                "hostIPs",
+                "nominatedNodeName",
+                "observedGeneration",
+                "qosClass",
+                "resize",
+                "resourceClaimStatuses",
+            ],
+            &[],
+        ),
+        "Container" => (
+            &[
+                "imagePullPolicy",
+                "resizePolicy",
+                "resources",
+                "securityContext",
+                "stdin",
+                "stdinOnce",
+                "terminationMessagePath",
+                "terminationMessagePolicy",
+                "tty",
+            ],
+            &["envFrom", "lifecycle", "volumeDevices", "volumeMounts"],
+        ),
+        "ContainerPort" => (&[], &["hostIP", "hostPort"]),
+        "EnvVarSource" => (
+            &[],
+            &[
+                "configMapKeyRef",
+                "fileKeyRef",
+                "resourceFieldRef",
+                "secretKeyRef",
+            ],
+        ),
+        "Probe" => (&["terminationGracePeriodSeconds"], &[]),
+        "ContainerStatus" => (
+            &[
+                "allocatedResources",
+                "allocatedResourcesStatus",
+                "containerID",
+                "image",
+                "imageID",
+                "resources",
+                "stopSignal",
+                "user",
+                "volumeMounts",
+            ],
+            &[],
+        ),
+        "ContainerStateTerminated" => (&["containerID"], &[]),
+        "DeploymentSpec" => (
+            &[
+                "minReadySeconds",
+                "progressDeadlineSeconds",
+                "revisionHistoryLimit",
+            ],
+            &[],
+        ),
+        "DeploymentStatus" => (
+            &[
+                "collisionCount",
+                "observedGeneration",
+                "terminatingReplicas",
+                "unavailableReplicas",
+            ],
+            &[],
+        ),
+        "ServiceSpec" => (
+            &[
+                "allocateLoadBalancerNodePorts",
+                "externalTrafficPolicy",
+                "healthCheckNodePort",
+                "loadBalancerClass",
+                "loadBalancerIP",
+                "loadBalancerSourceRanges",
+                "sessionAffinity",
+            ],
+            &["externalIPs", "sessionAffinityConfig"],
+        ),
+        "ServicePort" => (&["nodePort"], &[]),
+        "ServiceEntryStatus" => (&["observedGeneration", "validationMessages"], &[]),
+        _ => (&[], &[]),
+    }
+}

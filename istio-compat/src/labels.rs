@@ -1,0 +1,33 @@
+//! Labels and annotations that the mesh reads and writes.
+
+pub const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
+pub const USE_WAYPOINT: &str = "istio.io/use-waypoint";
+pub const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
+pub const INGRESS_USE_WAYPOINT: &str = "istio.io/ingress-use-waypoint";
+pub const TUNNEL: &str = "networking.istio.io/tunnel";
+pub const NETWORK: &str = "topology.istio.io/network";
+pub const AUTOALLOCATE_IP: &str = "networking.istio.io/enable-autoallocate-ip";
+
+pub const REGION: &str = "topology.kubernetes.io/region";
+pub const ZONE: &str = "topology.kubernetes.io/zone";
+pub const SUBZONE: &str = "topology.istio.io/subzone";
+
+pub const WORKLOAD_NAME: &str = "service.istio.io/workload-name";
+pub const CANONICAL_NAME: &str = "service.istio.io/canonical-name";
+pub const CANONICAL_REVISION: &str = "service.istio.io/canonical-revision";
+pub const APP_NAME: &str = "app.kubernetes.io/name";
+pub const APP_VERSION: &str = "app.kubernetes.io/version";
+pub const APP: &str = "app";
+pub const VERSION: &str = "version";
+pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// Annotation: `enabled` once the node's proxy has acknowledged the pod.
+pub const REDIRECTION: &str = "ambient.istio.io/redirection";
+/// Annotation: written by sidecar injection.
+pub const SIDECAR_STATUS: &str = "sidecar.istio.io/status";
+/// Annotation: evaluate and log only.
+pub const DRY_RUN: &str = "istio.io/dry-run";
+/// Annotation.
+pub const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
+/// Annotation.
+pub const AUTO_REGISTRATION_GROUP: &str = "istio.io/autoRegistrationGroup";

@@ -1,0 +1,250 @@
+//! One object of a file: its kind, its content, and where it was written.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+use crate::diagnostic::Origin;
+use crate::kind::Kind;
+use crate::kinds::authorization_policy::AuthorizationPolicy;
+use crate::kinds::deployment::Deployment;
+use crate::kinds::metadata::{Condition, ObjectMeta};
+use crate::kinds::namespace::Namespace;
+use crate::kinds::node::Node;
+use crate::kinds::peer_authentication::PeerAuthentication;
+use crate::kinds::pod::Pod;
+use crate::kinds::service::Service;
+use crate::kinds::service_account::ServiceAccount;
+use crate::kinds::service_entry::ServiceEntry;
+use crate::kinds::workload_entry::WorkloadEntry;
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Object {
+    pub origin: Origin,
+    pub body: Body,
+    /// The document as it was written, unknown fields included, where it was asked for.
+    pub raw: Option<Arc<serde_json::Value>>,
+}
+
+/// The content, by kind.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    Namespace(Arc<Namespace>),
+    Node(Arc<Node>),
+    ServiceAccount(Arc<ServiceAccount>),
+    Pod(Arc<Pod>),
+    Deployment(Arc<Deployment>),
+    Service(Arc<Service>),
+    AuthorizationPolicy(Arc<AuthorizationPolicy>),
+    PeerAuthentication(Arc<PeerAuthentication>),
+    ServiceEntry(Arc<ServiceEntry>),
+    WorkloadEntry(Arc<WorkloadEntry>),
+}
+
+/// Kind, namespace and name: what makes two objects the same one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct ObjectKey {
+    pub kind: Kind,
+    /// Empty for kinds outside namespaces.
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+}
+
+/// A type that is the content of a kind.
+pub trait Resource: Serialize + serde::de::DeserializeOwned {
+    const KIND: Kind;
+
+    fn metadata(&self) -> &ObjectMeta;
+    fn metadata_mut(&mut self) -> &mut ObjectMeta;
+    fn into_body(self) -> Body;
+    /// None where the body is of another kind.
+    fn of(body: &Body) -> Option<&Arc<Self>>;
+
+    fn key(&self) -> ObjectKey {
+        let metadata = self.metadata();
+        ObjectKey::new(
+            Self::KIND,
+            metadata.namespace.as_str(),
+            metadata.name.as_str(),
+        )
+    }
+}
+
+macro_rules! resources {
+    ($($kind:ident,)*) => {
+        $(impl Resource for $kind {
+            const KIND: Kind = Kind::$kind;
+
+            fn metadata(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+
+            fn metadata_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+
+            fn into_body(self) -> Body {
+                Body::$kind(Arc::new(self))
+            }
+
+            fn of(body: &Body) -> Option<&Arc<Self>> {
+                match body {
+                    Body::$kind(content) => Some(content),
+                    _ => None,
+                }
+            }
+        })*
+
+        impl Body {
+            pub fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$kind(_) => Kind::$kind,)*
+                }
+            }
+
+            pub fn metadata(&self) -> &ObjectMeta {
+                match self {
+                    $(Self::$kind(content) => &content.metadata,)*
+                }
+            }
+        }
+
+        impl Serialize for Body {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self {
+                    $(Self::$kind(content) => Document::new(&**content).serialize(serializer),)*
+                }
+            }
+        }
+    };
+}
+
+resources! {
+    Namespace,
+    Node,
+    ServiceAccount,
+    Pod,
+    Deployment,
+    Service,
+    AuthorizationPolicy,
+    PeerAuthentication,
+    ServiceEntry,
+    WorkloadEntry,
+}
+
+/// Serializes content with its `apiVersion` and `kind` in front.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Document<'a, T: Serialize> {
+    api_version: &'static str,
+    kind: &'static str,
+    #[serde(flatten)]
+    content: &'a T,
+}
+
+// === impl Document ===
+
+impl<'a, T: Resource> Document<'a, T> {
+    pub fn new(content: &'a T) -> Self {
+        Self {
+            api_version: T::KIND.api_version(),
+            kind: T::KIND.name(),
+            content,
+        }
+    }
+}
+
+// === impl ObjectKey ===
+
+impl ObjectKey {
+    pub fn new(kind: Kind, namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self {
+            kind,
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.namespace {
+            "" => write!(f, "{} {}", self.kind, self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
+        }
+    }
+}
+
+// === impl Object ===
+
+impl Object {
+    pub fn new<T: Resource>(origin: Origin, content: T) -> Self {
+        Self {
+            origin,
+            body: content.into_body(),
+            raw: None,
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.body.kind()
+    }
+
+    pub fn metadata(&self) -> &ObjectMeta {
+        self.body.metadata()
+    }
+
+    pub fn key(&self) -> ObjectKey {
+        let metadata = self.metadata();
+        ObjectKey::new(
+            self.kind(),
+            metadata.namespace.as_str(),
+            metadata.name.as_str(),
+        )
+    }
+
+    /// The content, where it is of this kind.
+    pub fn get<T: Resource>(&self) -> Option<&Arc<T>> {
+        T::of(&self.body)
+    }
+
+    /// The whole object as JSON: as it was written where that was kept, with the status
+    /// conditions given here.
+    pub fn to_json(&self, conditions: &[Condition]) -> serde_json::Value {
+        let mut json = match &self.raw {
+            Some(raw) => (**raw).clone(),
+            None => serde_json::to_value(&self.body).unwrap_or_default(),
+        };
+        let metadata = self.metadata();
+        if !metadata.namespace.is_empty()
+            && let Some(written) = json.get_mut("metadata").and_then(|m| m.as_object_mut())
+        {
+            written.insert("namespace".into(), metadata.namespace.as_str().into());
+        }
+        if !conditions.is_empty()
+            && let Some(object) = json.as_object_mut()
+        {
+            let status = object
+                .entry("status")
+                .or_insert_with(|| serde_json::json!({}));
+            if let Some(status) = status.as_object_mut() {
+                status.insert(
+                    "conditions".into(),
+                    serde_json::to_value(conditions).unwrap_or_default(),
+                );
+            }
+        }
+        json
+    }
+}
+
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.raw {
+            Some(_) => self.to_json(&[]).serialize(serializer),
+            None => self.body.serialize(serializer),
+        }
+    }
+}
