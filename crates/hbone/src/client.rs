@@ -1,0 +1,278 @@
+//! The calling end: handshakes over a connected socket, then CONNECT requests.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::{HeaderMap, Request, StatusCode};
+use rustls::{CertificateError, ClientConfig};
+use tokio::net::TcpStream;
+use tokio::time;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::keepalive;
+use crate::settings::{CLIENT_HEADER_LIST, CLIENT_SEND_BUFFER, Settings};
+use crate::stream::Stream;
+use crate::transport::Transport;
+
+/// A connection to one peer that carries many streams. It closes when it has been
+/// dropped and its last stream has ended.
+#[derive(Debug)]
+pub struct Tunnel {
+    requests: SendRequest<Bytes>,
+    shared: Rc<TunnelState>,
+    response_timeout: Duration,
+    stream_limit: usize,
+    key_exchange: &'static str,
+}
+
+#[derive(Debug, Default)]
+struct TunnelState {
+    streams: Cell<usize>,
+    closed: Cell<bool>,
+}
+
+/// A stream's place in its tunnel.
+#[derive(Debug)]
+pub(crate) struct StreamSlot(Rc<TunnelState>);
+
+/// What a CONNECT asks for.
+#[derive(Clone, Debug)]
+pub struct ConnectRequest {
+    /// `IP:port`, or `hostname:port`.
+    pub authority: http::uri::Authority,
+    pub headers: HeaderMap,
+}
+
+/// Why there is no tunnel to the peer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("connecting to {0}: {1}")]
+    Tcp(SocketAddr, Arc<io::Error>),
+    #[error("connecting to {0} timed out")]
+    TcpTimeout(SocketAddr),
+    #[error("TLS handshake: {0}")]
+    Tls(Arc<io::Error>),
+    #[error("the peer is not who it should be: {0}")]
+    PeerIdentity(Arc<io::Error>),
+    #[error("TLS or HTTP/2 handshake timed out")]
+    HandshakeTimeout,
+    #[error("HTTP/2 handshake: {0}")]
+    Http2(Arc<h2::Error>),
+}
+
+/// Why a stream did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{0}")]
+    Connect(#[from] ConnectError),
+    #[error("tunnel failed: {0}")]
+    Tunnel(h2::Error),
+    #[error("no answer from the peer in time")]
+    ResponseTimeout,
+    #[error("the peer answered {0}")]
+    Status(StatusCode),
+}
+
+/// Makes a tunnel of a connected socket. The peer must prove to be who `tls` expects.
+pub async fn handshake(
+    tcp: TcpStream,
+    tls: Arc<ClientConfig>,
+    settings: &Settings,
+) -> Result<Tunnel, ConnectError> {
+    match time::timeout(settings.handshake_timeout, shake(tcp, tls, settings)).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::HandshakeTimeout),
+    }
+}
+
+async fn shake(
+    tcp: TcpStream,
+    tls: Arc<ClientConfig>,
+    settings: &Settings,
+) -> Result<Tunnel, ConnectError> {
+    let peer = tcp
+        .peer_addr()
+        .map_err(|error| ConnectError::Tls(Arc::new(error)))?;
+    let transport = Transport::new(tcp);
+    let activity = transport.activity();
+    let stream = TlsConnector::from(tls)
+        .connect(identity::no_server_name(), transport)
+        .await
+        .map_err(tls_error)?;
+    let key_exchange = key_exchange_name(&stream);
+    let (requests, mut connection) = h2::client::Builder::new()
+        .initial_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_frame_size(settings.frame_size)
+        .max_header_list_size(CLIENT_HEADER_LIST)
+        .max_send_buffer_size(CLIENT_SEND_BUFFER)
+        .initial_max_send_streams(settings.client_streams)
+        .enable_push(false)
+        .handshake::<_, Bytes>(stream)
+        .await
+        .map_err(|error| ConnectError::Http2(Arc::new(error)))?;
+    let shared = Rc::new(TunnelState::default());
+    let pings = connection.ping_pong();
+    let (interval, timeout) = (settings.ping_interval, settings.ping_timeout);
+    let state = shared.clone();
+    tokio::task::spawn_local(async move {
+        let lost = async move {
+            match pings {
+                Some(pings) => keepalive::peer_lost(pings, activity, interval, timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            result = &mut connection => if let Err(error) = result {
+                tracing::debug!(%peer, %error, "tunnel ended");
+            },
+            () = lost => tracing::debug!(%peer, "tunnel's peer is lost"),
+        }
+        state.closed.set(true);
+    });
+    Ok(Tunnel {
+        requests,
+        shared,
+        response_timeout: settings.response_timeout,
+        stream_limit: settings.client_streams,
+        key_exchange,
+    })
+}
+
+fn tls_error(error: io::Error) -> ConnectError {
+    let wrong_peer = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        .is_some_and(|inner| {
+            // The chain is good, and our verifier refuses the name on it.
+            matches!(
+                inner,
+                rustls::Error::InvalidCertificate(CertificateError::Other(_))
+            )
+        });
+    if wrong_peer {
+        ConnectError::PeerIdentity(Arc::new(error))
+    } else {
+        ConnectError::Tls(Arc::new(error))
+    }
+}
+
+fn key_exchange_name(stream: &TlsStream<Transport>) -> &'static str {
+    identity::key_exchange_group(stream.get_ref().1).unwrap_or("unknown")
+}
+
+// === impl Tunnel ===
+
+impl Tunnel {
+    /// Streams open now.
+    pub fn streams(&self) -> usize {
+        self.shared.streams.get()
+    }
+
+    /// The key exchange of its handshake, by its TLS name.
+    pub fn key_exchange(&self) -> &'static str {
+        self.key_exchange
+    }
+
+    /// Whether another stream may be opened: neither full, nor closing, nor closed.
+    pub(crate) fn has_room(&self) -> bool {
+        let limit = self
+            .stream_limit
+            .min(self.requests.current_max_send_streams());
+        self.streams() < limit
+    }
+
+    /// False once the connection has ended or the peer has sent GOAWAY.
+    pub(crate) fn is_usable(&self) -> bool {
+        if self.shared.closed.get() {
+            return false;
+        }
+        let mut requests = self.requests.clone();
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        !matches!(requests.poll_ready(&mut cx), std::task::Poll::Ready(Err(_)))
+    }
+
+    pub(crate) fn reserve(&self) -> StreamSlot {
+        self.shared.streams.set(self.shared.streams.get() + 1);
+        StreamSlot(self.shared.clone())
+    }
+
+    /// Opens a stream: sends the CONNECT and waits for its 200.
+    pub async fn open(&self, request: ConnectRequest) -> Result<Stream, OpenError> {
+        self.open_in(self.reserve(), request).await
+    }
+
+    pub(crate) async fn open_in(
+        &self,
+        slot: StreamSlot,
+        request: ConnectRequest,
+    ) -> Result<Stream, OpenError> {
+        let opening = async {
+            let mut requests = self.requests.clone();
+            poll_fn(|cx| requests.poll_ready(cx))
+                .await
+                .map_err(OpenError::Tunnel)?;
+            let (response, sender) = requests
+                .send_request(request.into_http(), false)
+                .map_err(OpenError::Tunnel)?;
+            let response = response.await.map_err(OpenError::Tunnel)?;
+            if response.status() != StatusCode::OK {
+                return Err(OpenError::Status(response.status()));
+            }
+            Ok(Stream::new(sender, response.into_body(), Some(slot)))
+        };
+        match time::timeout(self.response_timeout, opening).await {
+            Ok(result) => result,
+            Err(_) => Err(OpenError::ResponseTimeout),
+        }
+    }
+}
+
+// === impl StreamSlot ===
+
+impl Drop for StreamSlot {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+    }
+}
+
+// === impl ConnectRequest ===
+
+impl ConnectRequest {
+    /// A request for an address.
+    pub fn to(target: SocketAddr, headers: HeaderMap) -> Self {
+        let authority = target
+            .to_string()
+            .parse()
+            .expect("a socket address is an authority");
+        Self { authority, headers }
+    }
+
+    fn into_http(self) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = http::Method::CONNECT;
+        *request.uri_mut() = self.authority.into();
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+// === impl OpenError ===
+
+impl OpenError {
+    /// Whether the tunnel broke rather than the peer answered: a fresh one may work.
+    pub(crate) fn is_tunnel_failure(&self) -> bool {
+        match self {
+            Self::Tunnel(_) => true,
+            Self::Connect(_) | Self::ResponseTimeout | Self::Status(_) => false,
+        }
+    }
+}

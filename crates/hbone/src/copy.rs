@@ -1,0 +1,180 @@
+//! Moves bytes between an application's socket and a tunnelled stream, or between two sockets.
+//!
+//! Half closes pass through. A connection of which one direction has ended and the other
+//! is silent ends at a deadline. Buffers are the thread's, not the connection's: an idle
+//! connection holds none.
+
+mod buffer;
+mod socket;
+mod tunnel;
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use tokio::net::TcpStream;
+use tokio::time;
+
+use crate::stream::Stream;
+
+/// Bytes a direction moves before it lets its neighbours run.
+const TURN: usize = 1 << 20;
+
+/// Told of bytes once they have been handed on.
+pub trait Meter {
+    /// Bytes towards the server.
+    fn received(&self, bytes: u64);
+    /// Bytes towards the client.
+    fn sent(&self, bytes: u64);
+}
+
+/// Which end of the copied connection the first socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The socket is the client's: what is read from it goes to the server.
+    Client,
+    /// The socket is the server's.
+    Server,
+}
+
+/// Why a copy ended before both directions did.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    #[error("application connection: {0}")]
+    Socket(#[from] io::Error),
+    #[error("tunnel: {0}")]
+    Tunnel(#[from] h2::Error),
+    #[error("half closed and silent for too long")]
+    HalfClosed,
+}
+
+/// Copies between a socket and a stream until both directions have ended. On an error
+/// both ends are aborted.
+pub async fn tunnel(
+    tcp: &mut TcpStream,
+    stream: &mut Stream,
+    side: Side,
+    half_closed: Duration,
+    meter: &impl Meter,
+) -> Result<(), CopyError> {
+    let progress = Progress::new(meter, side);
+    let result = {
+        let (mut reader, mut writer) = tcp.split();
+        let outgoing = tunnel::to_stream(&mut reader, &mut stream.sender, &progress);
+        let incoming = tunnel::from_stream(&mut stream.receiver, &mut writer, &progress);
+        both(outgoing, incoming, half_closed, &progress).await
+    };
+    if result.is_err() {
+        stream.abort();
+        abort(tcp);
+    }
+    result
+}
+
+/// Copies between a client's and a server's socket until both directions have ended.
+/// On an error both are aborted.
+pub async fn sockets(
+    client: &mut TcpStream,
+    server: &mut TcpStream,
+    half_closed: Duration,
+    meter: &impl Meter,
+) -> Result<(), CopyError> {
+    let progress = Progress::new(meter, Side::Client);
+    let result = {
+        let (mut client_reader, mut client_writer) = client.split();
+        let (mut server_reader, mut server_writer) = server.split();
+        let to_server = socket::pump(&mut client_reader, &mut server_writer, |bytes| {
+            progress.outgoing(bytes);
+        });
+        let to_client = socket::pump(&mut server_reader, &mut client_writer, |bytes| {
+            progress.incoming(bytes);
+        });
+        both(to_server, to_client, half_closed, &progress).await
+    };
+    if result.is_err() {
+        abort(client);
+        abort(server);
+    }
+    result
+}
+
+/// Makes the socket answer its peer with a reset when it is dropped.
+pub fn abort(tcp: &TcpStream) {
+    // Where it fails the socket is closed already.
+    let _ = tcp.set_zero_linger();
+}
+
+async fn both<M: Meter>(
+    outgoing: impl Future<Output = Result<(), CopyError>>,
+    incoming: impl Future<Output = Result<(), CopyError>>,
+    half_closed: Duration,
+    progress: &Progress<'_, M>,
+) -> Result<(), CopyError> {
+    let outgoing = pin!(outgoing);
+    let incoming = pin!(incoming);
+    match select(outgoing, incoming).await {
+        Either::Left((ended, rest)) => {
+            ended?;
+            until_silent(rest, half_closed, progress).await
+        }
+        Either::Right((ended, rest)) => {
+            ended?;
+            until_silent(rest, half_closed, progress).await
+        }
+    }
+}
+
+async fn until_silent<M: Meter>(
+    mut rest: impl Future<Output = Result<(), CopyError>> + Unpin,
+    half_closed: Duration,
+    progress: &Progress<'_, M>,
+) -> Result<(), CopyError> {
+    loop {
+        let before = progress.moved.get();
+        match time::timeout(half_closed, &mut rest).await {
+            Ok(result) => return result,
+            Err(_) if progress.moved.get() == before => return Err(CopyError::HalfClosed),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Counts what moves, for the meter and for the half-closed deadline.
+struct Progress<'a, M> {
+    meter: &'a M,
+    side: Side,
+    moved: Cell<u64>,
+}
+
+impl<'a, M: Meter> Progress<'a, M> {
+    fn new(meter: &'a M, side: Side) -> Self {
+        Self {
+            meter,
+            side,
+            moved: Cell::new(0),
+        }
+    }
+
+    /// Bytes read from the (first) socket.
+    fn outgoing(&self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.moved.set(self.moved.get() + bytes);
+        match self.side {
+            Side::Client => self.meter.received(bytes),
+            Side::Server => self.meter.sent(bytes),
+        }
+    }
+
+    /// Bytes written to the (first) socket.
+    fn incoming(&self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.moved.set(self.moved.get() + bytes);
+        match self.side {
+            Side::Client => self.meter.sent(bytes),
+            Side::Server => self.meter.received(bytes),
+        }
+    }
+}

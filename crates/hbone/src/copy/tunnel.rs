@@ -1,0 +1,124 @@
+//! One direction at a time between a socket and a stream.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::Poll;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use super::{CopyError, Meter, Progress, TURN, buffer};
+use crate::stream::{Receiver, Sender};
+
+/// Chunks gathered into one write.
+const BATCH: usize = 32;
+
+pub(super) async fn to_stream<M: Meter>(
+    reader: &mut ReadHalf<'_>,
+    sender: &mut Sender,
+    progress: &Progress<'_, M>,
+) -> Result<(), CopyError> {
+    let mut turn = 0;
+    loop {
+        // A peer that gave the stream up is noticed without bytes to send.
+        let chunk = poll_fn(|cx| {
+            if let Poll::Ready(chunk) = buffer::poll_read(reader, cx) {
+                return Poll::Ready(chunk.map_err(CopyError::from));
+            }
+            sender.poll_closed(cx).map(|error| Err(error.into()))
+        })
+        .await?;
+        let amount = chunk.len();
+        if amount == 0 {
+            return Ok(sender.finish()?);
+        }
+        sender.send(chunk).await?;
+        progress.outgoing(amount);
+        turn += amount;
+        if turn >= TURN {
+            turn = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+pub(super) async fn from_stream<M: Meter>(
+    receiver: &mut Receiver,
+    writer: &mut WriteHalf<'_>,
+    progress: &Progress<'_, M>,
+) -> Result<(), CopyError> {
+    let mut chunks: Vec<Bytes> = Vec::new();
+    let mut turn = 0;
+    loop {
+        let ended = poll_fn(|cx| {
+            while chunks.len() < BATCH {
+                match receiver.poll_data(cx) {
+                    Poll::Ready(Some(Ok(chunk))) if chunk.is_empty() => {}
+                    Poll::Ready(Some(Ok(chunk))) => chunks.push(chunk),
+                    // What came before the error is delivered first; the error comes again.
+                    Poll::Ready(Some(Err(error))) if chunks.is_empty() => {
+                        return Poll::Ready(Err(error));
+                    }
+                    Poll::Ready(Some(Err(_))) => break,
+                    Poll::Ready(None) => return Poll::Ready(Ok(true)),
+                    Poll::Pending if chunks.is_empty() => return Poll::Pending,
+                    Poll::Pending => break,
+                }
+            }
+            Poll::Ready(Ok(false))
+        })
+        .await?;
+        let amount = write_all(writer, &mut chunks).await?;
+        receiver.release(amount);
+        progress.incoming(amount);
+        if ended {
+            return finish(writer).await;
+        }
+        turn += amount;
+        if turn >= TURN {
+            turn = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Writes the chunks and forgets them and the list that held them.
+async fn write_all(writer: &mut WriteHalf<'_>, chunks: &mut Vec<Bytes>) -> io::Result<usize> {
+    let total = chunks.iter().map(Bytes::len).sum();
+    let mut first = 0;
+    while first < chunks.len() {
+        let mut written = poll_fn(|cx| match &chunks[first..] {
+            [one] => Pin::new(&mut *writer).poll_write(cx, one),
+            many => {
+                let mut slices = [IoSlice::new(&[]); BATCH];
+                for (slice, chunk) in slices.iter_mut().zip(many) {
+                    *slice = IoSlice::new(chunk);
+                }
+                Pin::new(&mut *writer).poll_write_vectored(cx, &slices[..many.len()])
+            }
+        })
+        .await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while written > 0 {
+            let part = written.min(chunks[first].len());
+            chunks[first].advance(part);
+            written -= part;
+            if chunks[first].is_empty() {
+                first += 1;
+            }
+        }
+    }
+    *chunks = Vec::new();
+    Ok(total)
+}
+
+async fn finish(writer: &mut WriteHalf<'_>) -> Result<(), CopyError> {
+    match writer.shutdown().await {
+        Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,274 @@
+//! Tunnels shared by connections from one source to one peer, on one worker.
+//!
+//! A tunnel serves exactly one key: identities never mix. One connection attempt per key
+//! runs at a time; when every tunnel is full another is made, and full ones take streams
+//! again when theirs end. A tunnel made with a certificate that has since been renewed
+//! takes no new streams.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::identity::Identity;
+use rustls::ClientConfig;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{self, Instant};
+
+use crate::client::{ConnectError, ConnectRequest, OpenError, StreamSlot, Tunnel};
+use crate::stream::Stream;
+
+/// What a tunnel is for. Connections share it only when all of this is equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub source: Identity,
+    /// The source's pod, so that a reused address never inherits a tunnel.
+    pub pod: Arc<str>,
+    pub expected: Arc<[Identity]>,
+    pub destination: SocketAddr,
+}
+
+/// The tunnels of one worker. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    entries: Rc<Entries>,
+    _sweeper: Rc<Sweeper>,
+}
+
+#[derive(Debug)]
+struct Sweeper(JoinHandle<()>);
+
+#[derive(Debug, Default)]
+struct Entries(RefCell<HashMap<Key, Entry>>);
+
+#[derive(Debug, Default)]
+struct Entry {
+    tunnels: Vec<Pooled>,
+    connecting: Option<watch::Receiver<Option<Attempt>>>,
+}
+
+#[derive(Debug)]
+struct Pooled {
+    tunnel: Rc<Tunnel>,
+    config: Arc<ClientConfig>,
+    idle_since: Option<Instant>,
+}
+
+type Attempt = Result<(), ConnectError>;
+
+/// What a checkout found.
+enum Checkout {
+    Tunnel(Rc<Tunnel>, StreamSlot),
+    Wait(watch::Receiver<Option<Attempt>>),
+}
+
+/// A stream and what it runs on.
+#[derive(Debug)]
+pub struct Opened {
+    pub stream: Stream,
+    pub key_exchange: &'static str,
+}
+
+// === impl Pool ===
+
+impl Pool {
+    /// An empty pool whose tunnels close after `idle` without a stream. Must be called
+    /// on the worker's `LocalSet`.
+    pub fn new(idle: Duration) -> Self {
+        let entries = Rc::new(Entries::default());
+        let sweeper = tokio::task::spawn_local(sweep(Rc::downgrade(&entries), idle));
+        Self {
+            entries,
+            _sweeper: Rc::new(Sweeper(sweeper)),
+        }
+    }
+
+    /// Opens a stream on a tunnel for `key`, which `connect` makes where none has room.
+    /// A pooled tunnel that turns out to be broken is replaced once.
+    pub async fn open<C, F>(
+        &self,
+        key: &Key,
+        config: &Arc<ClientConfig>,
+        connect: C,
+        request: ConnectRequest,
+    ) -> Result<Opened, OpenError>
+    where
+        C: Fn() -> F,
+        F: Future<Output = Result<Tunnel, ConnectError>> + 'static,
+    {
+        let mut retried = false;
+        loop {
+            let (tunnel, slot) = self.checkout(key, config, &connect).await?;
+            match tunnel.open_in(slot, request.clone()).await {
+                Ok(stream) => {
+                    return Ok(Opened {
+                        stream,
+                        key_exchange: tunnel.key_exchange(),
+                    });
+                }
+                // No byte of the application has been sent before the 200, so a second
+                // attempt repeats nothing.
+                Err(error) if error.is_tunnel_failure() && !retried => {
+                    retried = true;
+                    tracing::debug!(%error, destination = %key.destination, "pooled tunnel failed");
+                    self.entries.forget(key, &tunnel);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Forgets the tunnels of a pod. Their streams run to their end.
+    pub fn purge(&self, pod: &str) {
+        self.entries
+            .0
+            .borrow_mut()
+            .retain(|key, _| &*key.pod != pod);
+    }
+
+    /// Tunnels kept now.
+    pub fn tunnels(&self) -> usize {
+        let entries = self.entries.0.borrow();
+        entries.values().map(|entry| entry.tunnels.len()).sum()
+    }
+
+    async fn checkout<C, F>(
+        &self,
+        key: &Key,
+        config: &Arc<ClientConfig>,
+        connect: &C,
+    ) -> Result<(Rc<Tunnel>, StreamSlot), ConnectError>
+    where
+        C: Fn() -> F,
+        F: Future<Output = Result<Tunnel, ConnectError>> + 'static,
+    {
+        loop {
+            let mut attempt = match self.entries.find(key, config) {
+                Some(Checkout::Tunnel(tunnel, slot)) => return Ok((tunnel, slot)),
+                Some(Checkout::Wait(attempt)) => attempt,
+                None => self.entries.start(key, config, connect()),
+            };
+            match attempt.wait_for(Option::is_some).await.as_deref() {
+                Ok(Some(Err(error))) => return Err(error.clone()),
+                // The attempt succeeded, or was purged: look again.
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+}
+
+// === impl Entries ===
+
+impl Entries {
+    /// The least busy tunnel with room, or the attempt to wait for.
+    fn find(&self, key: &Key, config: &Arc<ClientConfig>) -> Option<Checkout> {
+        let mut entries = self.0.borrow_mut();
+        let entry = entries.get_mut(key)?;
+        entry
+            .tunnels
+            .retain(|pooled| Arc::ptr_eq(&pooled.config, config) && pooled.tunnel.is_usable());
+        let free = entry
+            .tunnels
+            .iter_mut()
+            .filter(|pooled| pooled.tunnel.has_room())
+            .min_by_key(|pooled| pooled.tunnel.streams());
+        match free {
+            Some(pooled) => {
+                pooled.idle_since = None;
+                let slot = pooled.tunnel.reserve();
+                Some(Checkout::Tunnel(pooled.tunnel.clone(), slot))
+            }
+            None => entry.connecting.clone().map(Checkout::Wait),
+        }
+    }
+
+    /// Starts the one attempt for a key. It runs on when whoever asked first gives up.
+    fn start<F>(
+        self: &Rc<Self>,
+        key: &Key,
+        config: &Arc<ClientConfig>,
+        connect: F,
+    ) -> watch::Receiver<Option<Attempt>>
+    where
+        F: Future<Output = Result<Tunnel, ConnectError>> + 'static,
+    {
+        let (sender, receiver) = watch::channel(None);
+        let mut entries = self.0.borrow_mut();
+        entries.entry(key.clone()).or_default().connecting = Some(receiver.clone());
+        drop(entries);
+        let entries = Rc::downgrade(self);
+        let (key, config) = (key.clone(), config.clone());
+        tokio::task::spawn_local(async move {
+            let result = connect.await;
+            if let Some(entries) = entries.upgrade()
+                && let Some(entry) = entries.0.borrow_mut().get_mut(&key)
+            {
+                entry.connecting = None;
+                if let Ok(tunnel) = &result {
+                    tracing::debug!(destination = %key.destination, group = tunnel.key_exchange(), "tunnel made");
+                }
+                match result {
+                    Ok(tunnel) => {
+                        entry.tunnels.push(Pooled {
+                            tunnel: Rc::new(tunnel),
+                            config,
+                            idle_since: None,
+                        });
+                        sender.send_replace(Some(Ok(())));
+                    }
+                    Err(error) => {
+                        sender.send_replace(Some(Err(error)));
+                    }
+                }
+            }
+        });
+        receiver
+    }
+
+    fn forget(&self, key: &Key, tunnel: &Rc<Tunnel>) {
+        if let Some(entry) = self.0.borrow_mut().get_mut(key) {
+            entry
+                .tunnels
+                .retain(|pooled| !Rc::ptr_eq(&pooled.tunnel, tunnel));
+        }
+    }
+
+    fn release_idle(&self, now: Instant, idle: Duration) {
+        self.0.borrow_mut().retain(|_, entry| {
+            entry.tunnels.retain_mut(|pooled| {
+                if !pooled.tunnel.is_usable() {
+                    return false;
+                }
+                if pooled.tunnel.streams() > 0 {
+                    pooled.idle_since = None;
+                    return true;
+                }
+                now - *pooled.idle_since.get_or_insert(now) < idle
+            });
+            !entry.tunnels.is_empty() || entry.connecting.is_some()
+        });
+    }
+}
+
+async fn sweep(entries: Weak<Entries>, idle: Duration) {
+    let mut ticks = time::interval((idle / 4).max(Duration::from_millis(10)));
+    loop {
+        ticks.tick().await;
+        match entries.upgrade() {
+            Some(entries) => entries.release_idle(Instant::now(), idle),
+            None => return,
+        }
+    }
+}
+
+// === impl Sweeper ===
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,172 @@
+//! The called end: TLS with a required client certificate, HTTP/2, CONNECT requests.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use mesh::identity::Identity;
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
+use tokio::time;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::headers::BAGGAGE;
+use crate::keepalive;
+use crate::settings::{SERVER_HEADER_LIST, SERVER_SEND_BUFFER, Settings};
+use crate::stream::Stream;
+use crate::transport::Transport;
+
+/// An accepted tunnel. It makes progress only while [`Connection::next`] is awaited.
+pub struct Connection {
+    http2: h2::server::Connection<TlsStream<Transport>, Bytes>,
+    peer_lost: Pin<Box<dyn Future<Output = ()>>>,
+    peer: Option<Identity>,
+    key_exchange: &'static str,
+}
+
+/// A request as it came: its method and authority are still to be judged.
+#[derive(Debug)]
+pub struct Request {
+    pub method: Method,
+    /// `host:port` as the client wrote it.
+    pub authority: Option<http::uri::Authority>,
+    pub headers: HeaderMap,
+    body: RecvStream,
+    response: SendResponse<Bytes>,
+}
+
+/// Why a connection did not become a tunnel.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    #[error("TLS handshake: {0}")]
+    Tls(io::Error),
+    #[error("HTTP/2 handshake: {0}")]
+    Http2(h2::Error),
+    #[error("TLS or HTTP/2 handshake timed out")]
+    Timeout,
+}
+
+/// Makes a tunnel of an accepted socket.
+pub async fn accept(
+    tcp: TcpStream,
+    tls: Arc<ServerConfig>,
+    settings: &Settings,
+) -> Result<Connection, AcceptError> {
+    match time::timeout(settings.handshake_timeout, shake(tcp, tls, settings)).await {
+        Ok(result) => result,
+        Err(_) => Err(AcceptError::Timeout),
+    }
+}
+
+async fn shake(
+    tcp: TcpStream,
+    tls: Arc<ServerConfig>,
+    settings: &Settings,
+) -> Result<Connection, AcceptError> {
+    let transport = Transport::new(tcp);
+    let activity = transport.activity();
+    let stream = TlsAcceptor::from(tls)
+        .accept(transport)
+        .await
+        .map_err(AcceptError::Tls)?;
+    let session = stream.get_ref().1;
+    let peer = identity::peer_identity(session);
+    let key_exchange = identity::key_exchange_group(session).unwrap_or("unknown");
+    let mut http2 = h2::server::Builder::new()
+        .initial_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_frame_size(settings.frame_size)
+        .max_header_list_size(SERVER_HEADER_LIST)
+        .max_send_buffer_size(SERVER_SEND_BUFFER)
+        .max_concurrent_streams(settings.server_streams)
+        .handshake::<_, Bytes>(stream)
+        .await
+        .map_err(AcceptError::Http2)?;
+    let (interval, timeout) = (settings.ping_interval, settings.ping_timeout);
+    let peer_lost: Pin<Box<dyn Future<Output = ()>>> = match http2.ping_pong() {
+        Some(pings) => Box::pin(keepalive::peer_lost(pings, activity, interval, timeout)),
+        None => Box::pin(std::future::pending()),
+    };
+    Ok(Connection {
+        http2,
+        peer_lost,
+        peer,
+        key_exchange,
+    })
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// Who the client's certificate says it is; none when it names no workload.
+    pub fn peer(&self) -> Option<&Identity> {
+        self.peer.as_ref()
+    }
+
+    /// The key exchange of its handshake, by its TLS name.
+    pub fn key_exchange(&self) -> &'static str {
+        self.key_exchange
+    }
+
+    /// The next request; none once the connection has ended. Safe to cancel.
+    pub async fn next(&mut self) -> Option<Result<Request, h2::Error>> {
+        let accepted = tokio::select! {
+            accepted = self.http2.accept() => accepted?,
+            () = &mut self.peer_lost => {
+                tracing::debug!("tunnel's peer is lost");
+                self.http2.abrupt_shutdown(h2::Reason::NO_ERROR);
+                self.peer_lost = Box::pin(std::future::pending());
+                return None;
+            }
+        };
+        Some(accepted.map(|(request, response)| {
+            let (parts, body) = request.into_parts();
+            Request {
+                method: parts.method,
+                authority: parts.uri.into_parts().authority,
+                headers: parts.headers,
+                body,
+                response,
+            }
+        }))
+    }
+
+    /// Sends GOAWAY: open streams go on, new ones are refused. [`Connection::next`]
+    /// must still be awaited until it returns none.
+    pub fn graceful_shutdown(&mut self) {
+        self.http2.graceful_shutdown();
+    }
+}
+
+// === impl Request ===
+
+impl Request {
+    /// Answers 200; `baggage` describes the workload reached.
+    pub fn accept(mut self, baggage: Option<HeaderValue>) -> Result<Stream, h2::Error> {
+        let mut response = Response::new(());
+        if let Some(baggage) = baggage {
+            response.headers_mut().insert(BAGGAGE, baggage);
+        }
+        let sender = self.response.send_response(response, false)?;
+        Ok(Stream::new(sender, self.body, None))
+    }
+
+    /// Answers with a status and nothing else.
+    pub fn refuse(mut self, status: StatusCode) {
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        // It fails only where the client has already gone.
+        let _ = self.response.send_response(response, true);
+    }
+
+    /// Waits until the client gives the request up.
+    pub async fn abandoned(&mut self) {
+        let _ = std::future::poll_fn(|cx| self.response.poll_reset(cx)).await;
+    }
+}

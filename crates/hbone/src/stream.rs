@@ -1,0 +1,115 @@
+//! One tunnelled connection: an HTTP/2 stream after its 200.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream};
+
+use crate::client::StreamSlot;
+
+/// Both directions of a tunnelled connection. Dropping it resets what is still open.
+#[derive(Debug)]
+pub struct Stream {
+    pub(crate) sender: Sender,
+    pub(crate) receiver: Receiver,
+    /// Keeps its place in the tunnel's count of streams.
+    _slot: Option<StreamSlot>,
+}
+
+/// Towards the peer.
+#[derive(Debug)]
+pub(crate) struct Sender(SendStream<Bytes>);
+
+/// From the peer.
+#[derive(Debug)]
+pub(crate) struct Receiver(RecvStream);
+
+// === impl Stream ===
+
+impl Stream {
+    pub(crate) fn new(
+        sender: SendStream<Bytes>,
+        receiver: RecvStream,
+        slot: Option<StreamSlot>,
+    ) -> Self {
+        Self {
+            sender: Sender(sender),
+            receiver: Receiver(receiver),
+            _slot: slot,
+        }
+    }
+
+    /// Ends both directions at once, so that the peer sees a broken connection.
+    pub fn abort(&mut self) {
+        // RFC 9113 §8.5: an error of the TCP connection is a stream error CONNECT_ERROR.
+        self.sender.0.send_reset(Reason::CONNECT_ERROR);
+    }
+}
+
+// === impl Sender ===
+
+impl Sender {
+    /// Sends all of `data` as the peer's window admits it.
+    pub(crate) async fn send(&mut self, mut data: Bytes) -> Result<(), h2::Error> {
+        while !data.is_empty() {
+            // Capacity is asked for only while there are bytes: a reservation of an idle
+            // stream would be taken from the window its siblings share.
+            self.0.reserve_capacity(data.len());
+            let mut capacity = self.0.capacity();
+            if capacity == 0 {
+                capacity = poll_fn(|cx| self.poll_capacity(cx)).await?;
+            }
+            self.0
+                .send_data(data.split_to(capacity.min(data.len())), false)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(&mut self) -> Result<(), h2::Error> {
+        self.0.send_data(Bytes::new(), true)
+    }
+
+    fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, h2::Error>> {
+        match ready!(self.0.poll_capacity(cx)) {
+            Some(capacity) => Poll::Ready(capacity),
+            None => Poll::Ready(Err(Reason::STREAM_CLOSED.into())),
+        }
+    }
+
+    /// Ready once the peer no longer reads, with its reason.
+    pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<h2::Error> {
+        match ready!(self.0.poll_reset(cx)) {
+            Ok(reason) => Poll::Ready(reason.into()),
+            Err(error) => Poll::Ready(error),
+        }
+    }
+}
+
+// === impl Receiver ===
+
+impl Receiver {
+    /// The next bytes; none at the end. What is taken must be [`Receiver::release`]d.
+    pub(crate) fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        match ready!(self.0.poll_data(cx)) {
+            // Istio's ztunnel drops a stream it is done with, which is a reset of these kinds.
+            Some(Err(error))
+                if matches!(error.reason(), Some(Reason::NO_ERROR | Reason::CANCEL))
+                    && !error.is_io()
+                    && !error.is_go_away() =>
+            {
+                Poll::Ready(None)
+            }
+            other => Poll::Ready(other),
+        }
+    }
+
+    /// Lets the peer send as many bytes more.
+    pub(crate) fn release(&mut self, amount: usize) {
+        // Fails only for more than was received, or after the stream's end.
+        let _ = self.0.flow_control().release_capacity(amount);
+    }
+}
