@@ -1,1 +1,14 @@
-//! skeleton
+//! Delta xDS, both halves, for the two resource types of the mesh.
+//!
+//! - [`resource_type`]: addresses and policies.
+//! - [`node`]: who a client says it is.
+//! - [`client`]: keeps a node in sync with a control plane.
+//! - [`server`]: keeps any number of nodes in sync with a set of resources.
+
+pub mod resource_type;
+
+pub mod node;
+
+pub mod client;
+
+pub mod server;

@@ -1,0 +1,273 @@
+//! The client's half of delta xDS, response by response.
+
+use mesh::authorization::{Action, Authorization, Scope};
+use mesh::service::Service;
+use mesh::workload::Workload;
+use prost_types::Any;
+use proto::authorization::{AUTHORIZATION_TYPE_URL, Authorization as WireAuthorization};
+use proto::workload::{ADDRESS_TYPE_URL, TunnelProtocol, Workload as WireWorkload};
+
+use super::*;
+
+const WEB: &str = "Kubernetes//Pod/shop/web";
+const DB: &str = "Kubernetes//Pod/shop/db";
+
+fn resource(name: &str, version: &str, url: &str, value: Vec<u8>) -> Resource {
+    Resource {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        resource: Some(Any {
+            type_url: url.to_owned(),
+            value,
+        }),
+        ..Default::default()
+    }
+}
+
+fn workload(uid: &str, version: &str) -> Resource {
+    let workload = Workload::new(uid, "web", "shop");
+    let bytes = Address::from(&workload).encode_to_vec();
+    resource(uid, version, ADDRESS_TYPE_URL, bytes)
+}
+
+/// One that no node tunnel can speak to.
+fn legacy(uid: &str, version: &str) -> Resource {
+    let wire = WireWorkload {
+        tunnel_protocol: TunnelProtocol::LegacyIstioMtls.into(),
+        ..WireWorkload::from(&Workload::new(uid, "web", "shop"))
+    };
+    let address = Address {
+        r#type: Some(proto::workload::AddressType::Workload(wire)),
+    };
+    resource(uid, version, ADDRESS_TYPE_URL, address.encode_to_vec())
+}
+
+fn policy(action: i32) -> Resource {
+    let wire = WireAuthorization {
+        name: "allow".to_owned(),
+        namespace: "shop".to_owned(),
+        scope: 1,
+        action,
+        ..Default::default()
+    };
+    resource(
+        "shop/allow",
+        "1",
+        AUTHORIZATION_TYPE_URL,
+        wire.encode_to_vec(),
+    )
+}
+
+fn response(url: &str, resources: Vec<Resource>, removed: &[&str]) -> DeltaDiscoveryResponse {
+    DeltaDiscoveryResponse {
+        type_url: url.to_owned(),
+        nonce: "n1".to_owned(),
+        resources,
+        removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
+        ..Default::default()
+    }
+}
+
+fn addresses(state: &mut State, resources: Vec<Resource>, removed: &[&str]) -> Received {
+    state.receive(response(ADDRESS_TYPE_URL, resources, removed))
+}
+
+/// What a new stream would say is held of addresses.
+fn held(state: &State) -> Vec<(String, String)> {
+    let requests = state.initial_requests();
+    let versions = requests[0].initial_resource_versions.clone();
+    versions.into_iter().collect()
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    let own = |(name, version): &(&str, &str)| ((*name).to_owned(), (*version).to_owned());
+    expected.iter().map(own).collect()
+}
+
+fn uids(received: &Received) -> Vec<String> {
+    let update = received.update.as_ref().expect("a known type");
+    update
+        .changes
+        .iter()
+        .map(|change| match change {
+            Change::RemoveAddress(name) => format!("-{name}"),
+            change => key(change).expect("an address").to_string(),
+        })
+        .collect()
+}
+
+#[test]
+fn the_first_requests_ask_for_everything_of_both_types() {
+    let requests = State::new(Subscription::Wildcard).initial_requests();
+    let urls: Vec<&str> = requests.iter().map(|r| r.type_url.as_str()).collect();
+    assert_eq!(urls, [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL]);
+    for request in requests {
+        assert!(request.resource_names_subscribe.is_empty());
+        assert!(request.resource_names_unsubscribe.is_empty());
+        assert!(request.initial_resource_versions.is_empty());
+    }
+}
+
+#[test]
+fn what_is_held_is_not_asked_for_again() {
+    let mut state = State::new(Subscription::Wildcard);
+    let received = addresses(&mut state, vec![workload(WEB, "1"), workload(DB, "7")], &[]);
+    assert_eq!(uids(&received), [WEB, DB]);
+    assert_eq!(received.acknowledgement.response_nonce, "n1");
+    assert_eq!(received.acknowledgement.error_detail, None);
+    assert_eq!(held(&state), pairs(&[(DB, "7"), (WEB, "1")]));
+
+    let received = addresses(&mut state, vec![workload(WEB, "2")], &[DB]);
+    assert_eq!(uids(&received), [format!("-{DB}"), WEB.to_owned()]);
+    assert_eq!(held(&state), pairs(&[(WEB, "2")]));
+}
+
+#[test]
+fn services_are_known_by_namespace_and_hostname() {
+    let mut state = State::new(Subscription::Wildcard);
+    let service = Service::new("web", "shop", "web.shop.svc.cluster.local");
+    let bytes = Address::from(&service).encode_to_vec();
+    let name = "shop/web.shop.svc.cluster.local";
+    let sent = resource(name, "1", ADDRESS_TYPE_URL, bytes);
+    let received = addresses(&mut state, vec![sent], &[]);
+    assert_eq!(uids(&received), [name]);
+}
+
+#[test]
+fn a_bad_resource_is_named_and_the_good_ones_are_applied() {
+    let mut state = State::new(Subscription::Wildcard);
+    let received = addresses(&mut state, vec![legacy(WEB, "1"), workload(DB, "1")], &[]);
+    assert_eq!(uids(&received), [DB]);
+    let error = received.acknowledgement.error_detail.expect("a NACK");
+    assert!(error.message.starts_with(&format!("{WEB}: ")), "{error:?}");
+    assert!(error.message.contains("LEGACY_ISTIO_MTLS"), "{error:?}");
+    assert_eq!(held(&state), pairs(&[(DB, "1")]));
+}
+
+#[test]
+fn a_rejected_update_keeps_what_was_held_and_asks_for_it_again() {
+    let mut state = State::new(Subscription::Wildcard);
+    addresses(&mut state, vec![workload(WEB, "1")], &[]);
+    let received = addresses(&mut state, vec![legacy(WEB, "2")], &[]);
+    assert!(uids(&received).is_empty());
+    // Left out, its removal while disconnected would never be told.
+    assert_eq!(held(&state), pairs(&[(WEB, "")]));
+    addresses(&mut state, vec![workload(WEB, "3")], &[]);
+    assert_eq!(held(&state), pairs(&[(WEB, "3")]));
+}
+
+#[test]
+fn content_that_is_not_what_its_envelope_says_is_rejected() {
+    let policy_as_address = Resource {
+        name: WEB.to_owned(),
+        ..policy(0)
+    };
+    let empty = Resource {
+        resource: None,
+        ..workload(WEB, "1")
+    };
+    let renamed = Resource {
+        name: DB.to_owned(),
+        ..workload(WEB, "1")
+    };
+    let garbage = resource(WEB, "1", ADDRESS_TYPE_URL, vec![0xff; 7]);
+    for bad in [policy_as_address, empty, renamed, garbage] {
+        let mut state = State::new(Subscription::Wildcard);
+        let received = addresses(&mut state, vec![bad.clone()], &[]);
+        assert!(uids(&received).is_empty(), "{bad:?}");
+        assert!(received.acknowledgement.error_detail.is_some(), "{bad:?}");
+        assert!(held(&state).is_empty(), "{bad:?}");
+    }
+}
+
+#[test]
+fn the_last_of_two_by_one_name_counts_and_what_comes_back_stays() {
+    let mut state = State::new(Subscription::Wildcard);
+    addresses(
+        &mut state,
+        vec![workload(WEB, "1"), workload(WEB, "2")],
+        &[WEB],
+    );
+    assert_eq!(held(&state), pairs(&[(WEB, "2")]));
+}
+
+#[test]
+fn a_policy_not_understood_is_rejected_and_denies() {
+    let mut state = State::new(Subscription::Wildcard);
+    let received = state.receive(response(AUTHORIZATION_TYPE_URL, vec![policy(5)], &[]));
+    let update = received.update.expect("a known type");
+    let [Change::Authorization(applied)] = &update.changes[..] else {
+        panic!("{update:?}");
+    };
+    assert_eq!(applied.action, Action::Deny);
+    assert_eq!(applied.scope, Scope::Namespace);
+    assert_eq!(update.rejections[0].name, "shop/allow");
+    assert!(received.acknowledgement.error_detail.is_some());
+    let versions = &state.initial_requests()[1].initial_resource_versions;
+    assert_eq!(versions.get("shop/allow").map(String::as_str), Some(""));
+}
+
+#[test]
+fn a_policy_is_removed_by_its_key() {
+    let mut state = State::new(Subscription::Wildcard);
+    state.receive(response(AUTHORIZATION_TYPE_URL, vec![policy(0)], &[]));
+    let removed = ["shop/allow", "nameless"];
+    let received = state.receive(response(AUTHORIZATION_TYPE_URL, Vec::new(), &removed));
+    let update = received.update.expect("a known type");
+    assert_eq!(
+        update.changes,
+        [Change::RemoveAuthorization(PolicyKey::new("shop", "allow"))]
+    );
+}
+
+#[test]
+fn a_policy_keeps_all_it_says() {
+    let mut state = State::new(Subscription::Wildcard);
+    let received = state.receive(response(AUTHORIZATION_TYPE_URL, vec![policy(0)], &[]));
+    let expected = Authorization {
+        name: "allow".into(),
+        namespace: "shop".into(),
+        scope: Scope::Namespace,
+        action: Action::Allow,
+        dry_run: false,
+        rules: Vec::new(),
+    };
+    let update = received.update.expect("a known type");
+    assert_eq!(update.changes, [Change::Authorization(expected)]);
+}
+
+#[test]
+fn a_type_nobody_asked_for_is_acknowledged() {
+    let mut state = State::new(Subscription::Wildcard);
+    let received = state.receive(response("type.example.com/other", vec![policy(0)], &[]));
+    assert!(received.update.is_none());
+    assert_eq!(received.acknowledgement.type_url, "type.example.com/other");
+    assert_eq!(received.acknowledgement.error_detail, None);
+}
+
+#[test]
+fn sync_is_told_once_when_both_types_have_come() {
+    let mut state = State::new(Subscription::Wildcard);
+    assert!(!addresses(&mut state, Vec::new(), &[]).synced);
+    assert!(!addresses(&mut state, vec![workload(WEB, "1")], &[]).synced);
+    let policies = response(AUTHORIZATION_TYPE_URL, Vec::new(), &[]);
+    assert!(state.receive(policies.clone()).synced);
+    assert!(!state.receive(policies).synced);
+}
+
+#[test]
+fn on_demand_names_what_it_wants_and_asks_again_for_what_is_pending() {
+    let mut state = State::new(Subscription::OnDemand);
+    let first = &state.initial_requests()[0];
+    assert_eq!(first.resource_names_subscribe, ["*"]);
+    assert_eq!(first.resource_names_unsubscribe, ["*"]);
+
+    let request = state.demand("/10.0.0.1".to_owned()).expect("new");
+    assert_eq!(request.resource_names_subscribe, ["/10.0.0.1"]);
+    assert_eq!(state.demand("/10.0.0.1".to_owned()), None);
+    addresses(&mut state, vec![workload(WEB, "1")], &[]);
+    assert_eq!(held(&state), pairs(&[("/10.0.0.1", ""), (WEB, "1")]));
+
+    let mut wildcard = State::new(Subscription::Wildcard);
+    assert_eq!(wildcard.demand("/10.0.0.1".to_owned()), None);
+}

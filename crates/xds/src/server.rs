@@ -1,0 +1,193 @@
+//! Keeps any number of nodes in sync with a set of resources.
+//!
+//! - `resources`: the set, versioned by content.
+//! - `subscriber`: what one client has and what to tell it next; pure.
+//! - `peers`: who is connected and what they said.
+
+mod resources;
+
+mod subscriber;
+
+mod peers;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures::Stream;
+use proto::discovery::{
+    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer, DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use self::peers::Connected;
+pub use self::peers::{Nack, Peer, Peers, TypeStatus};
+pub use self::resources::{Resource, ResourceSet};
+pub use self::subscriber::Subscriber;
+use crate::client::MAX_MESSAGE;
+use crate::node::ProxyNode;
+
+/// How long a client may take to say who it is.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+
+/// Decides whether a client may have the mesh's resources.
+pub trait Authenticate: Send + Sync + 'static {
+    fn authenticate(
+        &self,
+        metadata: &MetadataMap,
+        node: &ProxyNode,
+    ) -> impl Future<Output = Result<(), Status>> + Send;
+}
+
+impl<F> Authenticate for F
+where
+    F: Fn(&MetadataMap, &ProxyNode) -> Result<(), Status> + Send + Sync + 'static,
+{
+    async fn authenticate(&self, metadata: &MetadataMap, node: &ProxyNode) -> Result<(), Status> {
+        self(metadata, node)
+    }
+}
+
+/// The discovery service over a watched set of resources. Streams end when the set's
+/// sender is dropped.
+pub struct Server<A> {
+    resources: watch::Receiver<ResourceSet>,
+    peers: Peers,
+    authenticate: A,
+}
+
+// === impl Server ===
+
+impl<A: Authenticate> Server<A> {
+    pub fn new(resources: watch::Receiver<ResourceSet>, peers: Peers, authenticate: A) -> Self {
+        Self {
+            resources,
+            peers,
+            authenticate,
+        }
+    }
+
+    /// The tonic service, with room for large meshes.
+    pub fn into_service(self) -> AggregatedDiscoveryServiceServer<Self> {
+        AggregatedDiscoveryServiceServer::new(self)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
+    }
+}
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl<A: Authenticate> AggregatedDiscoveryService for Server<A> {
+    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        _request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Err(Status::unimplemented("only delta xDS is served"))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let (metadata, _, mut requests) = request.into_parts();
+        let first = tokio::time::timeout(FIRST_REQUEST, requests.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no request came"))??
+            .ok_or_else(|| Status::invalid_argument("no request came"))?;
+        let node = first
+            .node
+            .as_ref()
+            .ok_or_else(|| Status::invalid_argument("the first request names no node"))?;
+        let node = ProxyNode::try_from(node)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if let Err(status) = self.authenticate.authenticate(&metadata, &node).await {
+            tracing::warn!(
+                node = node.id,
+                reason = status.message(),
+                "refused an xDS client"
+            );
+            return Err(status);
+        }
+        // Two types, each with one response in flight: a client is never owed more.
+        let (responses, outgoing) = mpsc::channel(2);
+        let session = Session {
+            subscriber: Subscriber::new(node.node_name.clone()),
+            peer: self.peers.connect(node, SystemTime::now()),
+            resources: self.resources.clone(),
+            responses,
+        };
+        tokio::spawn(session.serve(first, requests));
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+}
+
+/// One client's stream.
+struct Session {
+    subscriber: Subscriber,
+    peer: Connected,
+    resources: watch::Receiver<ResourceSet>,
+    responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+}
+
+impl Session {
+    async fn serve(
+        mut self,
+        first: DeltaDiscoveryRequest,
+        mut requests: Streaming<DeltaDiscoveryRequest>,
+    ) {
+        tracing::info!(node = self.peer.id(), "xDS client connected");
+        let mut request = Some(first);
+        let reason = loop {
+            if let Some(request) = request.take() {
+                self.subscriber.receive(request, SystemTime::now());
+            }
+            if let Err(reason) = self.push().await {
+                break reason;
+            }
+            tokio::select! {
+                message = requests.message() => match message {
+                    Ok(Some(message)) => request = Some(message),
+                    Ok(None) => break "the client ended the stream".to_owned(),
+                    Err(status) => break status.message().to_owned(),
+                },
+                changed = self.resources.changed() => if changed.is_err() {
+                    let status = Status::unavailable("the control plane is stopping");
+                    // A client that is gone needs no farewell.
+                    let _ = self.responses.send(Err(status)).await;
+                    break "the control plane is stopping".to_owned();
+                },
+                () = self.responses.closed() => break "the client is gone".to_owned(),
+            }
+        };
+        tracing::info!(node = self.peer.id(), reason, "xDS client disconnected");
+    }
+
+    /// Sends what the client lacks, each time from the newest set: a slow client skips
+    /// what came between.
+    async fn push(&mut self) -> Result<(), String> {
+        let resources = self.resources.borrow_and_update().clone();
+        while let Some(response) = self.subscriber.next(&resources) {
+            self.responses
+                .send(Ok(response))
+                .await
+                .map_err(|_| "the client is gone".to_owned())?;
+        }
+        self.peer.update(self.subscriber.status());
+        Ok(())
+    }
+}
+
+/// Shares one authenticator between services.
+impl<A: Authenticate> Authenticate for Arc<A> {
+    async fn authenticate(&self, metadata: &MetadataMap, node: &ProxyNode) -> Result<(), Status> {
+        self.as_ref().authenticate(metadata, node).await
+    }
+}
