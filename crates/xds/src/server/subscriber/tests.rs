@@ -7,9 +7,12 @@ use mesh::authorization::{Action, Authorization, Scope};
 use mesh::service::Service;
 use mesh::snapshot::Change;
 use mesh::workload::Workload;
+use proptest::collection::vec;
+use proptest::prelude::*;
 use proto::discovery::Status;
 
 use super::*;
+use crate::client::{State, Subscription};
 
 const SERVICE: &str = "shop/web.shop.svc.cluster.local";
 
@@ -324,4 +327,98 @@ fn an_on_demand_client_that_comes_back_keeps_what_it_has() {
         ..Default::default()
     });
     assert_eq!(scenario.answer(), ["-/10.0.0.9"]);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Change(Change),
+    /// The client takes one response in and answers it.
+    Deliver,
+    /// The stream breaks, with what was on its way.
+    Reconnect,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..4u8, any::<u8>()).prop_map(|(n, byte)| {
+            Step::Change(pod(&format!("pod-{n}"), "node-2", byte))
+        }),
+        2 => (0..4u8).prop_map(|n| {
+            Step::Change(Change::RemoveAddress(uid(&format!("pod-{n}")).into()))
+        }),
+        4 => Just(Step::Deliver),
+        1 => Just(Step::Reconnect),
+    ]
+}
+
+/// Both halves and the client's idea of the set.
+struct Pair {
+    scenario: Scenario,
+    client: State,
+    held: BTreeMap<Arc<str>, Workload>,
+}
+
+impl Pair {
+    fn connect(&mut self) {
+        self.scenario.subscriber = Subscriber::new("node-1".to_owned());
+        for request in self.client.initial_requests() {
+            self.scenario.subscriber.receive(request, now());
+        }
+    }
+
+    fn deliver(&mut self) -> bool {
+        let scenario = &mut self.scenario;
+        let Some(response) = scenario.subscriber.next(&scenario.set) else {
+            return false;
+        };
+        let received = self.client.receive(response);
+        scenario.subscriber.receive(received.acknowledgement, now());
+        for change in received.update.expect("a known type").changes {
+            match change {
+                Change::Workload(workload) => {
+                    self.held.insert(workload.uid.0.clone(), workload);
+                }
+                Change::RemoveAddress(name) => {
+                    self.held.remove(&name);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        true
+    }
+}
+
+proptest! {
+    #[test]
+    fn both_halves_agree_in_the_end(steps in vec(step(), 0..40)) {
+        let mut pair = Pair {
+            scenario: Scenario::new(&[]),
+            client: State::new(Subscription::Wildcard),
+            held: BTreeMap::new(),
+        };
+        pair.connect();
+        let mut expected = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Change(change) => {
+                    pair.scenario.set.apply([&change]);
+                    match change {
+                        Change::Workload(workload) => {
+                            expected.insert(workload.uid.0.clone(), workload);
+                        }
+                        Change::RemoveAddress(name) => {
+                            expected.remove(&name);
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+                Step::Deliver => {
+                    pair.deliver();
+                }
+                Step::Reconnect => pair.connect(),
+            }
+        }
+        while pair.deliver() {}
+        prop_assert_eq!(pair.held, expected);
+    }
 }
