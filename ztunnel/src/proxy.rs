@@ -1,0 +1,107 @@
+//! The data path: what happens to the connections of the pods this process serves.
+//!
+//! Each worker is a thread with its own listeners in every pod's network namespace, its
+//! own tunnels and its own copies; a connection lives and dies on one worker.
+//!
+//! - [`config`]: its settings.
+//! - [`state`]: the mesh as it is now.
+//! - [`pods`]: the pods served here.
+//! - [`workers`]: the threads, and how pods come and go.
+//! - `outbound`, `inbound`, `plaintext`, `same_node`: one kind of connection each;
+//!   `arrival` judges who comes in.
+//! - `telemetry`, [`access_log`]: what is said about connections.
+//! - [`connections`]: those that are open.
+
+pub mod config;
+
+pub mod state;
+
+pub mod pods;
+
+pub mod workers;
+
+mod worker;
+
+mod outbound;
+
+mod same_node;
+
+mod arrival;
+
+mod inbound;
+
+mod plaintext;
+
+mod policy;
+
+mod telemetry;
+
+pub mod access_log;
+
+pub mod connections;
+
+mod sockets;
+
+mod netns;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use identity::WorkloadCertificate;
+use mesh::identity::Identity;
+
+use access_log::AccessLog;
+use config::Config;
+use connections::Connections;
+use pods::Pods;
+use state::State;
+
+use crate::metrics::SeriesCache;
+
+pub use pods::{PodSpec, WorkloadInfo};
+pub use workers::Workers;
+
+/// Where the proxy gets workloads' certificates.
+pub trait Certificates: Send + Sync {
+    /// The valid certificate already at hand.
+    fn cached(&self, identity: &Identity) -> Option<Arc<WorkloadCertificate>>;
+
+    /// A valid certificate, requested where there is none; or why there is none.
+    fn certificate(
+        &self,
+        identity: &Identity,
+    ) -> BoxFuture<'static, Result<Arc<WorkloadCertificate>, String>>;
+}
+
+/// What all workers share.
+pub struct Shared {
+    pub config: Config,
+    pub state: Arc<State>,
+    pub certificates: Arc<dyn Certificates>,
+    pub access_log: Arc<dyn AccessLog>,
+    pub series: Arc<SeriesCache>,
+    pub pods: Pods,
+    pub connections: Connections,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub fn new(
+        config: Config,
+        state: Arc<State>,
+        certificates: Arc<dyn Certificates>,
+        access_log: Arc<dyn AccessLog>,
+        series: Arc<SeriesCache>,
+    ) -> Self {
+        Self {
+            config,
+            state,
+            certificates,
+            access_log,
+            series,
+            pods: Pods::default(),
+            connections: Connections::default(),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The data path's settings, with Istio's defaults.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hbone::settings::Settings;
+
+/// Where outbound connections are redirected to.
+pub const OUTBOUND_PORT: u16 = 15001;
+/// Where inbound plaintext is redirected to.
+pub const PLAINTEXT_PORT: u16 = 15006;
+/// Where tunnels arrive.
+pub const HBONE_PORT: u16 = mesh::destination::HBONE_PORT;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub network: Arc<str>,
+    /// This node's name.
+    pub node: Arc<str>,
+    pub cluster_id: Arc<str>,
+    /// Of the identities of pods handed to this process.
+    pub trust_domain: Arc<str>,
+    /// SO_MARK of every socket made for a pod, so that it is not redirected again.
+    pub packet_mark: Option<u32>,
+    pub original_source: OriginalSource,
+    pub keepalive: Option<Keepalive>,
+    /// Whether TCP_USER_TIMEOUT is set, to what the keepalive allows.
+    pub user_timeout: bool,
+    /// For one TCP connection attempt.
+    pub connect_timeout: Duration,
+    /// How long a new connection waits for its own workload to be known.
+    pub workload_wait: Duration,
+    /// How long a connection with one direction closed may be silent.
+    pub half_closed_timeout: Duration,
+    /// How long a tunnel without streams is kept.
+    pub pool_idle: Duration,
+    /// Whether a 200 describes the workload reached, and requests' descriptions are read.
+    pub response_baggage: bool,
+    pub ipv6: bool,
+    pub tunnel: Settings,
+}
+
+/// Whether applications see the client's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginalSource {
+    /// Where the namespace lets us.
+    BestEffort,
+    /// Or the connection fails.
+    Required,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    pub time: Duration,
+    pub interval: Duration,
+    pub retries: u32,
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            network: "".into(),
+            node: "".into(),
+            cluster_id: "Kubernetes".into(),
+            trust_domain: mesh::identity::DEFAULT_TRUST_DOMAIN.into(),
+            packet_mark: Some(1337),
+            original_source: OriginalSource::BestEffort,
+            keepalive: Some(Keepalive::default()),
+            user_timeout: false,
+            connect_timeout: Duration::from_secs(10),
+            workload_wait: Duration::from_secs(5),
+            half_closed_timeout: Duration::from_secs(300),
+            pool_idle: Duration::from_secs(300),
+            response_baggage: true,
+            ipv6: true,
+            tunnel: Settings::default(),
+        }
+    }
+}
+
+// === impl Keepalive ===
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(180),
+            interval: Duration::from_secs(180),
+            retries: 9,
+        }
+    }
+}
+
+impl Keepalive {
+    /// How long a peer may acknowledge nothing before it is given up.
+    pub(crate) fn patience(&self) -> Duration {
+        self.time + self.interval * self.retries
+    }
+}

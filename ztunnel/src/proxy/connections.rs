@@ -1,0 +1,114 @@
+//! The open connections of every pod, for dumps.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+
+use super::access_log::Direction;
+
+/// Every open connection.
+#[derive(Clone, Debug, Default)]
+pub struct Connections(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: AtomicU64,
+    open: Mutex<HashMap<u64, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    pod: Arc<str>,
+    direction: Direction,
+    connection: OpenConnection,
+}
+
+/// One connection as dumps show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenConnection {
+    pub src: SocketAddr,
+    /// What the client dialled.
+    pub original_dst: Option<SocketAddr>,
+    /// Where the bytes go.
+    pub actual_dst: SocketAddr,
+    pub protocol: Protocol,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    Tcp,
+    Hbone,
+}
+
+/// The open connections of one pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PodConnections {
+    pub inbound: Vec<OpenConnection>,
+    pub outbound: Vec<OpenConnection>,
+}
+
+/// Keeps a connection listed; dropping it takes it off.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    connections: Connections,
+    id: u64,
+}
+
+// === impl Connections ===
+
+impl Connections {
+    /// The open connections of each pod, by the pod's uid.
+    pub fn by_pod(&self) -> HashMap<Arc<str>, PodConnections> {
+        let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pods: HashMap<_, PodConnections> = HashMap::new();
+        for entry in open.values() {
+            let pod = pods.entry(entry.pod.clone()).or_default();
+            let list = match entry.direction {
+                Direction::Inbound => &mut pod.inbound,
+                Direction::Outbound => &mut pod.outbound,
+            };
+            list.push(entry.connection.clone());
+        }
+        pods
+    }
+
+    pub fn count(&self) -> usize {
+        let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.len()
+    }
+
+    pub(crate) fn list(
+        &self,
+        pod: &Arc<str>,
+        direction: Direction,
+        connection: OpenConnection,
+    ) -> Listed {
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let entry = Entry {
+            pod: pod.clone(),
+            direction,
+            connection,
+        };
+        let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.insert(id, entry);
+        Listed {
+            connections: self.clone(),
+            id,
+        }
+    }
+}
+
+// === impl Listed ===
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        let open = &self.connections.0.open;
+        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.remove(&self.id);
+    }
+}

@@ -1,0 +1,142 @@
+//! Tunnels that arrive at a pod (port 15008).
+
+use std::rc::Rc;
+
+use hbone::copy::{self, Side};
+use hbone::headers::{self, Baggage};
+use hbone::server::{self, Request};
+use http::{Method, StatusCode};
+use mesh::destination::Authority;
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use super::access_log::Direction;
+use super::arrival::{Arrival, Passage};
+use super::sockets;
+use super::telemetry::Failure;
+use super::worker::{Accepted, Worker};
+use crate::metrics::ResponseFlags;
+
+pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let started = Instant::now();
+    let Ok(local) = accepted.tcp.local_addr().map(sockets::canonical) else {
+        return;
+    };
+    let Accepted {
+        tcp,
+        peer,
+        pod,
+        mut drain,
+        _socket,
+    } = accepted;
+    let mut arrival = Arrival {
+        worker: worker.clone(),
+        pod,
+        peer,
+        local,
+        identity: None,
+        tls_group: None,
+    };
+    let certificate = match worker.certificate(&arrival.pod.identity).await {
+        Ok(certificate) => certificate,
+        Err(reason) => return arrival.conversation(started).reject(&worker, reason),
+    };
+    let settings = &worker.shared.config.tunnel;
+    let mut connection = match server::accept(tcp, certificate.server_config(), settings).await {
+        Ok(connection) => connection,
+        Err(error) => return arrival.conversation(started).reject(&worker, error),
+    };
+    arrival.identity = connection.peer().cloned();
+    arrival.tls_group = Some(connection.key_exchange());
+    worker.count_handshake(connection.key_exchange(), Direction::Inbound);
+    let mut draining = false;
+    loop {
+        let request = tokio::select! {
+            request = connection.next() => request,
+            _ = drain.signaled(), if !draining => {
+                draining = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+        };
+        match request {
+            // Each request holds the drain too: the connection may end before its streams' copies do.
+            Some(Ok(request)) => {
+                let (arrival, drain) = (arrival.clone(), drain.clone());
+                spawn_local(async move {
+                    serve_request(arrival, request).await;
+                    drop(drain);
+                });
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%peer, %error, "tunnel ended");
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+async fn serve_request(arrival: Arrival, request: Request) {
+    let Some(authority) = read_authority(&request) else {
+        let conversation = arrival.conversation(Instant::now());
+        let what = request.authority.as_ref().map_or("", |text| text.as_str());
+        conversation.reject(
+            &arrival.worker,
+            format_args!("not a CONNECT to host:port: {} {what:?}", request.method),
+        );
+        return request.refuse(StatusCode::BAD_REQUEST);
+    };
+    let host = headers::forwarded_host(&request.headers).map(str::to_owned);
+    let passage = match arrival.admit(&authority, host.as_deref()).await {
+        Ok(passage) => passage,
+        Err(refusal) => return request.refuse(refusal.status()),
+    };
+    let Passage {
+        conversation,
+        mut application,
+        mut admission,
+        listed: _listed,
+    } = passage;
+    let baggage = match &conversation.destination.workload {
+        Some(workload) if arrival.worker.shared.config.response_baggage => {
+            Baggage::header(workload)
+        }
+        _ => None,
+    };
+    let half_closed = arrival.worker.shared.config.half_closed_timeout;
+    let tracked = conversation.open(&arrival.worker);
+    let mut stream = match request.accept(baggage) {
+        Ok(stream) => stream,
+        Err(error) => return tracked.finish(Some(Failure::new(ResponseFlags::None, error))),
+    };
+    let result = tokio::select! {
+        result = copy::tunnel(&mut application, &mut stream, Side::Server, half_closed, &tracked) => Ok(result),
+        Ok(verdict) = &mut admission.denied => Err(verdict),
+    };
+    match result {
+        Ok(result) => tracked.finish(Failure::of_copy(result)),
+        Err(verdict) => {
+            stream.abort();
+            copy::abort(&application);
+            tracked.finish(Some(Failure::denied(&verdict)));
+        }
+    }
+}
+
+/// What a CONNECT is for; none where the request is something else.
+fn read_authority(request: &Request) -> Option<Authority> {
+    if request.method != Method::CONNECT {
+        return None;
+    }
+    let text = request.authority.as_ref()?.as_str();
+    if let Ok(address) = text.parse() {
+        return Some(Authority::Address(sockets::canonical(address)));
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    // What is nearly an address is no name: 10.0.0.256 would be looked up for nothing.
+    let names = !host.is_empty() && host.bytes().all(is_name);
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    names.then(|| Authority::Hostname(host.into(), port))
+}

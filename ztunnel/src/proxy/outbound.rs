@@ -1,0 +1,336 @@
+//! Connections that a pod's application opens (port 15001).
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hbone::client::{self, ConnectError, ConnectRequest, OpenError};
+use hbone::copy::{self, Side};
+use hbone::headers::{self, Baggage, TraceParent};
+use hbone::pool::{Key, Opened};
+use http::{HeaderMap, StatusCode};
+use mesh::destination::{self, Hop, Route, Transport};
+use mesh::identity::Identity;
+use mesh::service::Service;
+use mesh::workload::Workload;
+use tokio::time::Instant;
+
+use super::access_log::{Direction, Party};
+use super::connections::{OpenConnection, Protocol};
+use super::pods::Pod;
+use super::same_node;
+use super::sockets;
+use super::telemetry::{Conversation, Failure};
+use super::worker::{Accepted, Worker};
+use crate::metrics::{ConnectionSecurityPolicy, ResponseFlags};
+
+/// One outbound connection whose client is known.
+pub(crate) struct Client {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) accepted: Accepted,
+    pub(crate) workload: Arc<Workload>,
+    pub(crate) original: SocketAddr,
+    pub(crate) service: Option<Arc<Service>>,
+    pub(crate) started: Instant,
+}
+
+/// Why one endpoint did not work.
+pub(crate) struct HopFailure {
+    pub(crate) conversation: Conversation,
+    pub(crate) failure: Failure,
+    /// Whether the endpoint was not reached, so that another may be tried.
+    pub(crate) unreachable: bool,
+}
+
+pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let started = Instant::now();
+    let Ok(original) = sockets::original_destination(&accepted.tcp) else {
+        return;
+    };
+    let unknown = Conversation::outbound(&accepted, None, original, None, started);
+    if sockets::is_own_port(original, None) {
+        copy::abort(&accepted.tcp);
+        return unknown.reject(&worker, format_args!("{original} is the tunnel itself"));
+    }
+    let Some(workload) = worker.workload(&accepted.pod).await else {
+        copy::abort(&accepted.tcp);
+        return unknown.reject(&worker, "the pod is not known to the mesh");
+    };
+    if sockets::is_own_port(original, Some(&workload)) {
+        copy::abort(&accepted.tcp);
+        return unknown.reject(&worker, format_args!("{original} is the tunnel itself"));
+    }
+    let snapshot = worker.shared.state.snapshot();
+    let decision = destination::outbound(&snapshot, &workload, original, &mut rand::rng());
+    let client = Client {
+        worker,
+        accepted,
+        workload,
+        original,
+        service: decision.service,
+        started,
+    };
+    match decision.route {
+        Route::Passthrough => {
+            let target = client.original;
+            client.tcp(None, target).await
+        }
+        Route::Endpoints(hops) => client.endpoints(hops).await,
+        Route::Refuse(refusal) => {
+            let conversation = client.conversation(None, client.original);
+            client.give_up(&conversation, &Failure::new(ResponseFlags::Connect, refusal));
+        }
+    }
+}
+
+// === impl Conversation ===
+
+impl Conversation {
+    fn outbound(
+        accepted: &Accepted,
+        source: Option<Arc<Workload>>,
+        destination: SocketAddr,
+        service: Option<Arc<Service>>,
+        started: Instant,
+    ) -> Self {
+        Self {
+            direction: Direction::Outbound,
+            source: Party {
+                address: accepted.peer,
+                workload: source,
+                identity: None,
+            },
+            destination: Party {
+                address: destination,
+                workload: None,
+                identity: None,
+            },
+            hbone_address: None,
+            service,
+            security: ConnectionSecurityPolicy::Unknown,
+            tls_group: None,
+            started,
+        }
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    /// As far as it is known before any endpoint has answered.
+    pub(crate) fn conversation(
+        &self,
+        destination: Option<&Arc<Workload>>,
+        address: SocketAddr,
+    ) -> Conversation {
+        let mut conversation = Conversation::outbound(
+            &self.accepted,
+            Some(self.workload.clone()),
+            address,
+            self.service.clone(),
+            self.started,
+        );
+        conversation.destination.workload = destination.cloned();
+        conversation
+    }
+
+    pub(crate) fn pod(&self) -> &Arc<Pod> {
+        &self.accepted.pod
+    }
+
+    /// Closes the application's connection so that it notices at once.
+    fn give_up(&self, conversation: &Conversation, failure: &Failure) {
+        conversation.fail(&self.worker, failure);
+        copy::abort(&self.accepted.tcp);
+    }
+
+    /// Tries endpoints in order until one is reached.
+    async fn endpoints(mut self, hops: Vec<Hop>) {
+        let mut last = None;
+        for hop in hops {
+            let attempt = match &hop.transport {
+                Transport::Tcp => return self.tcp(Some(&hop.workload), hop.target).await,
+                Transport::Hbone { address, expected } => {
+                    let local = (address.port() == destination::HBONE_PORT)
+                        .then(|| {
+                            let shared = &self.worker.shared;
+                            shared.pods.serving(&hop.workload, &shared.config)
+                        })
+                        .flatten();
+                    match local {
+                        Some(pod) => {
+                            same_node::run(&mut self, &hop, *address, expected, &pod).await
+                        }
+                        None => self.hbone(&hop, *address, expected).await,
+                    }
+                }
+            };
+            match attempt {
+                Ok(()) => return,
+                Err(failed) => {
+                    let unreachable = failed.unreachable;
+                    last = Some(failed);
+                    if !unreachable {
+                        break;
+                    }
+                }
+            }
+        }
+        match last {
+            Some(failed) => self.give_up(&failed.conversation, &failed.failure),
+            None => {
+                let conversation = self.conversation(None, self.original);
+                let failure = Failure::new(ResponseFlags::Connect, "no endpoint to try");
+                self.give_up(&conversation, &failure);
+            }
+        }
+    }
+
+    async fn tcp(mut self, destination: Option<&Arc<Workload>>, target: SocketAddr) {
+        let conversation = self.conversation(destination, target);
+        let config = &self.worker.shared.config;
+        let netns = self.accepted.pod.netns.as_deref();
+        let mut server = match sockets::connect(netns, target, None, config).await {
+            Ok(server) => server,
+            Err(error) => return self.give_up(&conversation, &Failure::connect(&error)),
+        };
+        let half_closed = config.half_closed_timeout;
+        let tracked = conversation.open(&self.worker);
+        let _listed = self.list(target, Protocol::Tcp);
+        let result =
+            copy::sockets(&mut self.accepted.tcp, &mut server, half_closed, &tracked).await;
+        tracked.finish(Failure::of_copy(result));
+    }
+
+    async fn hbone(
+        &mut self,
+        hop: &Hop,
+        address: SocketAddr,
+        expected: &Arc<[Identity]>,
+    ) -> Result<(), HopFailure> {
+        let mut conversation = self.mutual(hop, address);
+        match self.open_tunnel(hop, address, expected).await {
+            Ok(mut opened) => {
+                conversation.tls_group = Some(opened.key_exchange);
+                let tracked = conversation.open(&self.worker);
+                let _listed = self.list(hop.target, Protocol::Hbone);
+                let half_closed = self.worker.shared.config.half_closed_timeout;
+                let tcp = &mut self.accepted.tcp;
+                let stream = &mut opened.stream;
+                let result = copy::tunnel(tcp, stream, Side::Client, half_closed, &tracked).await;
+                tracked.finish(Failure::of_copy(result));
+                Ok(())
+            }
+            Err((failure, unreachable)) => Err(HopFailure {
+                conversation,
+                failure,
+                unreachable,
+            }),
+        }
+    }
+
+    /// The conversation with an endpoint of the mesh, over mutual TLS or as good as it.
+    pub(crate) fn mutual(&self, hop: &Hop, address: SocketAddr) -> Conversation {
+        let mut conversation = self.conversation(Some(&hop.workload), address);
+        conversation.hbone_address = Some(hop.target);
+        conversation.security = ConnectionSecurityPolicy::MutualTls;
+        conversation.source.identity = Some(self.pod().identity.clone());
+        conversation.destination.identity = Some(hop.workload.identity());
+        conversation
+    }
+
+    async fn open_tunnel(
+        &self,
+        hop: &Hop,
+        address: SocketAddr,
+        expected: &Arc<[Identity]>,
+    ) -> Result<Opened, (Failure, bool)> {
+        let pod = self.pod();
+        let certificate = self
+            .worker
+            .certificate(&pod.identity)
+            .await
+            .map_err(|reason| (Failure::new(ResponseFlags::TlsFailure, reason), false))?;
+        let tls = certificate.client_config(expected);
+        let key = Key {
+            source: pod.identity.clone(),
+            pod: pod.uid.clone(),
+            expected: expected.clone(),
+            destination: address,
+        };
+        let request = ConnectRequest::to(hop.target, self.headers());
+        let connect = || {
+            let (worker, pod, tls) = (self.worker.clone(), pod.clone(), tls.clone());
+            async move {
+                let config = &worker.shared.config;
+                let tcp = sockets::connect(pod.netns.as_deref(), address, None, config)
+                    .await
+                    .map_err(|error| match error.kind() {
+                        std::io::ErrorKind::TimedOut => ConnectError::TcpTimeout(address),
+                        _ => ConnectError::Tcp(address, Arc::new(error)),
+                    })?;
+                let tunnel = client::handshake(tcp, tls, &config.tunnel).await?;
+                worker.count_handshake(tunnel.key_exchange(), Direction::Outbound);
+                Ok(tunnel)
+            }
+        };
+        let opened = self.worker.pool.open(&key, &tls, connect, request).await;
+        opened.map_err(|error| (Failure::of_open(&error), is_unreachable(&error)))
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(3);
+        let service = self.service.as_ref().map(|service| &*service.hostname);
+        let values = [
+            (headers::BAGGAGE, Baggage::header(&self.workload)),
+            (
+                headers::FORWARDED,
+                headers::forwarded(self.accepted.peer, service),
+            ),
+            (
+                headers::TRACEPARENT,
+                TraceParent::random(&mut rand::rng()).header(),
+            ),
+        ];
+        for (name, value) in values {
+            if let Some(value) = value {
+                headers.insert(name, value);
+            }
+        }
+        headers
+    }
+
+    pub(crate) fn list(
+        &self,
+        actual: SocketAddr,
+        protocol: Protocol,
+    ) -> super::connections::Listed {
+        let connection = OpenConnection {
+            src: self.accepted.peer,
+            original_dst: Some(self.original),
+            actual_dst: actual,
+            protocol,
+        };
+        let connections = &self.worker.shared.connections;
+        connections.list(&self.pod().uid, Direction::Outbound, connection)
+    }
+}
+
+/// Whether the endpoint, or the application behind it, was not there to answer. Nothing
+/// of the client's has been sent in any of these cases.
+fn is_unreachable(error: &OpenError) -> bool {
+    match error {
+        OpenError::Connect(error) => match error {
+            ConnectError::Tcp(..)
+            | ConnectError::TcpTimeout(_)
+            | ConnectError::HandshakeTimeout
+            | ConnectError::Tls(_)
+            | ConnectError::Http2(_) => true,
+            // Not an endpoint that is down, but one that is not who it should be: the
+            // attempt must be seen to fail.
+            ConnectError::PeerIdentity(_) => false,
+        },
+        OpenError::Status(status) => *status == StatusCode::SERVICE_UNAVAILABLE,
+        OpenError::Tunnel(_) | OpenError::ResponseTimeout => false,
+    }
+}

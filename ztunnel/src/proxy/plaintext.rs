@@ -1,0 +1,79 @@
+//! Connections that reach a pod in plaintext (port 15006).
+
+use std::rc::Rc;
+
+use hbone::copy;
+use tokio::time::Instant;
+
+use super::access_log::Direction;
+use super::arrival::{Arrival, reported_service};
+use super::connections::{OpenConnection, Protocol};
+use super::sockets;
+use super::telemetry::Failure;
+use super::worker::{Accepted, Worker};
+use crate::metrics::ResponseFlags;
+
+pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
+    let Ok(original) = sockets::original_destination(&accepted.tcp) else {
+        return;
+    };
+    let arrival = Arrival {
+        worker: worker.clone(),
+        pod: accepted.pod.clone(),
+        peer: accepted.peer,
+        local: original,
+        identity: None,
+        tls_group: None,
+    };
+    let mut conversation = arrival.conversation(Instant::now());
+    let Some(workload) = worker.workload(&arrival.pod).await else {
+        copy::abort(&accepted.tcp);
+        return conversation.reject(&worker, "the pod is not known to the mesh");
+    };
+    conversation.destination.workload = Some(workload.clone());
+    if sockets::is_own_port(original, Some(&workload)) {
+        copy::abort(&accepted.tcp);
+        return conversation.reject(&worker, format_args!("{original} is the tunnel itself"));
+    }
+    let snapshot = worker.shared.state.snapshot();
+    conversation.service = reported_service(&snapshot, &workload, None, original.port());
+    let connection = arrival.connection(original);
+    let admitted = worker.policies.admit(&snapshot, &workload, connection);
+    let mut admission = match admitted {
+        Ok(admission) => admission,
+        Err(verdict) => {
+            copy::abort(&accepted.tcp);
+            return conversation.fail(&worker, &Failure::denied(&verdict));
+        }
+    };
+    let mut application = match arrival.connect(original).await {
+        Ok(application) => application,
+        Err(error) => {
+            copy::abort(&accepted.tcp);
+            return conversation.fail(&worker, &Failure::connect(&error));
+        }
+    };
+    let connection = OpenConnection {
+        src: arrival.peer,
+        original_dst: Some(original),
+        actual_dst: original,
+        protocol: Protocol::Tcp,
+    };
+    let connections = &worker.shared.connections;
+    let _listed = connections.list(&arrival.pod.uid, Direction::Inbound, connection);
+    let tracked = conversation.open(&worker);
+    let half_closed = worker.shared.config.half_closed_timeout;
+    let tcp = &mut accepted.tcp;
+    let result = tokio::select! {
+        result = copy::sockets(tcp, &mut application, half_closed, &tracked) => Ok(result),
+        Ok(verdict) = &mut admission.denied => Err(verdict),
+    };
+    match result {
+        Ok(result) => tracked.finish(Failure::of_copy(result)),
+        Err(verdict) => {
+            copy::abort(&accepted.tcp);
+            copy::abort(&application);
+            tracked.finish(Some(Failure::new(ResponseFlags::Deny, verdict)));
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The policies of each workload served here, computed when they change, and the open
+//! inbound connections they are held against again then.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mesh::authorization::{Authorization, Connection, PolicySet, Verdict};
+use mesh::snapshot::Snapshot;
+use mesh::workload::{Workload, WorkloadUid};
+use tokio::sync::oneshot;
+
+/// One worker's policies and the connections admitted by them.
+#[derive(Default)]
+pub(crate) struct Policies {
+    workloads: RefCell<HashMap<WorkloadUid, Applied>>,
+}
+
+/// What applies to one workload, and whom it has admitted.
+#[derive(Default)]
+struct Applied {
+    basis: Basis,
+    set: Rc<PolicySet>,
+    next: u64,
+    admitted: HashMap<u64, Admitted>,
+}
+
+/// What a policy set was made of. Equal pointers mean equal policies.
+#[derive(Default)]
+struct Basis(Vec<Option<Arc<Authorization>>>);
+
+struct Admitted {
+    connection: Connection,
+    cut: oneshot::Sender<Verdict>,
+}
+
+/// An admitted connection's place in the list; dropping it takes it off.
+pub(crate) struct Admission {
+    policies: Rc<Policies>,
+    workload: WorkloadUid,
+    id: u64,
+    /// Resolves when a change of policy denies the connection.
+    pub(crate) denied: oneshot::Receiver<Verdict>,
+}
+
+// === impl Policies ===
+
+impl Policies {
+    /// Judges a connection into `workload`, and watches it if it may pass.
+    pub(crate) fn admit(
+        self: &Rc<Self>,
+        snapshot: &Snapshot,
+        workload: &Workload,
+        connection: Connection,
+    ) -> Result<Admission, Verdict> {
+        let mut workloads = self.workloads.borrow_mut();
+        let applied = workloads.entry(workload.uid.clone()).or_default();
+        applied.refresh(snapshot, workload);
+        for policy in applied.set.dry_run_matches(&connection) {
+            tracing::info!(
+                policy = %policy.key(), action = ?policy.action, source = %connection.source_ip,
+                destination = %connection.destination, "dry-run policy matches"
+            );
+        }
+        let verdict = applied.set.authorize(&connection);
+        if !verdict.is_allowed() {
+            return Err(verdict);
+        }
+        let (cut, denied) = oneshot::channel();
+        let id = applied.next;
+        applied.next += 1;
+        applied.admitted.insert(id, Admitted { connection, cut });
+        Ok(Admission {
+            policies: self.clone(),
+            workload: workload.uid.clone(),
+            id,
+            denied,
+        })
+    }
+
+    /// Judges again what is open, where the policies have changed, and cuts what may no
+    /// longer pass. A workload that is gone keeps the verdicts it had: its pod ends its
+    /// connections itself.
+    pub(crate) fn recheck(&self, snapshot: &Snapshot) {
+        let mut workloads = self.workloads.borrow_mut();
+        workloads.retain(|uid, applied| {
+            let Some(workload) = snapshot.workload(uid) else {
+                return !applied.admitted.is_empty();
+            };
+            if applied.refresh(snapshot, workload) {
+                let set = applied.set.clone();
+                let denied = applied.admitted.extract_if(|_, admitted| {
+                    !set.authorize(&admitted.connection).is_allowed()
+                });
+                for (_, admitted) in denied {
+                    let verdict = set.authorize(&admitted.connection);
+                    // The connection may have ended by itself meanwhile.
+                    let _ = admitted.cut.send(verdict);
+                }
+            }
+            true
+        });
+    }
+}
+
+// === impl Applied ===
+
+impl Applied {
+    /// True when the policies are not those of the last time.
+    fn refresh(&mut self, snapshot: &Snapshot, workload: &Workload) -> bool {
+        let basis = Basis::of(snapshot, workload);
+        if basis.is_same(&self.basis) {
+            return false;
+        }
+        self.set = Rc::new(PolicySet::of(snapshot, workload));
+        self.basis = basis;
+        true
+    }
+}
+
+// === impl Basis ===
+
+impl Basis {
+    fn of(snapshot: &Snapshot, workload: &Workload) -> Self {
+        let scoped = snapshot
+            .global_policies()
+            .iter()
+            .chain(snapshot.namespace_policies(&workload.namespace))
+            .map(|policy| Some(policy.clone()));
+        let selected = workload
+            .authorization_policies
+            .iter()
+            .map(|key| snapshot.policy(key).cloned());
+        Self(scoped.chain(selected).collect())
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len()
+            && self.0.iter().zip(&other.0).all(|pair| match pair {
+                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            })
+    }
+}
+
+// === impl Admission ===
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if let Some(applied) = self.policies.workloads.borrow_mut().get_mut(&self.workload) {
+            applied.admitted.remove(&self.id);
+        }
+    }
+}

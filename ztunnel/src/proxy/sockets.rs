@@ -1,0 +1,197 @@
+//! Sockets in pods' network namespaces: listeners, connections, their options, and the
+//! destination a redirected connection had.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use mesh::workload::Workload;
+use nix::sys::socket::{getsockopt, sockopt};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time;
+
+use super::config::{Config, OriginalSource};
+use super::netns;
+
+const BACKLOG: i32 = 1024;
+
+/// What a listener is for; inbound ones can answer for the addresses they intercept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Outbound,
+    Inbound,
+}
+
+/// Listens on every address of the namespace.
+pub(crate) fn listen(
+    netns: Option<&OwnedFd>,
+    port: u16,
+    kind: Kind,
+    config: &Config,
+) -> io::Result<TcpListener> {
+    netns::within(netns, || {
+        let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        if !config.ipv6 {
+            return bind(v4, kind, config);
+        }
+        match bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), kind, config) {
+            // A kernel or a namespace without IPv6.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+                ) =>
+            {
+                bind(v4, kind, config)
+            }
+            other => other,
+        }
+    })
+}
+
+fn bind(address: SocketAddr, kind: Kind, config: &Config) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    // Every worker listens, and so does the next process while it takes over.
+    socket.set_reuse_port(true)?;
+    mark(&socket, config)?;
+    if kind == Kind::Inbound {
+        spoofing(config, set_transparent(&socket, address.is_ipv6()))?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn mark(socket: &Socket, config: &Config) -> io::Result<()> {
+    match config.packet_mark {
+        Some(packet_mark) => socket.set_mark(packet_mark),
+        None => Ok(()),
+    }
+}
+
+fn set_transparent(socket: &Socket, v6: bool) -> io::Result<()> {
+    if v6 {
+        socket.set_ip_transparent_v6(true)?;
+        socket.set_freebind_v6(true)?;
+    }
+    // A dual-stack socket carries IPv4 too, and the options are separate.
+    match (socket.set_ip_transparent_v4(true), v6) {
+        (Ok(()), _) | (Err(_), true) => {}
+        (Err(error), false) => return Err(error),
+    }
+    match (socket.set_freebind_v4(true), v6) {
+        (Ok(()), _) | (Err(_), true) => Ok(()),
+        (Err(error), false) => Err(error),
+    }
+}
+
+fn spoofing(config: &Config, result: io::Result<()>) -> io::Result<()> {
+    match config.original_source {
+        OriginalSource::Required => result,
+        OriginalSource::BestEffort | OriginalSource::Never => Ok(()),
+    }
+}
+
+/// Sets what every accepted connection has.
+pub(crate) fn accepted(tcp: &TcpStream, config: &Config) {
+    // They fail only on a connection that is already gone.
+    let _ = tcp.set_nodelay(true);
+    let _ = keep_alive(SockRef::from(tcp), config);
+}
+
+fn keep_alive(socket: SockRef<'_>, config: &Config) -> io::Result<()> {
+    let Some(keepalive) = config.keepalive else {
+        return Ok(());
+    };
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(keepalive.time)
+            .with_interval(keepalive.interval)
+            .with_retries(keepalive.retries),
+    )?;
+    if config.user_timeout {
+        socket.set_tcp_user_timeout(Some(keepalive.patience()))?;
+    }
+    Ok(())
+}
+
+/// Connects from a pod's namespace, as `source` where one is given.
+pub(crate) async fn connect(
+    netns: Option<&OwnedFd>,
+    target: SocketAddr,
+    source: Option<IpAddr>,
+    config: &Config,
+) -> io::Result<TcpStream> {
+    let socket = netns::within(netns, || open(target, source, config))?;
+    match time::timeout(config.connect_timeout, socket.connect(target)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(timed_out(config.connect_timeout)),
+    }
+}
+
+fn timed_out(after: Duration) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("no answer within {} s", after.as_secs()),
+    )
+}
+
+fn open(target: SocketAddr, source: Option<IpAddr>, config: &Config) -> io::Result<TcpSocket> {
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), None)?;
+    socket.set_tcp_nodelay(true)?;
+    mark(&socket, config)?;
+    keep_alive(SockRef::from(&socket), config)?;
+    // An address of the target itself would meet the target's own sockets.
+    let source = source.filter(|source| {
+        config.original_source != OriginalSource::Never
+            && *source != target.ip()
+            && source.is_ipv4() == target.is_ipv4()
+            && !source.is_loopback()
+    });
+    if let Some(source) = source {
+        let bound = set_transparent(&socket, target.is_ipv6())
+            .and_then(|()| socket.bind(&SocketAddr::new(source, 0).into()));
+        spoofing(config, bound)?;
+    }
+    let socket: std::net::TcpStream = socket.into();
+    Ok(TcpSocket::from_std_stream(socket))
+}
+
+/// The destination of a redirected connection before it was redirected; where none is
+/// recorded, the address it came to.
+pub(crate) fn original_destination(tcp: &TcpStream) -> io::Result<SocketAddr> {
+    let local = canonical(tcp.local_addr()?);
+    let original = match local {
+        SocketAddr::V4(_) => getsockopt(tcp, sockopt::OriginalDst).ok().map(|found| {
+            let address = Ipv4Addr::from(u32::from_be(found.sin_addr.s_addr));
+            SocketAddr::from((address, u16::from_be(found.sin_port)))
+        }),
+        SocketAddr::V6(_) => getsockopt(tcp, sockopt::Ip6tOriginalDst)
+            .ok()
+            .map(|found| {
+                let address = Ipv6Addr::from(found.sin6_addr.s6_addr);
+                SocketAddr::from((address, u16::from_be(found.sin6_port)))
+            }),
+    };
+    Ok(canonical(original.unwrap_or(local)))
+}
+
+/// IPv4 as IPv4 where a dual-stack socket shows it mapped.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Whether an address means a port of ours in the pod's namespace.
+pub(crate) fn is_own_port(address: SocketAddr, workload: Option<&Workload>) -> bool {
+    use super::config::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
+    matches!(address.port(), OUTBOUND_PORT | PLAINTEXT_PORT | HBONE_PORT)
+        && (address.ip().is_loopback()
+            || address.ip().is_unspecified()
+            || workload.is_some_and(|workload| workload.addresses.contains(&address.ip())))
+}

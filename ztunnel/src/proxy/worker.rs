@@ -1,0 +1,274 @@
+//! One thread of the data path: its listeners, its tunnels, its policies.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hbone::pool::Pool;
+use identity::WorkloadCertificate;
+use mesh::identity::Identity;
+use mesh::workload::Workload;
+use metrics::{Gauge, counter, gauge};
+use runtime::drain::Watch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time;
+
+use super::Shared;
+use super::access_log::Direction;
+use super::config::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
+use super::pods::Pod;
+use super::policy::Policies;
+use super::sockets::{self, Kind};
+use super::{inbound, outbound, plaintext};
+use crate::metrics::Reporter;
+
+/// Pause after a failed accept, which is nearly always a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+pub(crate) enum Command {
+    AddPod(Arc<Pod>, oneshot::Sender<io::Result<()>>),
+    RemovePod(Arc<str>),
+}
+
+/// What the connections of one thread share.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pool: Pool,
+    pub(crate) policies: Rc<Policies>,
+    open_sockets: OpenSockets,
+    listening: RefCell<HashMap<Arc<str>, Listening>>,
+}
+
+/// The accept loops of one pod; they end when this is dropped.
+struct Listening(Vec<JoinHandle<()>>);
+
+/// One accepted connection, counted as an open socket while it lasts.
+pub(crate) struct Accepted {
+    pub(crate) tcp: TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) pod: Arc<Pod>,
+    /// Held so that a drain waits for the connection.
+    pub(crate) drain: Watch,
+    pub(crate) _socket: SocketCount,
+}
+
+pub(crate) struct SocketCount(Gauge);
+
+/// `istio_tcp_sockets_open` of each reporter.
+struct OpenSockets {
+    inbound: Gauge,
+    outbound: Gauge,
+}
+
+// === impl Worker ===
+
+impl Worker {
+    /// Must be called on the thread's `LocalSet`.
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            pool: Pool::new(shared.config.pool_idle),
+            shared,
+            policies: Rc::default(),
+            open_sockets: OpenSockets::new(),
+            listening: RefCell::default(),
+        }
+    }
+
+    /// Obeys until nobody commands any more; whatever still runs then is cut.
+    pub(crate) async fn run(
+        self: Rc<Self>,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+        drain: Watch,
+    ) {
+        let mut changes = self.shared.state.changes();
+        let mut accepting = Some(drain.clone());
+        let mut drained = pin!(async move { drain.clone().signaled().await });
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::AddPod(pod, answer)) => {
+                        let result = match &accepting {
+                            Some(drain) => self.add_pod(pod, drain),
+                            None => Err(io::Error::other("draining")),
+                        };
+                        let _ = answer.send(result);
+                    }
+                    Some(Command::RemovePod(uid)) => self.remove_pod(&uid),
+                    None => return,
+                },
+                Ok(()) = changes.changed() => {
+                    self.policies.recheck(&self.shared.state.load());
+                }
+                // From here on only connections hold the drain.
+                _ = &mut drained, if accepting.is_some() => {
+                    accepting = None;
+                    self.listening.borrow_mut().clear();
+                }
+            }
+        }
+    }
+
+    fn add_pod(self: &Rc<Self>, pod: Arc<Pod>, drain: &Watch) -> io::Result<()> {
+        let config = &self.shared.config;
+        let netns = pod.netns.as_deref();
+        let listen = |port, kind| {
+            sockets::listen(netns, port, kind, config)
+                .map_err(|error| io::Error::new(error.kind(), format!("port {port}: {error}")))
+        };
+        let outbound = listen(OUTBOUND_PORT, Kind::Outbound)?;
+        let plaintext = listen(PLAINTEXT_PORT, Kind::Inbound)?;
+        let tunnels = listen(HBONE_PORT, Kind::Inbound)?;
+        let loops = vec![
+            self.accept(outbound, &pod, drain, Direction::Outbound, outbound::serve),
+            self.accept(plaintext, &pod, drain, Direction::Inbound, plaintext::serve),
+            self.accept(tunnels, &pod, drain, Direction::Inbound, inbound::serve),
+        ];
+        self.listening
+            .borrow_mut()
+            .insert(pod.uid.clone(), Listening(loops));
+        Ok(())
+    }
+
+    fn remove_pod(&self, uid: &str) {
+        self.listening.borrow_mut().remove(uid);
+        self.pool.purge(uid);
+    }
+
+    fn accept<F>(
+        self: &Rc<Self>,
+        listener: TcpListener,
+        pod: &Arc<Pod>,
+        drain: &Watch,
+        direction: Direction,
+        serve: impl Fn(Rc<Self>, Accepted) -> F + 'static,
+    ) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let (worker, pod, drain) = (self.clone(), pod.clone(), drain.clone());
+        spawn_local(async move {
+            loop {
+                match listener.accept().await {
+                    Ok((tcp, peer)) => {
+                        sockets::accepted(&tcp, &worker.shared.config);
+                        let accepted = Accepted {
+                            tcp,
+                            peer: sockets::canonical(peer),
+                            pod: pod.clone(),
+                            drain: drain.clone(),
+                            _socket: worker.open_sockets.count(direction),
+                        };
+                        spawn_local(serve(worker.clone(), accepted));
+                    }
+                    Err(error) => {
+                        tracing::warn!(pod = %pod.uid, %error, "can't accept");
+                        time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        })
+    }
+
+    /// Counts a TLS handshake by its key exchange.
+    pub(crate) fn count_handshake(&self, group: &'static str, direction: Direction) {
+        let reporter = reporter(direction).as_str();
+        counter!("weft_tls_handshakes_total", "group" => group, "reporter" => reporter)
+            .increment(1);
+    }
+
+    /// A valid certificate for `identity`, waited for within the connect timeout.
+    pub(crate) async fn certificate(
+        &self,
+        identity: &Identity,
+    ) -> Result<Arc<WorkloadCertificate>, String> {
+        let certificates = &self.shared.certificates;
+        if let Some(certificate) = certificates.cached(identity)
+            && !certificate.is_expired()
+        {
+            return Ok(certificate);
+        }
+        let requested = certificates.certificate(identity);
+        match time::timeout(self.shared.config.connect_timeout, requested).await {
+            Ok(Ok(certificate)) if certificate.is_expired() => {
+                Err(format!("the certificate of {identity} has expired"))
+            }
+            Ok(Ok(certificate)) => Ok(certificate),
+            Ok(Err(reason)) => Err(format!("no certificate for {identity}: {reason}")),
+            Err(_) => Err(format!("no certificate for {identity} in time")),
+        }
+    }
+
+    /// The pod as the mesh knows it, waited for a little: a pod may start before the
+    /// mesh has heard of it.
+    pub(crate) async fn workload(&self, pod: &Pod) -> Option<Arc<Workload>> {
+        let config = &self.shared.config;
+        if let Some(workload) = pod.workload(&self.shared.state.load(), config) {
+            return Some(workload);
+        }
+        let mut changes = self.shared.state.changes();
+        let wait = async {
+            loop {
+                if let Some(workload) = pod.workload(&self.shared.state.load(), config) {
+                    return Some(workload);
+                }
+                changes.changed().await.ok()?;
+            }
+        };
+        time::timeout(config.workload_wait, wait).await.ok()?
+    }
+}
+
+// === impl Listening ===
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        for accepting in &self.0 {
+            accepting.abort();
+        }
+    }
+}
+
+// === impl OpenSockets, SocketCount ===
+
+impl OpenSockets {
+    fn new() -> Self {
+        let of = |direction| {
+            let reporter = reporter(direction).as_str();
+            gauge!("istio_tcp_sockets_open", "reporter" => reporter)
+        };
+        Self {
+            inbound: of(Direction::Inbound),
+            outbound: of(Direction::Outbound),
+        }
+    }
+
+    fn count(&self, direction: Direction) -> SocketCount {
+        let gauge = match direction {
+            Direction::Inbound => &self.inbound,
+            Direction::Outbound => &self.outbound,
+        };
+        gauge.increment(1);
+        SocketCount(gauge.clone())
+    }
+}
+
+impl Drop for SocketCount {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
+}
+
+pub(crate) fn reporter(direction: Direction) -> Reporter {
+    match direction {
+        Direction::Inbound => Reporter::Destination,
+        Direction::Outbound => Reporter::Source,
+    }
+}
