@@ -1,22 +1,29 @@
 //! Certificates: request, rotate, verify; rustls configurations; the crypto provider.
 //!
-//! - [`provider()`]: BoringSSL for rustls, and what it may negotiate
-//! - [`key`]: keys that stay in memory
-//! - [`certificate`]: a workload's certificate and the TLS configurations made from it
-//! - [`verify`]: what a peer must show
-//! - [`peer_identity`], [`key_exchange_group`]: what a handshake established
-//! - [`authority`]: signing
+//! - `provider`: BoringSSL for rustls, and what it may negotiate
+//! - `key`: keys that stay in memory
+//! - `certificate`: a workload's certificate and the TLS configurations made from it
+//! - `verify`, `peer`: what the other end must show, and who it turned out to be
+//! - `manager`: a current certificate for every identity in use
+//! - `request`, `ca_client`, `grpc`: asking a control plane for them
+//! - `authority`, `serving`: signing them; a server's own
 
 pub mod authority;
+pub mod ca_client;
 pub mod certificate;
+pub mod grpc;
 pub mod key;
+pub mod manager;
 mod peer;
 mod provider;
+mod request;
+pub mod serving;
 pub mod verify;
 
 pub use certificate::{WorkloadCertificate, no_server_name};
 pub use peer::{key_exchange_group, peer_identity};
 pub use provider::provider;
+pub use request::signing_request;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,156 @@
+//! Keeps a current certificate for every identity that was asked for: fetched once, shared, renewed, forgotten.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use mesh::identity::Identity;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use crate::WorkloadCertificate;
+use crate::ca_client::CaClient;
+
+mod dump;
+mod schedule;
+mod worker;
+
+pub use schedule::Priority;
+
+use worker::{Command, Worker};
+
+/// What is known about one identity.
+///
+/// ```text
+/// Initializing ──▶ Available ◀──▶ Unavailable (expired, or never there, with the last failure)
+///       └──────────────────────────▲
+/// ```
+#[derive(Debug, Clone)]
+pub enum State {
+    Initializing,
+    Available(Arc<WorkloadCertificate>),
+    Unavailable(Arc<str>),
+}
+
+/// There is no certificate to use now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no certificate for {identity}: {reason}")]
+pub struct Unavailable {
+    pub identity: Identity,
+    pub reason: Arc<str>,
+}
+
+/// A handle on the certificates of this process; clones share them. When the last one goes, fetching ends.
+#[derive(Clone)]
+pub struct CertificateManager {
+    states: States,
+    commands: mpsc::UnboundedSender<Command>,
+    _worker: Arc<Owned>,
+}
+
+/// States as readers see them: replaced as a whole, so that reading takes no lock.
+type States = Arc<ArcSwap<HashMap<Identity, State>>>;
+
+struct Owned(AbortHandle);
+
+// === impl CertificateManager ===
+
+impl CertificateManager {
+    /// Fetches run on the current tokio runtime; the handle may be used from any.
+    pub fn new(ca: Arc<dyn CaClient>) -> Self {
+        let states = States::default();
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let worker = tokio::spawn(Worker::new(ca, states.clone()).run(receiver));
+        Self {
+            states,
+            commands,
+            _worker: Arc::new(Owned(worker.abort_handle())),
+        }
+    }
+
+    /// The certificate for `identity` if there is one that hasn't expired. Cheap, and never waits.
+    pub fn cached(&self, identity: &Identity) -> Option<Arc<WorkloadCertificate>> {
+        match self.states.load().get(identity)? {
+            State::Available(certificate) if !certificate.is_expired() => Some(certificate.clone()),
+            State::Available(_) | State::Initializing | State::Unavailable(_) => None,
+        }
+    }
+
+    /// The certificate for `identity`, fetched if need be, before anything less urgent.
+    ///
+    /// Waits for a fetch under way or about to be retried; after repeated failures the reason is answered at once.
+    pub async fn certificate(
+        &self,
+        identity: &Identity,
+    ) -> Result<Arc<WorkloadCertificate>, Unavailable> {
+        if let Some(certificate) = self.cached(identity) {
+            return Ok(certificate);
+        }
+        let (reply, answer) = oneshot::channel();
+        let want = Command::Want(identity.clone(), Priority::RealTime, Some(reply));
+        let stopped = || Unavailable {
+            identity: identity.clone(),
+            reason: "certificates are no longer fetched".into(),
+        };
+        self.commands.send(want).map_err(|_| stopped())?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Starts fetching a certificate that will probably be needed.
+    pub fn prefetch(&self, identity: &Identity) {
+        // Fails only when the runtime is going down, and nobody will need it then.
+        let _ = self
+            .commands
+            .send(Command::Want(identity.clone(), Priority::WarmUp, None));
+    }
+
+    /// The last workload with this identity is gone: no more renewals.
+    pub fn forget(&self, identity: &Identity) {
+        let _ = self.commands.send(Command::Forget(identity.clone()));
+    }
+
+    /// Every identity with its state, sorted.
+    pub fn snapshot(&self) -> Vec<(Identity, State)> {
+        let mut all: Vec<_> = self
+            .states
+            .load()
+            .iter()
+            .map(|(identity, state)| (identity.clone(), state.clone().at_present()))
+            .collect();
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        all
+    }
+
+    /// The `certificates` of `/config_dump`.
+    pub fn dump(&self) -> Vec<serde_json::Value> {
+        self.snapshot()
+            .iter()
+            .map(|(identity, state)| dump::entry(identity, state))
+            .collect()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// An expired certificate is as good as none.
+    fn at_present(self) -> Self {
+        match self {
+            Self::Available(certificate) if certificate.is_expired() => {
+                Self::Unavailable("the certificate has expired".into())
+            }
+            Self::Initializing | Self::Available(_) | Self::Unavailable(_) => self,
+        }
+    }
+}
+
+// === impl Owned ===
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests;

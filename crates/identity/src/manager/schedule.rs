@@ -1,0 +1,230 @@
+//! Which certificate to fetch next, and when: decided from times and outcomes alone.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use mesh::identity::Identity;
+use tokio::time::Instant;
+
+/// Fetches that may run at once.
+const PARALLEL: usize = 8;
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(150);
+/// A fetch somebody waits for need not sit out a long backoff, but the CA keeps this much rest.
+const REAL_TIME_REST: Duration = Duration::from_secs(5);
+/// An answer that is almost expired must not make us ask in a tight loop.
+const MIN_RENEWAL: Duration = Duration::from_secs(1);
+
+/// How urgently a certificate is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// A renewal: the old one still works.
+    Background,
+    /// A workload has shown up and will probably talk.
+    WarmUp,
+    /// A connection is waiting.
+    RealTime,
+}
+
+/// What is to be fetched.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    entries: HashMap<Identity, Entry>,
+    running: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    priority: Priority,
+    due: Instant,
+    finished: Option<Instant>,
+    running: bool,
+    failures: u32,
+}
+
+/// How long from `now` until a certificate that came in now is renewed: half of the life it has left.
+/// Counting from `not_before`, which lies in the past, would renew the shortest-lived ones at once and forever.
+pub(super) fn renew_after(now: SystemTime, not_after: SystemTime) -> Duration {
+    let left = not_after.duration_since(now).unwrap_or_default();
+    (left / 2).max(MIN_RENEWAL)
+}
+
+/// How long to wait after so many failures in a row; `jitter` in 0..1 spreads it by a fifth to either side.
+pub(super) fn backoff(failures: u32, jitter: f64) -> Duration {
+    let doubled = FIRST_BACKOFF.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(MAX_BACKOFF).mul_f64(0.8 + 0.4 * jitter)
+}
+
+// === impl Schedule ===
+
+impl Schedule {
+    /// Somebody wants `identity`: new ones are due at once, known ones become more urgent.
+    pub(super) fn request(&mut self, identity: &Identity, priority: Priority, now: Instant) {
+        let entry = self
+            .entries
+            .entry(identity.clone())
+            .or_insert_with(|| Entry {
+                priority,
+                due: now,
+                finished: None,
+                running: false,
+                failures: 0,
+            });
+        entry.priority = entry.priority.max(priority);
+        if priority == Priority::RealTime && entry.failures > 0 {
+            let rested = entry.finished.map_or(now, |last| last + REAL_TIME_REST);
+            entry.due = entry.due.min(rested.max(now));
+        }
+    }
+
+    pub(super) fn forget(&mut self, identity: &Identity) {
+        self.entries.remove(identity);
+    }
+
+    /// The most urgent one that is due, the longest waiting among equals; it counts as running from here.
+    pub(super) fn start_next(&mut self, now: Instant) -> Option<Identity> {
+        if self.running >= PARALLEL {
+            return None;
+        }
+        let (identity, entry) = self
+            .entries
+            .iter_mut()
+            .filter(|(_, entry)| !entry.running && entry.due <= now)
+            .max_by_key(|(_, entry)| (entry.priority, std::cmp::Reverse(entry.due)))?;
+        entry.running = true;
+        self.running += 1;
+        Some(identity.clone())
+    }
+
+    /// When `start_next` will have something to start, should nothing else happen.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        if self.running >= PARALLEL {
+            return None;
+        }
+        self.entries
+            .values()
+            .filter(|entry| !entry.running)
+            .map(|entry| entry.due)
+            .min()
+    }
+
+    pub(super) fn succeeded(&mut self, identity: &Identity, now: Instant, renew_after: Duration) {
+        self.running = self.running.saturating_sub(1);
+        if let Some(entry) = self.entries.get_mut(identity) {
+            *entry = Entry {
+                priority: Priority::Background,
+                due: now + renew_after,
+                finished: Some(now),
+                running: false,
+                failures: 0,
+            };
+        }
+    }
+
+    pub(super) fn failed(&mut self, identity: &Identity, now: Instant, jitter: f64) {
+        self.running = self.running.saturating_sub(1);
+        if let Some(entry) = self.entries.get_mut(identity) {
+            entry.failures = entry.failures.saturating_add(1);
+            entry.running = false;
+            entry.finished = Some(now);
+            entry.due = now + backoff(entry.failures, jitter);
+        }
+    }
+
+    /// Whether `identity` is still wanted.
+    pub(super) fn wants(&self, identity: &Identity) -> bool {
+        self.entries.contains_key(identity)
+    }
+
+    /// How long until there can be news about `identity`; none if it isn't wanted.
+    pub(super) fn wait(&self, identity: &Identity, now: Instant) -> Option<Duration> {
+        let entry = self.entries.get(identity)?;
+        Some(match entry.running {
+            true => Duration::ZERO,
+            false => entry.due.saturating_duration_since(now),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(account: &str) -> Identity {
+        Identity::new("cluster.local", "shop", account)
+    }
+
+    #[test]
+    fn renewal_is_at_half_of_the_life_left() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        for (left, expected) in [(86_400, 43_200), (60, 30), (1, 1), (0, 1)] {
+            let not_after = now + Duration::from_secs(left);
+            assert_eq!(renew_after(now, not_after), Duration::from_secs(expected));
+        }
+        let past = now - Duration::from_secs(10);
+        assert_eq!(renew_after(now, past), MIN_RENEWAL);
+    }
+
+    #[test]
+    fn backoff_doubles_to_its_cap_with_a_fifth_of_jitter() {
+        let middle: Vec<_> = [1, 2, 3, 9, 10, 1000, u32::MAX]
+            .map(|failures| backoff(failures, 0.5).as_millis())
+            .into();
+        assert_eq!(
+            middle,
+            [500, 1000, 2000, 128_000, 150_000, 150_000, 150_000]
+        );
+        assert_eq!(backoff(1, 0.0), Duration::from_millis(400));
+        assert_eq!(backoff(1, 1.0), Duration::from_millis(600));
+    }
+
+    #[test]
+    fn the_urgent_come_first_and_no_more_than_eight_run() {
+        let now = Instant::now();
+        let mut schedule = Schedule::default();
+        for index in 0..10 {
+            schedule.request(&identity(&format!("warm-{index}")), Priority::WarmUp, now);
+        }
+        schedule.request(&identity("warm-7"), Priority::RealTime, now);
+        schedule.request(&identity("urgent"), Priority::RealTime, now);
+        let mut first_two = [schedule.start_next(now), schedule.start_next(now)]
+            .map(|next| next.expect("due").service_account.to_string());
+        first_two.sort();
+        assert_eq!(first_two, ["urgent", "warm-7"]);
+        let more = std::iter::from_fn(|| schedule.start_next(now)).count();
+        assert_eq!(more, 6);
+        assert_eq!(schedule.next_due(), None);
+        schedule.succeeded(&identity("urgent"), now, Duration::from_secs(60));
+        assert_eq!(schedule.next_due(), Some(now));
+        assert!(schedule.start_next(now).is_some());
+        assert!(schedule.start_next(now).is_none());
+    }
+
+    #[test]
+    fn somebody_waiting_shortens_a_long_backoff_but_not_the_rest() {
+        let now = Instant::now();
+        let mut schedule = Schedule::default();
+        let web = identity("web");
+        schedule.request(&web, Priority::WarmUp, now);
+        for _ in 0..12 {
+            schedule.failed(&web, now, 0.5);
+        }
+        assert_eq!(schedule.wait(&web, now), Some(MAX_BACKOFF));
+        schedule.request(&web, Priority::RealTime, now);
+        assert_eq!(schedule.wait(&web, now), Some(REAL_TIME_REST));
+    }
+
+    #[test]
+    fn what_is_forgotten_while_running_leaves_no_trace() {
+        let now = Instant::now();
+        let mut schedule = Schedule::default();
+        let web = identity("web");
+        schedule.request(&web, Priority::WarmUp, now);
+        assert_eq!(schedule.start_next(now), Some(web.clone()));
+        schedule.forget(&web);
+        schedule.succeeded(&web, now, Duration::from_secs(60));
+        assert!(!schedule.wants(&web));
+        assert_eq!(schedule.next_due(), None);
+        assert_eq!(schedule.running, 0);
+    }
+}

@@ -1,0 +1,257 @@
+//! The manager over an in-process CA, on a paused clock.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use futures::future::BoxFuture;
+use tokio::time::{Instant, advance, sleep};
+
+use super::*;
+use crate::authority::Signer;
+use crate::ca_client::{FetchError, LocalCa};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Answers after a while, or fails while told to, and counts.
+struct TestCa {
+    local: LocalCa,
+    takes: Duration,
+    down: Mutex<bool>,
+    fetches: AtomicUsize,
+    running: AtomicUsize,
+    most_running: AtomicUsize,
+    order: Mutex<Vec<String>>,
+}
+
+impl TestCa {
+    fn new(lifetime: Duration, takes: Duration) -> Arc<Self> {
+        let signer =
+            Signer::self_signed("cluster.local", DAY * 30, SystemTime::now()).expect("a root");
+        Arc::new(Self {
+            local: LocalCa { signer, lifetime },
+            takes,
+            down: Mutex::new(false),
+            fetches: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            most_running: AtomicUsize::new(0),
+            order: Mutex::default(),
+        })
+    }
+
+    fn set_down(&self, down: bool) {
+        *self.down.lock().expect("no panic") = down;
+    }
+
+    fn fetches(&self) -> usize {
+        self.fetches.load(Ordering::SeqCst)
+    }
+}
+
+impl CaClient for TestCa {
+    fn fetch<'a>(
+        &'a self,
+        identity: &'a Identity,
+    ) -> BoxFuture<'a, Result<WorkloadCertificate, FetchError>> {
+        Box::pin(async move {
+            self.fetches.fetch_add(1, Ordering::SeqCst);
+            self.order
+                .lock()
+                .expect("no panic")
+                .push(identity.service_account.to_string());
+            let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most_running.fetch_max(running, Ordering::SeqCst);
+            sleep(self.takes).await;
+            self.running.fetch_sub(1, Ordering::SeqCst);
+            if *self.down.lock().expect("no panic") {
+                return Err(FetchError::Refused {
+                    code: tonic::Code::Unavailable,
+                    message: "down".to_owned(),
+                });
+            }
+            self.local.fetch(identity).await
+        })
+    }
+}
+
+fn identity(account: &str) -> Identity {
+    Identity::new("cluster.local", "shop", account)
+}
+
+fn state_of(manager: &CertificateManager, wanted: &Identity) -> Option<State> {
+    let found = manager
+        .snapshot()
+        .into_iter()
+        .find(|(one, _)| one == wanted);
+    found.map(|(_, state)| state)
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_askers_share_one_fetch() {
+    let ca = TestCa::new(DAY, Duration::from_millis(100));
+    let manager = CertificateManager::new(ca.clone());
+    let web = identity("web");
+    assert!(manager.cached(&web).is_none());
+    let all = futures::future::join_all((0..50).map(|_| manager.certificate(&web))).await;
+    assert!(all.iter().all(|one| one.is_ok()));
+    assert_eq!(ca.fetches(), 1);
+    let cached = manager.cached(&web).expect("available");
+    assert!(Arc::ptr_eq(&cached, all[0].as_ref().expect("available")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_eight_fetches_run_and_connections_go_first() {
+    let ca = TestCa::new(DAY, Duration::from_millis(100));
+    let manager = CertificateManager::new(ca.clone());
+    for index in 0..30 {
+        manager.prefetch(&identity(&format!("warm-{index}")));
+    }
+    sleep(Duration::from_millis(10)).await;
+    manager
+        .certificate(&identity("urgent"))
+        .await
+        .expect("available");
+    let order = ca.order.lock().expect("no panic").clone();
+    assert_eq!(order.iter().position(|one| one == "urgent"), Some(8));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(ca.fetches(), 31);
+    assert_eq!(ca.most_running.load(Ordering::SeqCst), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_is_renewed_at_half_of_its_life() {
+    let ca = TestCa::new(DAY, Duration::ZERO);
+    let manager = CertificateManager::new(ca.clone());
+    let web = identity("web");
+    let first = manager.certificate(&web).await.expect("available");
+    sleep(DAY / 2 - Duration::from_secs(60)).await;
+    assert_eq!(ca.fetches(), 1);
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(ca.fetches(), 2);
+    let second = manager.cached(&web).expect("available");
+    assert_ne!(first.serial(), second.serial());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_valid_certificate_is_served_while_renewal_fails_and_an_expired_one_never() {
+    let ca = TestCa::new(DAY, Duration::ZERO);
+    let manager = CertificateManager::new(ca.clone());
+    let web = identity("web");
+    let first = manager.certificate(&web).await.expect("available");
+    ca.set_down(true);
+    sleep(DAY - Duration::from_secs(60)).await;
+    assert!(ca.fetches() > 100, "renewal is tried again and again");
+    let served = manager.certificate(&web).await.expect("still valid");
+    assert!(Arc::ptr_eq(&first, &served));
+    sleep(Duration::from_secs(61)).await;
+    assert!(manager.cached(&web).is_none());
+    assert!(matches!(
+        state_of(&manager, &web),
+        Some(State::Unavailable(_))
+    ));
+    let asked = Instant::now();
+    let refused = manager.certificate(&web).await.expect_err("expired");
+    assert!(asked.elapsed() < Duration::from_secs(1), "answered at once");
+    assert_eq!(refused.identity, web);
+    ca.set_down(false);
+    let _ = manager.certificate(&web).await;
+    sleep(Duration::from_secs(6)).await;
+    assert!(
+        manager.cached(&web).is_some(),
+        "an asker shortens the backoff"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_failures_are_waited_out_then_the_reason_is_told() {
+    let ca = TestCa::new(DAY, Duration::ZERO);
+    let manager = CertificateManager::new(ca.clone());
+    ca.set_down(true);
+    let asked = Instant::now();
+    let web = identity("web");
+    let refused = manager.certificate(&web).await.expect_err("down");
+    assert!(
+        refused.reason.contains("Unavailable: down"),
+        "{}",
+        refused.reason
+    );
+    assert!(asked.elapsed() < Duration::from_secs(10));
+
+    let (api, back) = (identity("api"), ca.clone());
+    tokio::spawn(async move {
+        sleep(Duration::from_millis(300)).await;
+        back.set_down(false);
+    });
+    manager
+        .certificate(&api)
+        .await
+        .expect("the retry after half a second succeeds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_is_gone_and_no_longer_renewed() {
+    let ca = TestCa::new(DAY, Duration::from_millis(100));
+    let manager = CertificateManager::new(ca.clone());
+    let web = identity("web");
+    manager.certificate(&web).await.expect("available");
+    manager.forget(&web);
+    sleep(DAY).await;
+    assert!(manager.cached(&web).is_none());
+    assert!(manager.snapshot().is_empty());
+    assert_eq!(ca.fetches(), 1);
+
+    let waiting = manager.clone();
+    let wanted = web.clone();
+    let asked = tokio::spawn(async move { waiting.certificate(&wanted).await });
+    sleep(Duration::from_millis(50)).await;
+    manager.forget(&web);
+    asked.await.expect("no panic").expect_err("forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dump_has_istios_shape() {
+    let ca = TestCa::new(DAY, Duration::from_secs(1));
+    let manager = CertificateManager::new(ca.clone());
+    manager
+        .certificate(&identity("web"))
+        .await
+        .expect("available");
+    manager.prefetch(&identity("slow"));
+    advance(Duration::from_millis(10)).await;
+    sleep(Duration::from_millis(1)).await;
+    let dump = manager.dump();
+    assert_eq!(dump[0]["state"], "Initializing");
+    assert_eq!(dump[1]["identity"], "spiffe://cluster.local/ns/shop/sa/web");
+    assert_eq!(dump[1]["state"], "Available");
+    let leaf = &dump[1]["certChain"][0];
+    assert!(
+        leaf["serialNumber"]
+            .as_str()
+            .is_some_and(|serial| serial.len() > 30)
+    );
+    assert!(
+        leaf["expirationTime"]
+            .as_str()
+            .is_some_and(|time| time.ends_with('Z'))
+    );
+    assert_eq!(dump[1]["rootCerts"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn one_manager_serves_several_runtimes() {
+    let main = tokio::runtime::Runtime::new().expect("a runtime");
+    let ca = TestCa::new(DAY, Duration::from_millis(20));
+    let manager = main.block_on(async { CertificateManager::new(ca.clone()) });
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                tokio::runtime::Builder::new_current_thread()
+                    .build()
+                    .expect("a runtime")
+                    .block_on(manager.certificate(&identity("web")))
+                    .expect("available");
+            });
+        }
+    });
+    assert_eq!(ca.fetches(), 1);
+}

@@ -1,0 +1,193 @@
+//! The one task that fetches: it follows the schedule, publishes states and answers those who wait.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::identity::Identity;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::schedule::{Priority, Schedule, renew_after};
+use super::{State, States, Unavailable};
+use crate::WorkloadCertificate;
+use crate::ca_client::{CaClient, FetchError};
+
+/// A CA that accepts and then says nothing must not hold one of the few places.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Those who ask wait for a retry no further away than this.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(super) type Reply = oneshot::Sender<Result<Arc<WorkloadCertificate>, Unavailable>>;
+
+/// What handles ask of the worker.
+pub(super) enum Command {
+    Want(Identity, Priority, Option<Reply>),
+    Forget(Identity),
+}
+
+type Outcome = Result<WorkloadCertificate, FetchError>;
+
+pub(super) struct Worker {
+    ca: Arc<dyn CaClient>,
+    states: States,
+    schedule: Schedule,
+    waiting: HashMap<Identity, Vec<Reply>>,
+    fetches: JoinSet<(Identity, Outcome)>,
+}
+
+// === impl Worker ===
+
+impl Worker {
+    pub(super) fn new(ca: Arc<dyn CaClient>, states: States) -> Self {
+        Self {
+            ca,
+            states,
+            schedule: Schedule::default(),
+            waiting: HashMap::new(),
+            fetches: JoinSet::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        loop {
+            self.start_due();
+            let due = self.schedule.next_due();
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Want(identity, priority, reply)) => {
+                        self.want(&identity, priority, reply);
+                    }
+                    Some(Command::Forget(identity)) => self.forget(&identity),
+                    None => return,
+                },
+                Some(finished) = self.fetches.join_next() => {
+                    // Fetches are never aborted; a panic in one is a bug that must not stay hidden.
+                    let (identity, outcome) = finished.expect("a fetch does not panic");
+                    self.finish(&identity, outcome);
+                }
+                () = async { tokio::time::sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {}
+            }
+        }
+    }
+
+    fn start_due(&mut self) {
+        while let Some(identity) = self.schedule.start_next(Instant::now()) {
+            debug!(%identity, "fetching a certificate");
+            let ca = self.ca.clone();
+            self.fetches.spawn(async move {
+                let outcome = tokio::time::timeout(FETCH_TIMEOUT, ca.fetch(&identity))
+                    .await
+                    .unwrap_or(Err(FetchError::Timeout));
+                (identity, outcome)
+            });
+        }
+    }
+
+    fn want(&mut self, identity: &Identity, priority: Priority, reply: Option<Reply>) {
+        let state = self.state(identity);
+        if let State::Available(certificate) = &state {
+            if let Some(reply) = reply {
+                // The asker may have given up; that is its own affair.
+                let _ = reply.send(Ok(certificate.clone()));
+            }
+            return;
+        }
+        let now = Instant::now();
+        if !self.schedule.wants(identity) {
+            self.publish(identity, Some(State::Initializing));
+        }
+        self.schedule.request(identity, priority, now);
+        let Some(reply) = reply else { return };
+        match state {
+            State::Unavailable(reason) if self.patience_is_over(identity, now) => {
+                let _ = reply.send(Err(Unavailable {
+                    identity: identity.clone(),
+                    reason,
+                }));
+            }
+            State::Initializing | State::Available(_) | State::Unavailable(_) => self
+                .waiting
+                .entry(identity.clone())
+                .or_default()
+                .push(reply),
+        }
+    }
+
+    fn forget(&mut self, identity: &Identity) {
+        self.schedule.forget(identity);
+        self.publish(identity, None);
+        self.answer(
+            identity,
+            Err("no workload with this identity is left".into()),
+        );
+    }
+
+    fn finish(&mut self, identity: &Identity, outcome: Outcome) {
+        let now = Instant::now();
+        let outcome = outcome.and_then(|certificate| match certificate.is_expired() {
+            true => Err(FetchError::Expired),
+            false => Ok(Arc::new(certificate)),
+        });
+        match outcome {
+            Ok(certificate) => {
+                let renew_after = renew_after(certificate.now(), certificate.not_after());
+                self.schedule.succeeded(identity, now, renew_after);
+                if !self.schedule.wants(identity) {
+                    return;
+                }
+                info!(%identity, serial = certificate.serial(), "certificate available");
+                self.publish(identity, Some(State::Available(certificate.clone())));
+                self.answer(identity, Ok(certificate));
+            }
+            Err(error) => {
+                self.schedule.failed(identity, now, rand::random());
+                if !self.schedule.wants(identity) {
+                    return;
+                }
+                warn!(%identity, %error, "no certificate");
+                let reason: Arc<str> = error.to_string().into();
+                if !matches!(self.state(identity), State::Available(_)) {
+                    self.publish(identity, Some(State::Unavailable(reason.clone())));
+                }
+                if self.patience_is_over(identity, now) {
+                    self.answer(identity, Err(reason));
+                }
+            }
+        }
+    }
+
+    fn patience_is_over(&self, identity: &Identity, now: Instant) -> bool {
+        self.schedule
+            .wait(identity, now)
+            .is_none_or(|wait| wait > PATIENCE)
+    }
+
+    fn state(&self, identity: &Identity) -> State {
+        self.states
+            .load()
+            .get(identity)
+            .cloned()
+            .map_or(State::Initializing, State::at_present)
+    }
+
+    fn publish(&self, identity: &Identity, state: Option<State>) {
+        let mut states = (**self.states.load()).clone();
+        match state {
+            Some(state) => states.insert(identity.clone(), state),
+            None => states.remove(identity),
+        };
+        self.states.store(Arc::new(states));
+    }
+
+    fn answer(&mut self, identity: &Identity, answer: Result<Arc<WorkloadCertificate>, Arc<str>>) {
+        for reply in self.waiting.remove(identity).into_iter().flatten() {
+            let _ = reply.send(answer.clone().map_err(|reason| Unavailable {
+                identity: identity.clone(),
+                reason,
+            }));
+        }
+    }
+}
