@@ -5,6 +5,7 @@
 //! - [`state`]: where everything lies on disk
 //! - [`control`]: how commands talk to a running machine
 //! - [`http`], [`table`], [`yaml`]: asking the pieces, and printing what they say
+//! - [`objects`]: the folder's objects and edits of them
 //! - [`bookinfo`]: the demo application
 //! - [`system`]: raw system calls
 mod bookinfo;
@@ -12,6 +13,7 @@ mod command;
 mod control;
 mod exit;
 mod http;
+mod objects;
 mod state;
 mod system;
 mod table;

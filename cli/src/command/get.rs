@@ -1,21 +1,35 @@
-//! `weft get`: shows objects.
-use crate::command::Global;
+//! `weft get`: shows objects, as kubectl does.
+
+mod columns;
+
+use anstream::{print, println};
+use istio_compat::kind::Kind;
+use istio_compat::kinds::metadata::Condition;
+use istio_compat::object::Object;
+use serde_json::{Value, json};
+
+use crate::command::{Global, Output, block_on};
 use crate::exit::{Exit, Result};
+use crate::http;
+use crate::objects::{Objects, display_name};
+use crate::state::State;
+use crate::yaml;
 
 const EXAMPLES: &str = "\
 Examples:
   weft get pods -A
   weft get services -n shop -o wide
+  weft get pods,services -l app=web
   weft get authorizationpolicy allow-web -n shop -o yaml
 ";
 
-/// Show objects
+/// Show objects: the folder's, and what the running mesh made of them
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The kind: pods, services, deployments, authorizationpolicies, …
-    kind: String,
-    name: Option<String>,
+    /// The kind (several with commas, or all), and names of it; or KIND/NAME
+    #[arg(required = true, value_name = "KIND [NAME]")]
+    what: Vec<String>,
     /// Of all namespaces
     #[arg(short = 'A', long)]
     all_namespaces: bool,
@@ -25,7 +39,205 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub(crate) fn run(self, _global: &Global) -> Result {
-        Err(Exit::Failed.because("not there yet"))
+    pub(crate) fn run(self, global: &Global) -> Result {
+        let state = global.state()?;
+        let objects = Objects::open(&state)?.with_cluster(&state);
+        let (kinds, names) = kinds_and_names(&self.what)?;
+        let selector = selector(self.selector.as_deref())?;
+        let mut chosen: Vec<&Object> = Vec::new();
+        for kind in &kinds {
+            chosen.extend(objects.of_kind(*kind).filter(|object| {
+                let metadata = object.metadata();
+                let here = self.all_namespaces
+                    || !kind.is_namespaced()
+                    || metadata.namespace == global.namespace();
+                here && (names.is_empty() || names.contains(&metadata.name))
+                    && selector
+                        .iter()
+                        .all(|(key, value)| metadata.labels.get(key) == Some(value))
+            }));
+        }
+        if let Some(name) = names
+            .iter()
+            .find(|name| !chosen.iter().any(|object| object.metadata().name == **name))
+        {
+            let place = if self.all_namespaces {
+                String::new()
+            } else {
+                format!(" in namespace {}", global.namespace())
+            };
+            return Err(Exit::Failed.because(format!("{} {name:?} not found{place}", self.what[0])));
+        }
+        self.show(global, &state, &kinds, &chosen, !names.is_empty())
+    }
+
+    fn show(
+        &self,
+        global: &Global,
+        state: &State,
+        kinds: &[Kind],
+        chosen: &[&Object],
+        named: bool,
+    ) -> Result {
+        match global.output {
+            Output::Name => {
+                for object in chosen {
+                    println!("{}", display_name(&object.key()));
+                }
+            }
+            Output::Json | Output::Yaml => {
+                let conditions = Conditions::of_running_mesh(state);
+                let mut items: Vec<Value> = chosen
+                    .iter()
+                    .map(|object| object.to_json(&conditions.of(object)))
+                    .collect();
+                let value = match (named, items.len()) {
+                    (true, 1) => items.remove(0),
+                    _ => json!({"apiVersion": "v1", "kind": "List", "items": items}),
+                };
+                match global.output {
+                    Output::Yaml => print!("{}", yaml::to_string(&value)?),
+                    _ => println!("{}", serde_json::to_string_pretty(&value)?),
+                }
+            }
+            Output::Table | Output::Wide => {
+                if chosen.is_empty() {
+                    let place = if self.all_namespaces {
+                        String::new()
+                    } else {
+                        format!(" in namespace {}", global.namespace())
+                    };
+                    anstream::eprintln!("No objects found{place}.");
+                }
+                let conditions = Conditions::of_running_mesh(state);
+                let mut gap = "";
+                for kind in kinds {
+                    let rows: Vec<_> = chosen
+                        .iter()
+                        .filter(|object| object.kind() == *kind)
+                        .map(|object| (*object, conditions.of(object)))
+                        .collect();
+                    if !rows.is_empty() {
+                        let wide = global.output == Output::Wide;
+                        print!(
+                            "{gap}{}",
+                            columns::table(*kind, &rows, self.all_namespaces, wide)
+                        );
+                        gap = "\n";
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a command line names: `pods`, `pods,services`, `all`, `pod web`, `pod/web`.
+pub(crate) fn kinds_and_names(what: &[String]) -> Result<(Vec<Kind>, Vec<String>)> {
+    let (first, rest) = what
+        .split_first()
+        .ok_or_else(|| Exit::Usage.because("name a kind: pods, services, …"))?;
+    let (kinds, mut names) = match first.split_once('/') {
+        Some((kind, name)) => (kind, vec![name.to_owned()]),
+        None => (first.as_str(), Vec::new()),
+    };
+    names.extend(rest.iter().cloned());
+    if kinds == "all" {
+        return Ok((Kind::ALL.to_vec(), names));
+    }
+    let kinds = kinds
+        .split(',')
+        .map(|kind| {
+            Kind::named(kind).ok_or_else(|| {
+                let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.plural()).collect();
+                Exit::Usage.because(format!(
+                    "there is no kind {kind:?}; there are {}",
+                    known.join(", ")
+                ))
+            })
+        })
+        .collect::<Result<_>>()?;
+    Ok((kinds, names))
+}
+
+fn selector(text: Option<&str>) -> Result<Vec<(String, String)>> {
+    text.into_iter()
+        .flat_map(|text| text.split(','))
+        .map(|pair| {
+            pair.split_once('=')
+                .map(|(key, value)| {
+                    (
+                        key.trim().to_owned(),
+                        value.trim_start_matches('=').to_owned(),
+                    )
+                })
+                .ok_or_else(|| {
+                    Exit::Usage.because(format!("{pair:?} in the selector is not key=value"))
+                })
+        })
+        .collect()
+}
+
+/// What the control plane says of objects, where one runs.
+struct Conditions {
+    status: Value,
+}
+
+// === impl Conditions ===
+
+impl Conditions {
+    fn of_running_mesh(state: &State) -> Self {
+        let status = if state.api_socket().exists() {
+            block_on(http::get_from_control_plane(state, "/api/v1/status"))
+                .ok()
+                .and_then(|body| serde_json::from_slice(&body).ok())
+                .unwrap_or_default()
+        } else {
+            Value::Null
+        };
+        Self { status }
+    }
+
+    fn of(&self, object: &Object) -> Vec<Condition> {
+        let (kind, metadata) = (object.kind().name(), object.metadata());
+        self.status["objects"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|row| {
+                row["kind"] == kind
+                    && row["name"] == *metadata.name
+                    && row["namespace"].as_str().unwrap_or_default() == metadata.namespace
+            })
+            .and_then(|row| serde_json::from_value(row["conditions"].clone()).ok())
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn kinds_and_names_are_read_as_kubectl_reads_them() {
+        for (text, kinds, names) in [
+            ("pods", vec![Kind::Pod], vec![]),
+            ("po,svc", vec![Kind::Pod, Kind::Service], vec![]),
+            ("pod web db", vec![Kind::Pod], vec!["web", "db"]),
+            ("pod/web", vec![Kind::Pod], vec!["web"]),
+        ] {
+            let (read_kinds, read_names) = kinds_and_names(&words(text)).expect(text);
+            assert_eq!(
+                (read_kinds, read_names),
+                (kinds, names.iter().map(|n| (*n).to_owned()).collect()),
+                "{text}"
+            );
+        }
+        let failure = kinds_and_names(&words("gizmos")).expect_err("unknown");
+        assert_eq!(failure.exit, Exit::Usage);
     }
 }

@@ -1,0 +1,259 @@
+//! The columns of each kind's table.
+
+use std::net::IpAddr;
+
+use chrono::Utc;
+use istio_compat::kind::Kind;
+use istio_compat::kinds::deployment::Deployment;
+use istio_compat::kinds::metadata::Condition;
+use istio_compat::kinds::node::Node;
+use istio_compat::kinds::pod::Pod;
+use istio_compat::kinds::service::Service;
+use istio_compat::object::Object;
+use serde_json::Value;
+
+use crate::command::status::age;
+use crate::table::Table;
+
+/// What marks a pod whose traffic the node's ztunnel carries.
+const REDIRECTION: &str = "ambient.istio.io/redirection";
+const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
+
+/// One kind's objects as a table; `wide` adds columns.
+pub(super) fn table(
+    kind: Kind,
+    rows: &[(&Object, Vec<Condition>)],
+    namespaces: bool,
+    wide: bool,
+) -> Table {
+    let (narrow, more) = header(kind);
+    let mut names = vec!["NAME"];
+    if namespaces && kind.is_namespaced() {
+        names.insert(0, "NAMESPACE");
+    }
+    names.extend(narrow);
+    if wide {
+        names.extend(more);
+    }
+    let mut table = Table::new(&names);
+    for (object, conditions) in rows {
+        let metadata = object.metadata();
+        let mut row = vec![metadata.name.clone()];
+        if namespaces && kind.is_namespaced() {
+            row.insert(0, metadata.namespace.clone());
+        }
+        let (narrow, more) = cells(object, conditions);
+        row.extend(narrow);
+        if wide {
+            row.extend(more);
+        }
+        table.row(row);
+    }
+    table.sorted()
+}
+
+type Columns<T> = (Vec<T>, Vec<T>);
+
+fn header(kind: Kind) -> Columns<&'static str> {
+    match kind {
+        Kind::Pod => (
+            vec!["READY", "STATUS", "RESTARTS", "AGE"],
+            vec!["IP", "NODE", "SERVICE ACCOUNT", "CAPTURED"],
+        ),
+        Kind::Service => (vec!["TYPE", "CLUSTER-IP", "PORT(S)"], vec!["SELECTOR"]),
+        Kind::Deployment => (vec!["READY"], vec!["SELECTOR"]),
+        Kind::Namespace => (vec!["DATAPLANE MODE"], vec!["LABELS"]),
+        Kind::Node => (vec!["ADDRESS"], vec!["REGION", "ZONE"]),
+        Kind::ServiceAccount => (vec![], vec![]),
+        Kind::AuthorizationPolicy => (vec!["ACTION", "STATUS"], vec!["FILE"]),
+        Kind::PeerAuthentication => (vec!["MODE"], vec!["FILE"]),
+        Kind::ServiceEntry => (vec!["HOSTS", "LOCATION", "RESOLUTION"], vec!["STATUS"]),
+        Kind::WorkloadEntry => (vec!["ADDRESS"], vec!["STATUS"]),
+    }
+}
+
+fn cells(object: &Object, conditions: &[Condition]) -> Columns<String> {
+    let json = object.to_json(&[]);
+    let spec = &json["spec"];
+    match object.kind() {
+        Kind::Pod => object
+            .get::<Pod>()
+            .map_or_else(Default::default, |pod| pod_cells(pod)),
+        Kind::Service => object
+            .get::<Service>()
+            .map_or_else(Default::default, |service| service_cells(service)),
+        Kind::Deployment => {
+            object
+                .get::<Deployment>()
+                .map_or_else(Default::default, |deployment| {
+                    let status = &deployment.status;
+                    (
+                        vec![format!(
+                            "{}/{}",
+                            status.ready_replicas,
+                            deployment.replicas()
+                        )],
+                        vec![labels(deployment.spec.selector.match_labels.iter())],
+                    )
+                })
+        }
+        Kind::Namespace => {
+            let written = &object.metadata().labels;
+            (
+                vec![written.get(DATAPLANE_MODE).cloned().unwrap_or_default()],
+                vec![labels(written.iter())],
+            )
+        }
+        Kind::Node => object.get::<Node>().map_or_else(Default::default, |node| {
+            let label = |key| node.metadata.labels.get(key).cloned().unwrap_or_default();
+            let addresses: Vec<_> = node
+                .status
+                .addresses
+                .iter()
+                .filter(|address| address.type_ == "InternalIP")
+                .map(|address| address.address.clone())
+                .collect();
+            (
+                vec![addresses.join(",")],
+                vec![
+                    label("topology.kubernetes.io/region"),
+                    label("topology.kubernetes.io/zone"),
+                ],
+            )
+        }),
+        Kind::AuthorizationPolicy => (
+            vec![text(&spec["action"], "ALLOW"), state(conditions)],
+            vec![object.origin.to_string()],
+        ),
+        Kind::PeerAuthentication => (
+            vec![text(&spec["mtls"]["mode"], "UNSET")],
+            vec![object.origin.to_string()],
+        ),
+        Kind::ServiceEntry => (
+            vec![
+                list(&spec["hosts"]),
+                text(&spec["location"], "MESH_EXTERNAL"),
+                text(&spec["resolution"], "NONE"),
+            ],
+            vec![state(conditions)],
+        ),
+        Kind::WorkloadEntry => (vec![text(&spec["address"], "")], vec![state(conditions)]),
+        Kind::ServiceAccount => Default::default(),
+    }
+}
+
+fn pod_cells(pod: &Pod) -> Columns<String> {
+    let status = &pod.status;
+    let ready = status
+        .container_statuses
+        .iter()
+        .filter(|container| container.ready)
+        .count();
+    let restarts: u32 = status
+        .container_statuses
+        .iter()
+        .map(|container| container.restart_count)
+        .sum();
+    let waiting = status
+        .init_container_statuses
+        .iter()
+        .chain(&status.container_statuses)
+        .find_map(|container| container.state.waiting.as_ref())
+        .map(|waiting| waiting.reason.clone())
+        .filter(|reason| !reason.is_empty());
+    let phase = status
+        .phase
+        .map_or_else(|| "Unknown".to_owned(), |phase| format!("{phase:?}"));
+    let shown = if pod.metadata.deletion_timestamp.is_some() {
+        "Terminating".to_owned()
+    } else if !status.reason.is_empty() {
+        status.reason.clone()
+    } else {
+        waiting.unwrap_or(phase)
+    };
+    let ips: Vec<_> = pod.ips().iter().map(IpAddr::to_string).collect();
+    let captured = pod
+        .metadata
+        .annotations
+        .get(REDIRECTION)
+        .map_or(
+            "no",
+            |value| if value == "enabled" { "yes" } else { "pending" },
+        );
+    (
+        vec![
+            format!("{ready}/{}", pod.spec.containers.len()),
+            shown,
+            restarts.to_string(),
+            status
+                .start_time
+                .as_deref()
+                .map_or_else(String::new, |since| age(since, Utc::now())),
+        ],
+        vec![
+            ips.join(","),
+            pod.spec.node_name.clone(),
+            pod.service_account().to_owned(),
+            captured.to_owned(),
+        ],
+    )
+}
+
+fn service_cells(service: &Service) -> Columns<String> {
+    let addresses: Vec<_> = service
+        .cluster_ips()
+        .iter()
+        .map(IpAddr::to_string)
+        .collect();
+    let ports: Vec<_> = service
+        .spec
+        .ports
+        .iter()
+        .map(|port| {
+            format!(
+                "{}/{}",
+                port.port,
+                format!("{:?}", port.protocol).to_uppercase()
+            )
+        })
+        .collect();
+    let shown = if service.is_headless() {
+        "None".to_owned()
+    } else {
+        addresses.join(",")
+    };
+    (
+        vec![format!("{:?}", service.spec.type_), shown, ports.join(",")],
+        vec![labels(service.spec.selector.iter())],
+    )
+}
+
+/// `Accepted`, or the reason of the first condition that does not hold.
+fn state(conditions: &[Condition]) -> String {
+    conditions
+        .iter()
+        .find(|condition| condition.status == "False")
+        .or(conditions.first())
+        .map_or_else(String::new, |condition| condition.reason.clone())
+}
+
+fn labels<'a>(labels: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    labels
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn list(value: &Value) -> String {
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn text(value: &Value, default: &str) -> String {
+    value.as_str().unwrap_or(default).to_owned()
+}
