@@ -1,0 +1,96 @@
+//! The CA signs only what runs where it is asked from.
+
+use crate::shop::shared;
+
+const CONTROL_PLANE: &str = "172.30.0.254:15012";
+
+/// What the CA answers to a request made with node-1's token.
+fn ask(identity: &str) -> String {
+    let lab = shared();
+    let secrets = lab.state().join("run/nodes/node-1/var/run/secrets");
+    let (root, token) = (
+        secrets.join("istio/root-cert.pem"),
+        secrets.join("tokens/istio-token"),
+    );
+    let command = [
+        "forge",
+        "certificate",
+        CONTROL_PLANE,
+        "--root",
+        root.to_str().expect("text"),
+        "--token",
+        token.to_str().expect("text"),
+        "--identity",
+        identity,
+    ];
+    lab.exec("node/node-1", &command)
+        .expect("forge runs")
+        .trim()
+        .to_owned()
+}
+
+fn check_refused(identity: &str, reason: &str) {
+    let answer = ask(identity);
+    assert!(answer.starts_with("refused"), "{identity}: {answer}");
+    assert!(
+        !answer.contains(reason),
+        "the reason is for the log, not for the caller: {answer}"
+    );
+    let log = shared().run_file("control-plane.log");
+    let line = log
+        .lines()
+        .find(|line| line.contains(identity) && line.contains(reason));
+    assert!(line.is_some(), "{identity} and {reason:?} in\n{log}");
+}
+
+#[test]
+fn an_identity_of_the_node_is_signed() {
+    let identity = "spiffe://cluster.local/ns/shop/sa/client";
+    assert_eq!(ask(identity), format!("issued {identity}"));
+}
+
+#[test]
+fn an_identity_that_runs_nowhere_is_refused_and_logged() {
+    check_refused("spiffe://cluster.local/ns/shop/sa/nobody", "no running pod");
+}
+
+#[test]
+fn an_identity_of_another_node_is_refused_and_logged() {
+    check_refused(
+        "spiffe://cluster.local/ns/plain/sa/nobody",
+        "no running pod",
+    );
+}
+
+#[test]
+fn an_identity_of_another_trust_domain_is_refused_and_logged() {
+    check_refused("spiffe://other.domain/ns/shop/sa/client", "trust domain");
+}
+
+#[test]
+fn the_root_key_is_readable_by_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let key = shared().state().join("ca/ca-key.pem");
+    let mode = std::fs::metadata(key)
+        .expect("the key")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn no_workload_key_is_on_disk() {
+    let found = shared()
+        .exec(
+            "node/node-1",
+            &[
+                "grep",
+                "-rlE",
+                "PRIVATE KEY",
+                shared().state().to_str().expect("text"),
+            ],
+        )
+        .expect("the CA's own key is found");
+    assert_eq!(found.trim().lines().count(), 1, "{found}");
+    assert!(found.trim().ends_with("ca/ca-key.pem"), "{found}");
+}

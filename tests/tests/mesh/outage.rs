@@ -1,0 +1,112 @@
+//! The control plane away: what is known goes on, and its return costs nothing.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use tests::peer::client::LoadReport;
+
+use crate::shop::own;
+
+/// How long the control plane is stopped, under load.
+const OUTAGE_SECONDS: &str = "60";
+
+#[test]
+fn a_stopped_control_plane_fails_no_request_and_resends_nothing() {
+    let lab = own();
+    lab.peer("shop/client", &["get", "server:80"])
+        .expect("warm");
+    lab.peer("shop/client", &["get", "neighbour:80"])
+        .expect("warm");
+    lab.exec("control-plane", &["pkill", "-STOP", "-x", "control-plane"])
+        .expect("stopped");
+
+    let loads: Vec<_> = ["server:80", "neighbour:80"]
+        .into_iter()
+        .map(|target| {
+            lab.exec_spawn(
+                "shop/client",
+                &[
+                    "peer",
+                    "load",
+                    target,
+                    "--seconds",
+                    OUTAGE_SECONDS,
+                    "--connections",
+                    "2",
+                ],
+            )
+            .expect("starts")
+        })
+        .collect();
+    for load in loads {
+        let output = load.wait_with_output().expect("ends");
+        let report: LoadReport = serde_json::from_slice(&output.stdout).expect("a report");
+        assert_eq!(report.failed, 0, "{report:?}");
+        assert!(report.succeeded > 1000, "{report:?}");
+    }
+
+    // Killed now, so that it comes back as a new process with clients that know everything.
+    lab.exec("control-plane", &["pkill", "-KILL", "-x", "control-plane"])
+        .expect("killed");
+    lab.eventually(
+        Duration::from_secs(40),
+        "both ztunnels are connected again",
+        || {
+            let status: serde_json::Value =
+                serde_json::from_str(&lab.weft(&["status", "-o", "json"])?)?;
+            let proxies = status["controlPlane"]["Ok"]["proxies"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            ensure!(proxies.len() == 2, "{proxies:?}");
+            for proxy in proxies {
+                for (url, state) in proxy["types"].as_object().into_iter().flatten() {
+                    ensure!(state["resourcesSent"] == 0, "{url} was resent: {proxy}");
+                }
+            }
+            Ok(())
+        },
+    )
+    .expect("resynchronised without resending");
+
+    // And it works: a change made now arrives.
+    lab.write(
+        "policy.yaml",
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\nspec: {action: DENY, rules: [{}]}\n",
+    )
+    .expect("written");
+    lab.eventually(Duration::from_secs(2), "the policy is in force", || {
+        let output = lab.peer_output("shop/client", &["get", "server:80"])?;
+        ensure!(!output.status.success(), "{output:?}");
+        Ok(())
+    })
+    .expect("denied");
+}
+
+#[test]
+fn only_what_changed_is_sent() {
+    let lab = own();
+    let received = || -> anyhow::Result<f64> {
+        let metrics = lab.metrics("node-1")?;
+        Ok(metrics
+            .lines()
+            .filter(|line| line.starts_with("istio_xds_message_bytes_total"))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum())
+    };
+    let before = received().expect("metrics");
+    lab.write(
+        "extra.yaml",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: extra, namespace: shop}\nspec: {ports: [{port: 80}]}\n",
+    )
+    .expect("written");
+    lab.eventually(Duration::from_secs(2), "the service is there", || {
+        lab.peer("shop/client", &["resolve", "extra"]).map(|_| ())
+    })
+    .expect("there");
+    let sent = received().expect("metrics") - before;
+    assert!(
+        sent > 0.0 && sent < 600.0,
+        "{sent} bytes for one small service"
+    );
+}
