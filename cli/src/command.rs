@@ -12,6 +12,7 @@ mod get;
 mod logs;
 mod port_forward;
 mod run;
+mod sandbox;
 mod status;
 mod up;
 mod ztunnel_config;
@@ -101,6 +102,8 @@ enum Command {
     Completion(completion::Arguments),
     #[command(hide = true)]
     Bookinfo(bookinfo::Arguments),
+    #[command(hide = true)]
+    Sandbox(sandbox::Arguments),
 }
 
 /// Parses, runs, and says what went wrong; the library's one entry.
@@ -166,6 +169,7 @@ impl Command {
             Self::Demo(arguments) => arguments.run(global)?,
             Self::Completion(arguments) => arguments.run(global)?,
             Self::Bookinfo(arguments) => arguments.run(global)?,
+            Self::Sandbox(arguments) => arguments.run()?,
         }
         Ok(ExitCode::SUCCESS)
     }

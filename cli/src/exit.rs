@@ -48,6 +48,23 @@ impl Exit {
         self as u8
     }
 
+    /// The code of another of our processes.
+    pub(crate) fn from_code(code: u8) -> Self {
+        [
+            Self::Ok,
+            Self::Findings,
+            Self::Usage,
+            Self::BadInput,
+            Self::Unreachable,
+            Self::TryAgain,
+            Self::NotPermitted,
+            Self::Threshold,
+        ]
+        .into_iter()
+        .find(|exit| exit.code() == code)
+        .unwrap_or(Self::Failed)
+    }
+
     pub(crate) fn because(self, reason: impl fmt::Display) -> Failure {
         Failure {
             exit: self,

@@ -7,12 +7,14 @@
 //! - [`http`], [`table`], [`yaml`]: asking the pieces, and printing what they say
 //! - [`objects`]: the folder's objects and edits of them
 //! - [`bookinfo`]: the demo application
+//! - [`machine`]: the mesh on one machine
 //! - [`system`]: raw system calls
 mod bookinfo;
 mod command;
 mod control;
 mod exit;
 mod http;
+mod machine;
 mod objects;
 mod state;
 mod system;

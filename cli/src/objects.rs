@@ -57,10 +57,7 @@ impl Objects {
                 Event::Deleted(_) => None,
             })
             .collect();
-        Ok(Self {
-            folder,
-            objects,
-        })
+        Ok(Self { folder, objects })
     }
 
     /// The user's objects with what the running mesh made of them: pods of Deployments,

@@ -115,12 +115,12 @@ impl State {
         self.node(node).join("ztunnel.log")
     }
 
+    pub(crate) fn pod_folder(&self, namespace: &str, pod: &str) -> PathBuf {
+        self.run().join("pods").join(namespace).join(pod)
+    }
+
     pub(crate) fn pod_log(&self, namespace: &str, pod: &str) -> PathBuf {
-        self.run()
-            .join("pods")
-            .join(namespace)
-            .join(pod)
-            .join("log")
+        self.pod_folder(namespace, pod).join("log")
     }
 }
 

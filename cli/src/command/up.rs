@@ -1,8 +1,17 @@
 //! `weft up`: starts the mesh on this machine.
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use anstream::{eprintln, println};
+use istio_compat::diagnostic::Severity;
 
 use crate::command::Global;
+use crate::control::client::Client;
 use crate::exit::{Exit, Result};
+use crate::machine::launch::{self, Config, Launched, Report};
+use crate::state::State;
+use crate::system;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,7 +49,185 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub(crate) fn run(self, _global: &Global) -> Result {
-        Err(Exit::Failed.because("not there yet"))
+    pub(crate) fn run(self, global: &Global) -> Result {
+        let detach = self.detach;
+        let config = self.config(global.state()?)?;
+        if detach {
+            return start_detached(config);
+        }
+        let state = config.state.clone();
+        let mesh = start(config)?;
+        print_screen(&state)?;
+        mesh.wait()
     }
+
+    fn config(self, state: State) -> Result<Config> {
+        let folder = self.folder.unwrap_or_else(|| state.objects());
+        Ok(Config {
+            folder: std::path::absolute(folder)?,
+            nodes: self.nodes,
+            ztunnel: program("ztunnel", self.ztunnel)?,
+            control_plane: program("control-plane", self.control_plane)?,
+            cacerts: self.cacerts.map(cacerts).transpose()?,
+            trust_domain: self.trust_domain,
+            state,
+        })
+    }
+}
+
+/// Starts a mesh that lives as long as this process, and waits until it is ready. Ctrl-C ends it.
+///
+/// Must be called while the process has one thread.
+pub(crate) fn start(config: Config) -> Result<Launched> {
+    launch(config, |step| eprintln!("{step} …"))
+}
+
+/// The program beside ours, unless another is given.
+pub(crate) fn program(name: &str, given: Option<PathBuf>) -> Result<PathBuf> {
+    let program = match given {
+        Some(given) => std::path::absolute(given)?,
+        None => std::env::current_exe()?.with_file_name(name),
+    };
+    if program.is_file() {
+        return Ok(program);
+    }
+    Err(Exit::BadInput.because(format!(
+        "there is no {name} program at {}: build it, or name one with --{name}",
+        program.display()
+    )))
+}
+
+/// The folder's own files, checked before anything starts.
+fn cacerts(folder: PathBuf) -> Result<PathBuf> {
+    for name in [
+        "ca-cert.pem",
+        "ca-key.pem",
+        "root-cert.pem",
+        "cert-chain.pem",
+    ] {
+        let path = folder.join(name);
+        std::fs::File::open(&path).map_err(|error| {
+            Exit::BadInput.because(format!("--cacerts: can't read {}: {error}", path.display()))
+        })?;
+    }
+    Ok(std::path::absolute(folder)?)
+}
+
+fn launch(config: Config, progress: impl FnMut(&str)) -> Result<Launched> {
+    find_nft()?;
+    let lock = launch::prepare(&config)?;
+    check_folder(&config.folder)?;
+    let mut mesh = launch::launch(config, lock)?;
+    mesh.wait_until_ready(progress)?;
+    Ok(mesh)
+}
+
+/// A mesh of its own session; this process only waits until it is ready.
+fn start_detached(config: Config) -> Result {
+    let (ours, mut theirs) = UnixStream::pair()?;
+    let state = config.state.clone();
+    if system::fork()?.is_none() {
+        drop(ours);
+        let code = match detached(config, &mut theirs) {
+            Ok(()) => Exit::Ok,
+            Err(failure) => {
+                let report = Report::Failed {
+                    exit: failure.exit.code(),
+                    reason: format!("{:#}", failure.error),
+                };
+                let _ = launch::tell(&mut theirs, &report);
+                failure.exit
+            }
+        };
+        std::process::exit(code.code().into());
+    }
+    drop(theirs);
+    for line in BufReader::new(ours).lines() {
+        match serde_json::from_str(&line?)? {
+            Report::Progress(step) => eprintln!("{step} …"),
+            Report::Ready => return print_screen(&state),
+            Report::Failed { exit, reason } => return Err(Exit::from_code(exit).because(reason)),
+        }
+    }
+    Err(Exit::Failed.because(format!(
+        "the mesh ended before it was ready: see {}",
+        state.machine_log().display()
+    )))
+}
+
+fn detached(config: Config, caller: &mut UnixStream) -> Result {
+    nix::unistd::setsid()?;
+    let mesh = launch(config, |step| {
+        drop(launch::tell(caller, &Report::Progress(step.to_owned())))
+    })?;
+    // Nobody must wait for the end of what this process holds open.
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)?;
+    std::env::set_current_dir("/")?;
+    launch::tell(caller, &Report::Ready)?;
+    caller.shutdown(std::net::Shutdown::Both)?;
+    mesh.wait()
+}
+
+/// The rules are applied with it, as root and as others, whose PATH often lacks its folder.
+fn find_nft() -> Result {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<_> = std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from))
+        .collect();
+    if !folders.iter().any(|folder| folder.join("nft").is_file()) {
+        return Err(Exit::Failed
+            .because("nft is missing: install the package nftables (apt-get install nftables)"));
+    }
+    system::set_env("PATH", &std::env::join_paths(folders)?);
+    Ok(())
+}
+
+/// A mistake in the folder is easier to mend before anything runs.
+fn check_folder(folder: &Path) -> Result {
+    let batch = control_plane::folder::load(folder, istio_compat::parse::Raw::Drop)
+        .map_err(|error| Exit::BadInput.because(error))?;
+    let report = batch.report.unwrap_or_default();
+    let errors = report
+        .diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.severity == Severity::Error);
+    let errors: Vec<_> = errors.map(ToString::to_string).collect();
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Exit::BadInput.because(errors.join("\n")))
+    }
+}
+
+/// What runs and what to do next.
+fn print_screen(state: &State) -> Result {
+    let status = Client::connect(state)?.status()?;
+    let bold = anstyle::Style::new().bold();
+    println!("{bold}The mesh is up.{bold:#}");
+    println!(
+        "  nodes    {}",
+        status
+            .nodes
+            .iter()
+            .map(|node| node.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    println!(
+        "  objects  {} ({} pods)",
+        status.folder.display(),
+        status.pods.len()
+    );
+    println!("  state    {}", state.root().display());
+    for problem in &status.problems {
+        println!("  problem  {problem}");
+    }
+    println!("Look at it with `weft status`; stop it with `weft down`.");
+    Ok(())
 }

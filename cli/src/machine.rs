@@ -1,0 +1,237 @@
+//! The mesh on one machine: what Kubernetes and its kubelets would do, in namespaces of our own.
+//!
+//! - [`launch`], [`record`]: the host's side: checks, the lock, the fork into new namespaces
+//! - [`start`], [`piece`], [`token`]: the mesh's own processes, kept running
+//! - [`controller`]: what pods there are to be; [`replicas`], [`schedule`], [`allocation`],
+//!   [`enablement`] and [`pod_status`] decide for it; [`desired`] and [`store`] are its input and output
+//! - [`node`], [`pod`], [`sandbox`]: a pod from its network to its processes
+//! - [`unconnected`]: in place of the links between them
+//! - [`server`], [`exec`]: what commands ask of a running machine
+pub(crate) mod launch;
+pub(crate) mod record;
+
+mod piece;
+mod start;
+mod token;
+
+mod allocation;
+mod controller;
+mod desired;
+mod enablement;
+mod pod_status;
+mod replicas;
+mod schedule;
+mod store;
+
+mod node;
+mod pod;
+mod resolv_conf;
+pub(crate) mod sandbox;
+mod unconnected;
+
+mod exec;
+mod server;
+
+mod backoff;
+mod file;
+mod orphans;
+
+use std::cell::RefCell;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use control_plane::folder::FolderSource;
+use control_plane::source::{Batch, Event as Change, Report, Source};
+use istio_compat::kinds::pod::Pod;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::{Exit, Result};
+use controller::Controller;
+use launch::{Config, Report as Progress};
+use start::Pieces;
+use unconnected as network;
+
+/// Nobody who stops a mesh wants to wait longer for its pods.
+const LONGEST_GRACE: Duration = Duration::from_secs(5);
+/// Failed writes are tried again, and capture is looked at, without any other cause.
+const ROUND: Duration = Duration::from_secs(5);
+
+/// What tasks of the machine share.
+struct Machine {
+    config: Config,
+    started: String,
+    controller: RefCell<Controller>,
+    network: Rc<network::Network>,
+    pieces: RefCell<Vec<piece::Known>>,
+    folder: RefCell<Option<Arc<Report>>>,
+    ready: watch::Sender<bool>,
+    /// Asked to end.
+    shutdown: CancellationToken,
+}
+
+/// The machine's life, in its own namespaces.
+fn run(config: Config, launcher: UnixStream) -> Result {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+        )
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(8)
+        .build()?;
+    LocalSet::new().block_on(&runtime, live(config, launcher))
+}
+
+async fn live(config: Config, mut launcher: UnixStream) -> Result {
+    tokio::task::spawn_local(orphans::bury());
+    let mut terminate = signal(SignalKind::terminate())?;
+    launch::tell(
+        &mut launcher,
+        &Progress::Progress("making the network".to_owned()),
+    )?;
+    let network = Rc::new(network::Network::new(config.nodes).await?);
+    let (events, mut happened) = mpsc::unbounded_channel();
+    let nodes = start::nodes(&config, &network)?;
+    let machine = Rc::new(Machine {
+        controller: RefCell::new(Controller::new(config.state.clone(), nodes.clone(), events)),
+        started: now(),
+        network,
+        pieces: RefCell::default(),
+        folder: RefCell::default(),
+        ready: watch::channel(false).0,
+        shutdown: CancellationToken::new(),
+        config,
+    });
+    let (batches, mut changes) = mpsc::channel(16);
+    let source = FolderSource::open(
+        std::slice::from_ref(&machine.config.folder),
+        istio_compat::parse::Raw::Drop,
+    )
+    .map_err(|error| Exit::BadInput.because(error))?;
+    tokio::spawn(source.run(batches));
+    machine.controller.borrow_mut().reconcile();
+    server::listen(machine.clone())?;
+    launch::tell(
+        &mut launcher,
+        &Progress::Progress("starting the control plane and ztunnel".to_owned()),
+    )?;
+    let pieces = Pieces::start(&machine, &nodes)?;
+    let readiness = tokio::task::spawn_local(start::announce(machine.clone(), nodes, launcher));
+
+    let mut round = tokio::time::interval(ROUND);
+    loop {
+        tokio::select! {
+            Some(batch) = changes.recv() => machine.take(batch),
+            Some((uid, event)) = happened.recv() => {
+                let mut controller = machine.controller.borrow_mut();
+                controller.note(&uid, event);
+                while let Ok((uid, event)) = happened.try_recv() {
+                    controller.note(&uid, event);
+                }
+            }
+            _ = round.tick() => {}
+            _ = terminate.recv() => machine.shutdown.cancel(),
+            () = machine.shutdown.cancelled() => break,
+        }
+        machine.reconcile();
+    }
+
+    tracing::info!("ending");
+    readiness.abort();
+    machine.controller.borrow_mut().end(LONGEST_GRACE);
+    while !machine.controller.borrow().is_empty() {
+        let Some((uid, event)) = happened.recv().await else {
+            break;
+        };
+        let mut controller = machine.controller.borrow_mut();
+        controller.note(&uid, event);
+        controller.reconcile();
+    }
+    pieces.stop().await;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// RFC 3339, as in objects' metadata.
+fn now() -> String {
+    chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
+/// How a pod is captured, by its annotations.
+fn capture_options(pod: &Pod) -> cni::rules::Options {
+    let annotation = |name: &str| pod.metadata.annotations.get(name).map(String::as_str);
+    cni::rules::Options {
+        bypass_inbound: annotation("ambient.istio.io/bypass-inbound-capture") == Some("true"),
+        dns_capture: annotation("ambient.istio.io/dns-capture") != Some("false"),
+        ..cni::rules::Options::default()
+    }
+}
+
+// === impl Machine ===
+
+impl Machine {
+    /// Takes in what changed in the user's folder.
+    fn take(&self, batch: Batch) {
+        let mut controller = self.controller.borrow_mut();
+        for event in batch.events {
+            match event {
+                Change::Applied(object) => controller.desired.apply(&object.body),
+                Change::Deleted(key) => controller.desired.delete(&key),
+            }
+        }
+        if let Some(report) = batch.report {
+            *self.folder.borrow_mut() = Some(report);
+        }
+    }
+
+    fn reconcile(&self) {
+        let mut controller = self.controller.borrow_mut();
+        controller.reconcile();
+        let (services, pods) = controller.view();
+        self.network.publish(&services, &pods);
+    }
+
+    fn status(&self) -> crate::control::Status {
+        let (nodes, pods, mut problems) = self.controller.borrow().status();
+        if let Some(report) = self.folder.borrow().as_ref() {
+            let troubles = report.places.iter().filter_map(|place| {
+                Some(format!(
+                    "{} {}",
+                    place.name,
+                    place.trouble.as_ref()?.message
+                ))
+            });
+            problems.extend(troubles);
+            let errors = report.diagnostics.iter().filter(|diagnostic| {
+                diagnostic.severity == istio_compat::diagnostic::Severity::Error
+            });
+            problems.extend(errors.map(ToString::to_string));
+        }
+        crate::control::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: record::Record::read(&self.config.state.machine_json())
+                .map_or(0, |record| record.launcher.pid),
+            started: self.started.clone(),
+            ready: *self.ready.borrow(),
+            folder: self.config.folder.clone(),
+            trust_domain: self.config.trust_domain.clone(),
+            pieces: self
+                .pieces
+                .borrow()
+                .iter()
+                .map(|piece| piece.borrow().clone())
+                .collect(),
+            nodes,
+            pods,
+            problems,
+        }
+    }
+}

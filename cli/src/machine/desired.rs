@@ -1,0 +1,67 @@
+//! What the user's folder asks for, by kind.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use istio_compat::kind::Kind;
+use istio_compat::kinds::deployment::Deployment;
+use istio_compat::kinds::namespace::Namespace;
+use istio_compat::kinds::node::Node;
+use istio_compat::kinds::pod::Pod;
+use istio_compat::kinds::service::Service;
+use istio_compat::object::{Body, ObjectKey};
+
+/// Namespace and name.
+pub(crate) type Name = (String, String);
+
+#[derive(Default)]
+pub(crate) struct Desired {
+    pub(crate) pods: BTreeMap<Name, Arc<Pod>>,
+    pub(crate) deployments: BTreeMap<Name, Arc<Deployment>>,
+    pub(crate) services: BTreeMap<Name, Arc<Service>>,
+    pub(crate) namespaces: BTreeMap<String, Arc<Namespace>>,
+    pub(crate) nodes: BTreeMap<String, Arc<Node>>,
+}
+
+// === impl Desired ===
+
+impl Desired {
+    pub(crate) fn apply(&mut self, body: &Body) {
+        let metadata = body.metadata();
+        let name = (metadata.namespace.clone(), metadata.name.clone());
+        match body {
+            Body::Pod(pod) => drop(self.pods.insert(name, pod.clone())),
+            Body::Deployment(deployment) => drop(self.deployments.insert(name, deployment.clone())),
+            Body::Service(service) => drop(self.services.insert(name, service.clone())),
+            Body::Namespace(namespace) => drop(self.namespaces.insert(name.1, namespace.clone())),
+            Body::Node(node) => drop(self.nodes.insert(name.1, node.clone())),
+            // The control plane's alone.
+            Body::ServiceAccount(_)
+            | Body::AuthorizationPolicy(_)
+            | Body::PeerAuthentication(_)
+            | Body::ServiceEntry(_)
+            | Body::WorkloadEntry(_) => {}
+        }
+    }
+
+    pub(crate) fn delete(&mut self, key: &ObjectKey) {
+        let name = (key.namespace.to_string(), key.name.to_string());
+        match key.kind {
+            Kind::Pod => drop(self.pods.remove(&name)),
+            Kind::Deployment => drop(self.deployments.remove(&name)),
+            Kind::Service => drop(self.services.remove(&name)),
+            Kind::Namespace => drop(self.namespaces.remove(&name.1)),
+            Kind::Node => drop(self.nodes.remove(&name.1)),
+            Kind::ServiceAccount
+            | Kind::AuthorizationPolicy
+            | Kind::PeerAuthentication
+            | Kind::ServiceEntry
+            | Kind::WorkloadEntry => {}
+        }
+    }
+
+    pub(crate) fn namespace_labels(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces
+            .get(namespace)
+            .map(|namespace| &namespace.metadata.labels)
+    }
+}

@@ -1,0 +1,172 @@
+//! A node: its namespace, its agent, the ztunnel that serves its pods.
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use cni::agent::Agent;
+use istio_compat::kinds;
+use istio_compat::kinds::metadata::{Condition, ObjectMeta};
+use istio_compat::kinds::node::{NodeAddress, NodeStatus};
+use istio_compat::kinds::pod::{Pod, PodIp, PodPhase, PodStatus};
+use istio_compat::labels::{REGION, ZONE};
+
+use super::network::Network;
+use super::token::{Reference, Subject};
+
+pub(crate) const SYSTEM_NAMESPACE: &str = "weft-system";
+const HOSTNAME: &str = "kubernetes.io/hostname";
+
+pub(crate) struct Node {
+    /// From 1.
+    index: u8,
+    pub(crate) name: String,
+    pub(crate) agent: Agent,
+    network: Rc<Network>,
+    uid: String,
+    ztunnel_uid: String,
+}
+
+// === impl Node ===
+
+impl Node {
+    pub(crate) fn new(index: u8, agent: Agent, network: Rc<Network>) -> Self {
+        let uid = || uuid::Uuid::new_v4().to_string();
+        Self {
+            index,
+            name: format!("node-{index}"),
+            agent,
+            network,
+            uid: uid(),
+            ztunnel_uid: uid(),
+        }
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        self.network.node(self.index).addresses()
+    }
+
+    pub(crate) fn netns(&self) -> BorrowedFd<'_> {
+        self.network.node(self.index).netns()
+    }
+
+    pub(crate) async fn attach(&self, uid: &str, netns: &OwnedFd) -> anyhow::Result<Vec<IpAddr>> {
+        self.network.attach_pod(self.index, uid, netns).await
+    }
+
+    pub(crate) async fn detach(&self, uid: &str) {
+        self.network.detach_pod(uid).await;
+    }
+
+    /// The labels every node has, under those the folder's Node object sets.
+    pub(crate) fn labels(&self, given: Option<&kinds::node::Node>) -> BTreeMap<String, String> {
+        let mut labels = BTreeMap::from([
+            (HOSTNAME.to_owned(), self.name.clone()),
+            (REGION.to_owned(), "local".to_owned()),
+            (ZONE.to_owned(), format!("local-{}", self.index)),
+        ]);
+        labels.extend(
+            given
+                .into_iter()
+                .flat_map(|given| given.metadata.labels.clone()),
+        );
+        labels
+    }
+
+    /// The Node object as Kubernetes would know it.
+    pub(crate) fn object(
+        &self,
+        given: Option<&kinds::node::Node>,
+        since: &str,
+    ) -> kinds::node::Node {
+        let mut metadata = given
+            .map(|given| given.metadata.clone())
+            .unwrap_or_default();
+        metadata.name.clone_from(&self.name);
+        metadata.uid.clone_from(&self.uid);
+        metadata.labels = self.labels(given);
+        metadata.creation_timestamp = Some(since.to_owned());
+        let address = |type_: &str, address: String| NodeAddress {
+            type_: type_.to_owned(),
+            address,
+        };
+        let internal = self
+            .addresses()
+            .into_iter()
+            .map(|ip| address("InternalIP", ip.to_string()));
+        let addresses = internal
+            .chain([address("Hostname", self.name.clone())])
+            .collect();
+        let ready = Condition {
+            last_transition_time: Some(since.to_owned()),
+            ..Condition::new("Ready", true, "Running", "")
+        };
+        kinds::node::Node {
+            metadata,
+            status: NodeStatus {
+                addresses,
+                conditions: vec![ready],
+            },
+        }
+    }
+
+    /// The pod that the node's ztunnel would be: the control plane checks tokens against it.
+    pub(crate) fn ztunnel_pod(&self, since: &str) -> Pod {
+        let metadata = ObjectMeta {
+            name: self.ztunnel_name(),
+            namespace: SYSTEM_NAMESPACE.to_owned(),
+            uid: self.ztunnel_uid.clone(),
+            labels: BTreeMap::from([("app".to_owned(), "ztunnel".to_owned())]),
+            creation_timestamp: Some(since.to_owned()),
+            ..ObjectMeta::default()
+        };
+        let spec = kinds::pod::PodSpec {
+            node_name: self.name.clone(),
+            service_account_name: "ztunnel".to_owned(),
+            host_network: true,
+            containers: vec![kinds::container::Container {
+                name: "istio-proxy".to_owned(),
+                command: vec!["ztunnel".to_owned()],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let ips = self.addresses();
+        let status = PodStatus {
+            phase: Some(PodPhase::Running),
+            host_ip: ips.first().copied(),
+            pod_ip: ips.first().copied(),
+            pod_ips: ips.into_iter().map(|ip| PodIp { ip }).collect(),
+            conditions: vec![Condition::new("Ready", true, "", "")],
+            ..PodStatus::default()
+        };
+        Pod {
+            metadata,
+            spec,
+            status,
+        }
+    }
+
+    pub(crate) fn ztunnel_name(&self) -> String {
+        format!("ztunnel-{}", self.name)
+    }
+
+    /// Whom this node's tokens are for.
+    pub(crate) fn token_subject(&self) -> Subject {
+        Subject {
+            namespace: SYSTEM_NAMESPACE.to_owned(),
+            service_account: Reference {
+                name: "ztunnel".to_owned(),
+                uid: SYSTEM_NAMESPACE.to_owned(),
+            },
+            pod: Reference {
+                name: self.ztunnel_name(),
+                uid: self.ztunnel_uid.clone(),
+            },
+            node: Reference {
+                name: self.name.clone(),
+                uid: self.uid.clone(),
+            },
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Starts the mesh's own processes and says when the mesh is ready.
+use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Context;
+use cni::agent::Agent;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::launch::{self, Config, Report};
+use super::network::Network;
+use super::node::Node;
+use super::piece::{self, Piece};
+use super::resolv_conf::ResolvConf;
+use super::token::{self, Issuer};
+use super::{Machine, file, node};
+use crate::exit::{Exit, Result};
+use crate::state::State;
+
+const CONTROL_PLANE: &str = "https://172.30.0.254:15012";
+const CONTROL_PLANE_ADDRESSES: [&str; 2] = ["172.30.0.254", "fd00:30::fe"];
+const LOOK: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The running processes; they end with [`Pieces::stop`].
+pub(super) struct Pieces {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+/// The nodes with their folders and agents.
+pub(super) fn nodes(config: &Config, network: &Rc<Network>) -> anyhow::Result<Vec<Rc<Node>>> {
+    (1..=config.nodes)
+        .map(|index| {
+            let folder = config.state.node(&format!("node-{index}"));
+            for below in ["var/run/secrets/tokens", "var/run/secrets/istio"] {
+                make(&folder.join(below))?;
+            }
+            let socket = folder.join("ztunnel.sock");
+            let agent = Agent::new(&socket)
+                .with_context(|| format!("can't listen on {}", socket.display()))?;
+            Ok(Rc::new(Node::new(index, agent, network.clone())))
+        })
+        .collect()
+}
+
+/// Tells the launcher once everything answers.
+pub(super) async fn announce(machine: Rc<Machine>, nodes: Vec<Rc<Node>>, mut launcher: UnixStream) {
+    let ready = async {
+        let socket = machine.config.state.api_socket();
+        while !answers(&socket).await {
+            tokio::time::sleep(LOOK).await;
+        }
+        while !nodes.iter().all(|node| node.agent.ztunnel_connected())
+            || machine.folder.borrow().is_none()
+        {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let report = match tokio::time::timeout(PATIENCE, ready).await {
+        Ok(()) => {
+            let _ = machine.ready.send(true);
+            Report::Ready
+        }
+        Err(_) => Report::Failed {
+            exit: Exit::TryAgain.code(),
+            reason: machine.what_is_missing(&nodes),
+        },
+    };
+    tracing::info!(?report, "started");
+    // Its loss is noticed by the kernel.
+    let _ = launch::tell(&mut launcher, &report);
+    if matches!(report, Report::Failed { .. }) {
+        machine.shutdown.cancel();
+    }
+    // The launcher takes the end of this socket for the machine's.
+    std::future::pending::<()>().await;
+}
+
+/// Whether the control plane says that it is ready.
+async fn answers(socket: &Path) -> bool {
+    let ask = async {
+        let mut stream = tokio::net::UnixStream::connect(socket).await?;
+        stream
+            .write_all(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .await?;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await?;
+        std::io::Result::Ok(answer.ends_with(b" 200"))
+    };
+    matches!(
+        tokio::time::timeout(Duration::from_secs(1), ask).await,
+        Ok(Ok(true))
+    )
+}
+
+fn make(folder: &Path) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("can't make {}", folder.display()))
+}
+
+// === impl Pieces ===
+
+impl Pieces {
+    pub(super) fn start(machine: &Rc<Machine>, nodes: &[Rc<Node>]) -> Result<Self> {
+        let state = &machine.config.state;
+        let issuer = Rc::new(Issuer::new()?);
+        file::write(&state.token_issuer(), issuer.public_key())?;
+        let resolv_conf = state.run().join("resolv.conf");
+        file::write(
+            &resolv_conf,
+            ResolvConf::cluster(node::SYSTEM_NAMESPACE)
+                .to_string()
+                .as_bytes(),
+        )?;
+
+        let mut pieces = Self {
+            tasks: JoinSet::new(),
+            stop: CancellationToken::new(),
+        };
+        pieces.add(
+            machine,
+            control_plane(&machine.config, &machine.network)?,
+            "--version",
+        );
+        for node in nodes {
+            issuer.write(&node.token_subject(), &state.node(&node.name))?;
+            let ztunnel = ztunnel(&machine.config, node, &resolv_conf)?;
+            pieces.add(machine, ztunnel, "version");
+        }
+        tokio::task::spawn_local(renew(issuer, nodes.to_vec(), state.clone()));
+        Ok(pieces)
+    }
+
+    pub(super) async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    fn add(&mut self, machine: &Rc<Machine>, piece: Piece, version: &'static str) {
+        let known = piece.known();
+        machine.pieces.borrow_mut().push(known.clone());
+        let (program, waits) = (piece.program.clone(), piece.node.is_some());
+        let (state, cacerts) = (machine.config.state.clone(), machine.config.cacerts.clone());
+        let stop = self.stop.clone();
+        self.tasks.spawn_local({
+            let known = known.clone();
+            async move {
+                if waits {
+                    tokio::select! {
+                        () = give_root(&state, cacerts.as_deref(), &piece.folder) => {}
+                        () = stop.cancelled() => return,
+                    }
+                }
+                piece.supervise(known, stop).await;
+            }
+        });
+        tokio::task::spawn_local(async move {
+            let version = piece::version(&program, version).await;
+            known.borrow_mut().version = version;
+        });
+    }
+}
+
+/// Puts the root certificate where a ztunnel looks for it, as soon as there is one.
+async fn give_root(state: &State, cacerts: Option<&Path>, folder: &Path) {
+    let root = match cacerts {
+        Some(cacerts) => cacerts.join("root-cert.pem"),
+        None => state.ca().join("root-cert.pem"),
+    };
+    loop {
+        match std::fs::read(&root) {
+            Ok(content) if !content.is_empty() => {
+                let path = folder.join("var/run/secrets/istio/root-cert.pem");
+                match file::write(&path, &content) {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!(path = %path.display(), %error, "can't write"),
+                }
+            }
+            _ => {}
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn renew(issuer: Rc<Issuer>, nodes: Vec<Rc<Node>>, state: State) {
+    loop {
+        tokio::time::sleep(token::RENEWAL).await;
+        for node in &nodes {
+            while let Err(error) = issuer.write(&node.token_subject(), &state.node(&node.name)) {
+                tracing::warn!(node = node.name, %error, "can't renew the node's token");
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            }
+        }
+    }
+}
+
+fn control_plane(config: &Config, network: &Network) -> anyhow::Result<Piece> {
+    let state = &config.state;
+    let text = |path: &Path| path.display().to_string();
+    let mut arguments = vec![
+        "--folder".to_owned(),
+        text(&config.folder),
+        "--cluster".to_owned(),
+        text(&state.cluster()),
+        "--ca-dir".to_owned(),
+        text(&state.ca()),
+        "--token-issuer".to_owned(),
+        text(&state.token_issuer()),
+        "--xds-listen".to_owned(),
+        "[::]:15012".to_owned(),
+        "--metrics-listen".to_owned(),
+        "[::]:15014".to_owned(),
+        "--api-socket".to_owned(),
+        text(&state.api_socket()),
+        "--trust-domain".to_owned(),
+        config.trust_domain.clone(),
+    ];
+    for address in CONTROL_PLANE_ADDRESSES {
+        arguments.extend(["--san".to_owned(), address.to_owned()]);
+    }
+    if let Some(cacerts) = &config.cacerts {
+        arguments.extend(["--cacerts".to_owned(), text(cacerts)]);
+    }
+    Ok(Piece {
+        name: "control-plane",
+        node: None,
+        program: config.control_plane.clone(),
+        arguments,
+        environment: passed_on(),
+        folder: state.run(),
+        netns: network.control_plane().try_clone_to_owned()?,
+        resolv_conf: None,
+        log: state.control_plane_log(),
+    })
+}
+
+fn ztunnel(config: &Config, node: &Node, resolv_conf: &Path) -> anyhow::Result<Piece> {
+    let folder = config.state.node(&node.name);
+    let addresses = node.addresses();
+    let address = addresses.first().context("a node without address")?;
+    let mut environment = passed_on();
+    environment.extend([
+        ("XDS_ADDRESS", CONTROL_PLANE.to_owned()),
+        ("CA_ADDRESS", CONTROL_PLANE.to_owned()),
+        ("NODE_NAME", node.name.clone()),
+        ("CLUSTER_ID", "Kubernetes".to_owned()),
+        ("TRUST_DOMAIN", config.trust_domain.clone()),
+        ("POD_NAME", node.ztunnel_name()),
+        ("POD_NAMESPACE", node::SYSTEM_NAMESPACE.to_owned()),
+        ("SERVICE_ACCOUNT", "ztunnel".to_owned()),
+        ("INSTANCE_IP", address.to_string()),
+        (
+            "INPOD_UDS",
+            folder.join("ztunnel.sock").display().to_string(),
+        ),
+    ]);
+    Ok(Piece {
+        name: "ztunnel",
+        node: Some(node.name.clone()),
+        program: config.ztunnel.clone(),
+        arguments: Vec::new(),
+        environment,
+        log: config.state.ztunnel_log(&node.name),
+        folder,
+        netns: node.netns().try_clone_to_owned()?,
+        resolv_conf: Some(resolv_conf.to_owned()),
+    })
+}
+
+/// Settings of the pieces that the user gave `weft up` in its own environment.
+fn passed_on() -> BTreeMap<&'static str, String> {
+    [
+        "RUST_LOG",
+        "LOG_FORMAT",
+        "RUST_BACKTRACE",
+        "SECRET_TTL",
+        "ZTUNNEL_WORKER_THREADS",
+    ]
+    .into_iter()
+    .filter_map(|name| Some((name, std::env::var(name).ok()?)))
+    .collect()
+}
+
+// === impl Machine ===
+
+impl Machine {
+    fn what_is_missing(&self, nodes: &[Rc<Node>]) -> String {
+        let mut missing = Vec::new();
+        for piece in self.pieces.borrow().iter() {
+            let piece = piece.borrow();
+            let log = match &piece.node {
+                Some(node) => self.config.state.ztunnel_log(node),
+                None => self.config.state.control_plane_log(),
+            };
+            if let Some(ended) = &piece.last_exit {
+                missing.push(format!(
+                    "{} keeps ending ({ended}), see {}",
+                    piece.name,
+                    log.display()
+                ));
+            }
+        }
+        for node in nodes.iter().filter(|node| !node.agent.ztunnel_connected()) {
+            missing.push(format!("ztunnel of {} has not connected", node.name));
+        }
+        if missing.is_empty() {
+            missing.push("the control plane does not answer".to_owned());
+        }
+        format!(
+            "the mesh is not ready after {}s: {}",
+            PATIENCE.as_secs(),
+            missing.join("; ")
+        )
+    }
+}
