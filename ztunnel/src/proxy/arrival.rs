@@ -220,4 +220,3 @@ impl Refusal {
         Failure::of_open(&error)
     }
 }
-

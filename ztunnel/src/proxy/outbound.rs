@@ -13,7 +13,9 @@ use mesh::destination::{self, Hop, Route, Transport};
 use mesh::identity::Identity;
 use mesh::service::Service;
 use mesh::workload::Workload;
-use tokio::time::Instant;
+use rand::seq::IteratorRandom;
+use tokio::net::lookup_host;
+use tokio::time::{self, Instant};
 
 use super::access_log::{Direction, Party};
 use super::connections::{OpenConnection, Protocol};
@@ -76,9 +78,17 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
             client.tcp(None, target).await
         }
         Route::Endpoints(hops) => client.endpoints(hops).await,
+        Route::Resolve {
+            workload,
+            hostname,
+            port,
+        } => client.resolve(&workload, &hostname, port).await,
         Route::Refuse(refusal) => {
             let conversation = client.conversation(None, client.original);
-            client.give_up(&conversation, &Failure::new(ResponseFlags::Connect, refusal));
+            client.give_up(
+                &conversation,
+                &Failure::new(ResponseFlags::Connect, refusal),
+            );
         }
     }
 }
@@ -182,6 +192,27 @@ impl Client {
                 let conversation = self.conversation(None, self.original);
                 let failure = Failure::new(ResponseFlags::Connect, "no endpoint to try");
                 self.give_up(&conversation, &failure);
+            }
+        }
+    }
+
+    /// Plain TCP to an endpoint known by name only.
+    async fn resolve(self, destination: &Arc<Workload>, hostname: &str, port: u16) {
+        let config = &self.worker.shared.config;
+        let found = time::timeout(config.connect_timeout, lookup_host((hostname, port))).await;
+        let addresses: Vec<_> = match found {
+            Ok(Ok(addresses)) => addresses.map(sockets::canonical).collect(),
+            Ok(Err(_)) | Err(_) => Vec::new(),
+        };
+        let of_family = |address: &&SocketAddr| address.is_ipv4() == self.original.is_ipv4();
+        let mut random = rand::rng();
+        let chosen = addresses.iter().filter(of_family).choose(&mut random);
+        match chosen.or_else(|| addresses.iter().choose(&mut random)) {
+            Some(target) => self.tcp(Some(destination), *target).await,
+            None => {
+                let conversation = self.conversation(Some(destination), self.original);
+                let reason = format!("the host {hostname} can't be resolved");
+                self.give_up(&conversation, &Failure::new(ResponseFlags::Connect, reason));
             }
         }
     }

@@ -90,9 +90,9 @@ impl Policies {
             };
             if applied.refresh(snapshot, workload) {
                 let set = applied.set.clone();
-                let denied = applied.admitted.extract_if(|_, admitted| {
-                    !set.authorize(&admitted.connection).is_allowed()
-                });
+                let denied = applied
+                    .admitted
+                    .extract_if(|_, admitted| !set.authorize(&admitted.connection).is_allowed());
                 for (_, admitted) in denied {
                     let verdict = set.authorize(&admitted.connection);
                     // The connection may have ended by itself meanwhile.
@@ -154,3 +154,6 @@ impl Drop for Admission {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use mesh::destination::OWN_PORTS;
 use mesh::workload::Workload;
 use nix::sys::socket::{getsockopt, sockopt};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
@@ -36,7 +37,11 @@ pub(crate) fn listen(
         if !config.ipv6 {
             return bind(v4, kind, config);
         }
-        match bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), kind, config) {
+        match bind(
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+            kind,
+            config,
+        ) {
             // A kernel or a namespace without IPv6.
             Err(error)
                 if matches!(
@@ -52,7 +57,11 @@ pub(crate) fn listen(
 }
 
 fn bind(address: SocketAddr, kind: Kind, config: &Config) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        None,
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
@@ -143,7 +152,11 @@ fn timed_out(after: Duration) -> io::Error {
 }
 
 fn open(target: SocketAddr, source: Option<IpAddr>, config: &Config) -> io::Result<TcpSocket> {
-    let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), None)?;
+    let socket = Socket::new(
+        Domain::for_address(target),
+        Type::STREAM.nonblocking(),
+        None,
+    )?;
     socket.set_tcp_nodelay(true)?;
     mark(&socket, config)?;
     keep_alive(SockRef::from(&socket), config)?;
@@ -172,12 +185,10 @@ pub(crate) fn original_destination(tcp: &TcpStream) -> io::Result<SocketAddr> {
             let address = Ipv4Addr::from(u32::from_be(found.sin_addr.s_addr));
             SocketAddr::from((address, u16::from_be(found.sin_port)))
         }),
-        SocketAddr::V6(_) => getsockopt(tcp, sockopt::Ip6tOriginalDst)
-            .ok()
-            .map(|found| {
-                let address = Ipv6Addr::from(found.sin6_addr.s6_addr);
-                SocketAddr::from((address, u16::from_be(found.sin6_port)))
-            }),
+        SocketAddr::V6(_) => getsockopt(tcp, sockopt::Ip6tOriginalDst).ok().map(|found| {
+            let address = Ipv6Addr::from(found.sin6_addr.s6_addr);
+            SocketAddr::from((address, u16::from_be(found.sin6_port)))
+        }),
     };
     Ok(canonical(original.unwrap_or(local)))
 }
@@ -189,8 +200,7 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
 
 /// Whether an address means a port of ours in the pod's namespace.
 pub(crate) fn is_own_port(address: SocketAddr, workload: Option<&Workload>) -> bool {
-    use super::config::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
-    matches!(address.port(), OUTBOUND_PORT | PLAINTEXT_PORT | HBONE_PORT)
+    OWN_PORTS.contains(&address.port())
         && (address.ip().is_loopback()
             || address.ip().is_unspecified()
             || workload.is_some_and(|workload| workload.addresses.contains(&address.ip())))

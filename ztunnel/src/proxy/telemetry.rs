@@ -108,7 +108,10 @@ impl Conversation {
             source: self.source.clone(),
             destination: self.destination.clone(),
             hbone_address: self.hbone_address,
-            service: self.service.as_ref().map(|service| service.hostname.clone()),
+            service: self
+                .service
+                .as_ref()
+                .map(|service| service.hostname.clone()),
             bytes_received: bytes.0,
             bytes_sent: bytes.1,
             duration: self.started.elapsed(),
@@ -188,7 +191,10 @@ impl Failure {
     }
 
     pub(crate) fn connect(error: &std::io::Error) -> Self {
-        Self::new(ResponseFlags::Connect, format_args!("connection failed: {error}"))
+        Self::new(
+            ResponseFlags::Connect,
+            format_args!("connection failed: {error}"),
+        )
     }
 
     /// How a copy's end counts. An application that resets its connection has not failed.

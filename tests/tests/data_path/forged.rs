@@ -1,0 +1,129 @@
+//! CONNECT requests that no honest node sends.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hbone::client::{self, ConnectRequest, OpenError, Tunnel};
+use http::{HeaderMap, StatusCode};
+use mesh::identity::Identity;
+use tokio::net::TcpStream;
+use tokio::task::LocalSet;
+
+use super::lab::{APPLICATION, Authority, Lab};
+use super::{echo, identity_of};
+
+/// A lab whose attacker is a pod outside the mesh with a certificate.
+fn lab() -> Lab {
+    let mut lab = Lab::new();
+    lab.bare_pod("attacker");
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    lab.pod("other", 2);
+    lab
+}
+
+/// Speaks to the server's 15008 from the attacker's namespace.
+fn attack<T>(
+    lab: &Lab,
+    authority: &Authority,
+    identity: &Identity,
+    attempt: impl AsyncFnOnce(Result<Tunnel, client::ConnectError>) -> T,
+) -> T {
+    let target = SocketAddr::new(lab.ip("server"), 15008);
+    let socket = lab
+        .within("attacker", || {
+            std::net::TcpStream::connect_timeout(&target, Duration::from_secs(5))
+        })
+        .expect("connect");
+    socket.set_nonblocking(true).expect("socket");
+    let certificate = authority.of(identity);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime");
+    LocalSet::new().block_on(&runtime, async {
+        let tcp = TcpStream::from_std(socket).expect("socket");
+        let expected = [identity_of("server")].into();
+        let tls = certificate.client_config(&expected);
+        attempt(client::handshake(tcp, tls, &Default::default()).await).await
+    })
+}
+
+fn status(lab: &Lab, authority: &str) -> StatusCode {
+    let request = ConnectRequest {
+        authority: authority.parse().expect("characters of an authority"),
+        headers: HeaderMap::new(),
+    };
+    attack(
+        lab,
+        lab.authority(),
+        &identity_of("attacker"),
+        async |tunnel| match tunnel.expect("tunnel").open(request).await {
+            Ok(_) => StatusCode::OK,
+            Err(OpenError::Status(status)) => status,
+            Err(error) => panic!("{error}"),
+        },
+    )
+}
+
+#[test]
+fn a_forged_authority_is_refused_with_its_status() {
+    let lab = lab();
+    let (own, other) = (lab.ip("server"), lab.ip("other"));
+    for (authority, expected) in [
+        (format!("{own}:{APPLICATION}"), StatusCode::OK),
+        (format!("{other}:{APPLICATION}"), StatusCode::BAD_REQUEST),
+        (format!("127.0.0.1:{APPLICATION}"), StatusCode::BAD_REQUEST),
+        (format!("{own}"), StatusCode::BAD_REQUEST),
+        (format!("{own}:99999"), StatusCode::BAD_REQUEST),
+        (format!("{own}:15001"), StatusCode::SERVICE_UNAVAILABLE),
+        (format!("{own}:15006"), StatusCode::SERVICE_UNAVAILABLE),
+        (format!("{own}:15008"), StatusCode::SERVICE_UNAVAILABLE),
+        ("nobody.shop:80".into(), StatusCode::SERVICE_UNAVAILABLE),
+        ("user@host:80".into(), StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(status(&lab, &authority), expected, "{authority}");
+    }
+    let (mut stream, _) = lab.call("client", lab.address("server")).expect("still up");
+    echo(&mut stream);
+}
+
+#[test]
+fn a_certificate_of_another_mesh_or_trust_domain_gets_no_tunnel() {
+    let lab = lab();
+    let other_mesh = Authority::new();
+    let other_domain = Identity::new("elsewhere.example", "shop", "attacker");
+    for (authority, identity) in [
+        (&other_mesh, &identity_of("attacker")),
+        (&**lab.authority(), &other_domain),
+    ] {
+        let opened = attack(&lab, authority, identity, async |tunnel| match tunnel {
+            Ok(tunnel) => {
+                let target = SocketAddr::new(lab.ip("server"), APPLICATION);
+                let request = ConnectRequest::to(target, HeaderMap::new());
+                tunnel.open(request).await.is_ok()
+            }
+            Err(_) => false,
+        });
+        assert!(!opened, "{identity}");
+    }
+    let (mut stream, _) = lab.call("client", lab.address("server")).expect("still up");
+    echo(&mut stream);
+}
+
+#[test]
+fn no_certificate_gets_no_tunnel() {
+    let lab = lab();
+    let target = SocketAddr::new(lab.ip("server"), 15008);
+    let answer = lab.within("attacker", || {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(target)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).map(|_| answer)
+    });
+    assert!(!answer.is_ok_and(|answer| answer.len() > 7));
+    let (mut stream, _) = lab.call("client", lab.address("server")).expect("still up");
+    echo(&mut stream);
+}

@@ -1,0 +1,333 @@
+//! Two proxies in this process, pods as namespaces on one switch, the real redirect rules.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use cni::netns;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use identity::WorkloadCertificate;
+use identity::authority::Signer;
+use mesh::identity::Identity;
+use mesh::snapshot::{Change, Snapshot};
+use mesh::workload::{TunnelProtocol, Workload};
+use ztunnel::metrics::SeriesCache;
+use ztunnel::proxy::access_log::{AccessLog, AccessLogRecord, Direction, Event};
+use ztunnel::proxy::config::Config;
+use ztunnel::proxy::state::State;
+use ztunnel::proxy::{Certificates, PodSpec, Shared, Workers, WorkloadInfo};
+
+/// How long anything may take before a test fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// Where pods' applications listen.
+pub(crate) const APPLICATION: u16 = 8080;
+
+/// The switch, the pods on it and the two nodes' proxies.
+pub(crate) struct Lab {
+    switch: OwnedFd,
+    pods: HashMap<String, LabPod>,
+    pub(crate) state: Arc<State>,
+    snapshot: Snapshot,
+    authority: Arc<Authority>,
+    nodes: Vec<Node>,
+    runtime: tokio::runtime::Runtime,
+}
+
+struct LabPod {
+    netns: Arc<OwnedFd>,
+    number: u16,
+}
+
+struct Node {
+    workers: Workers,
+    shared: Arc<Shared>,
+    log: Arc<Log>,
+}
+
+/// Certificates of one CA, made when asked for.
+pub(crate) struct Authority {
+    signer: Signer,
+    made: Mutex<HashMap<Identity, Arc<WorkloadCertificate>>>,
+}
+
+#[derive(Default)]
+struct Log(Mutex<Vec<AccessLogRecord>>);
+
+impl AccessLog for Log {
+    fn wants(&self, event: Event) -> bool {
+        event != Event::Open
+    }
+
+    fn write(&self, record: AccessLogRecord) {
+        self.0.lock().expect("log").push(record);
+    }
+}
+
+impl Certificates for Authority {
+    fn cached(&self, _: &Identity) -> Option<Arc<WorkloadCertificate>> {
+        None
+    }
+
+    fn certificate(
+        &self,
+        identity: &Identity,
+    ) -> BoxFuture<'static, Result<Arc<WorkloadCertificate>, String>> {
+        std::future::ready(Ok(self.of(identity))).boxed()
+    }
+}
+
+// === impl Authority ===
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let day = Duration::from_secs(86_400);
+        Self {
+            signer: Signer::self_signed("test", day, SystemTime::now()).expect("root"),
+            made: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn of(&self, identity: &Identity) -> Arc<WorkloadCertificate> {
+        let mut made = self.made.lock().expect("certificates");
+        let make = || {
+            let hour = Duration::from_secs(3600);
+            let now = SystemTime::now();
+            let made = self.signer.workload_certificate(identity, hour, now);
+            Arc::new(made.expect("certificate"))
+        };
+        made.entry(identity.clone()).or_insert_with(make).clone()
+    }
+}
+
+// === impl Lab ===
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        let switch = netns::create().expect("the right to make network namespaces");
+        sh(
+            &switch,
+            "ip link set lo up && ip link add switch type bridge && ip link set switch up",
+        );
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("runtime");
+        let state = Arc::new(State::default());
+        let authority = Arc::new(Authority::new());
+        let nodes = [1, 2].map(|number| {
+            let config = Config {
+                node: format!("node-{number}").into(),
+                connect_timeout: Duration::from_secs(2),
+                workload_wait: Duration::from_millis(300),
+                ..Config::default()
+            };
+            let log = Arc::new(Log::default());
+            let series = Arc::new(SeriesCache::default());
+            let shared = Shared::new(
+                config,
+                state.clone(),
+                authority.clone(),
+                log.clone(),
+                series,
+            );
+            let shared = Arc::new(shared);
+            Node {
+                workers: Workers::start(2, shared.clone()).expect("workers"),
+                shared,
+                log,
+            }
+        });
+        Self {
+            switch,
+            pods: HashMap::new(),
+            state,
+            snapshot: Snapshot::default(),
+            authority,
+            nodes: nodes.into(),
+            runtime,
+        }
+    }
+
+    /// A pod that the mesh doesn't capture.
+    pub(crate) fn bare_pod(&mut self, name: &str) {
+        let number = u16::try_from(self.pods.len()).expect("few pods") + 1;
+        let pod = netns::create().expect("namespace");
+        let path = format!("/proc/{}/fd/{}", std::process::id(), pod.as_raw_fd());
+        sh(
+            &self.switch,
+            &format!(
+                "ip link add pod{number} type veth peer name eth0 netns {path} \
+                 && ip link set pod{number} master switch up"
+            ),
+        );
+        sh(
+            &pod,
+            &format!(
+                "ip link set lo up && ip link set eth0 up && ip addr add 10.44.0.{number}/16 dev eth0 \
+                 && ip -6 addr add fd44::{number:x}/64 dev eth0 nodad \
+                 && ip route add default via 10.44.255.254 && ip -6 route add default via fd44::ffff"
+            ),
+        );
+        let netns = Arc::new(pod);
+        self.pods.insert(name.into(), LabPod { netns, number });
+    }
+
+    /// A captured pod on a node, known to the mesh, with an application that answers.
+    pub(crate) fn pod(&mut self, name: &str, node: usize) {
+        self.bare_pod(name);
+        self.publish([Change::Workload(self.workload(name, node))]);
+        self.capture(name, node);
+        self.serve(name);
+    }
+
+    pub(crate) fn capture(&self, name: &str, node: usize) {
+        let netns = self.pods[name].netns.clone();
+        let spec = PodSpec {
+            uid: name.into(),
+            info: WorkloadInfo {
+                name: name.into(),
+                namespace: "shop".into(),
+                service_account: name.into(),
+            },
+            netns: Some(netns.clone()),
+        };
+        let options = cni::rules::Options {
+            dns_capture: false,
+            ..cni::rules::Options::default()
+        };
+        self.runtime.block_on(async {
+            let workers = &self.nodes[node - 1].workers;
+            workers.add_pod(spec).await.expect("listeners");
+            cni::apply::capture(&netns, &options).await.expect("rules");
+        });
+    }
+
+    pub(crate) fn release(&self, name: &str, node: usize) {
+        let netns = &self.pods[name].netns;
+        self.runtime
+            .block_on(cni::apply::release(netns))
+            .expect("rules");
+        self.nodes[node - 1].workers.remove_pod(name);
+    }
+
+    pub(crate) fn workload(&self, name: &str, node: usize) -> Workload {
+        let mut workload = Workload::new(&format!("Kubernetes//Pod/shop/{name}"), name, "shop");
+        workload.service_account = name.into();
+        workload.workload_name = name.into();
+        workload.canonical_name = name.into();
+        workload.node = format!("node-{node}").into();
+        workload.tunnel_protocol = TunnelProtocol::Hbone;
+        workload.addresses = vec![self.ip(name), self.ip6(name)];
+        workload
+    }
+
+    pub(crate) fn publish(&mut self, changes: impl IntoIterator<Item = Change>) {
+        self.snapshot.apply(changes);
+        self.state.publish(self.snapshot.clone());
+    }
+
+    pub(crate) fn ip(&self, name: &str) -> IpAddr {
+        let [high, low] = self.pods[name].number.to_be_bytes();
+        IpAddr::from([10, 44, high, low])
+    }
+
+    pub(crate) fn ip6(&self, name: &str) -> IpAddr {
+        let number = self.pods[name].number;
+        Ipv6Addr::new(0xfd44, 0, 0, 0, 0, 0, 0, number).into()
+    }
+
+    pub(crate) fn address(&self, name: &str) -> SocketAddr {
+        (self.ip(name), APPLICATION).into()
+    }
+
+    pub(crate) fn authority(&self) -> &Arc<Authority> {
+        &self.authority
+    }
+
+    /// Runs `job` in a pod's namespace.
+    pub(crate) fn within<T: Send>(&self, name: &str, job: impl FnOnce() -> T + Send) -> T {
+        netns::run_blocking(&self.pods[name].netns, job).expect("namespace")
+    }
+
+    /// An application: it tells the caller's address, then echoes until the end.
+    pub(crate) fn serve(&self, name: &str) {
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, APPLICATION));
+        let listener = self
+            .within(name, || TcpListener::bind(any))
+            .expect("application");
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                thread::spawn(move || answer(stream.expect("accept")));
+            }
+        });
+    }
+
+    /// Opens a connection from a pod and reads who the application says is calling.
+    pub(crate) fn call(&self, from: &str, to: SocketAddr) -> io::Result<(TcpStream, IpAddr)> {
+        let mut stream = self.within(from, || TcpStream::connect_timeout(&to, PATIENCE))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut length = [0];
+        stream.read_exact(&mut length)?;
+        let mut caller = vec![0; length[0].into()];
+        stream.read_exact(&mut caller)?;
+        let caller = String::from_utf8(caller).expect("ascii");
+        Ok((stream, caller.parse().expect("an address")))
+    }
+
+    /// Closes a connection properly and waits until both of its ends are logged.
+    pub(crate) fn log_of(
+        &self,
+        node: usize,
+        direction: Direction,
+        holds: impl Fn(&AccessLogRecord) -> bool,
+    ) -> AccessLogRecord {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let log = self.nodes[node - 1].log.0.lock().expect("log");
+            let found = log
+                .iter()
+                .find(|record| record.direction == direction && holds(record));
+            if let Some(record) = found {
+                return record.clone();
+            }
+            assert!(Instant::now() < end, "no such record in {log:#?}");
+            drop(log);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn open_connections(&self, node: usize) -> usize {
+        self.nodes[node - 1].shared.connections.count()
+    }
+}
+
+fn answer(mut stream: TcpStream) {
+    let peer = stream.peer_addr().expect("peer").ip().to_canonical();
+    let peer = peer.to_string();
+    let length = u8::try_from(peer.len()).expect("short");
+    let mut buffer = vec![0; 256 << 10];
+    let mut greeting = vec![length];
+    greeting.extend(peer.bytes());
+    if stream.write_all(&greeting).is_err() {
+        return;
+    }
+    while let Ok(amount) = stream.read(&mut buffer) {
+        if amount == 0 || stream.write_all(&buffer[..amount]).is_err() {
+            return;
+        }
+    }
+}
+
+pub(crate) fn sh(netns: &OwnedFd, script: &str) {
+    let output = netns::run_blocking(netns, || Command::new("sh").args(["-ec", script]).output());
+    let output = output.expect("namespace").expect("sh");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}: {error}");
+}

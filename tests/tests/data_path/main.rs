@@ -1,0 +1,340 @@
+//! The data path in real network namespaces: captured pods on two nodes.
+
+mod forged;
+mod lab;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::{APPLICATION, Lab, PATIENCE};
+use mesh::address::{NamespacedHostname, NetworkAddress};
+use mesh::authorization::{
+    Action, Authorization, Clause, Match, PolicyKey, Rule, Scope, StringMatch,
+};
+use mesh::identity::Identity;
+use mesh::service::{AppProtocol, Port, Service};
+use mesh::snapshot::Change;
+use ztunnel::proxy::access_log::{AccessLogRecord, Direction};
+
+fn identity_of(account: &str) -> Identity {
+    Identity::new("cluster.local", "shop", account)
+}
+
+fn deny(name: &str, condition: Match) -> Change {
+    Change::Authorization(Authorization {
+        name: name.into(),
+        namespace: "shop".into(),
+        scope: Scope::Namespace,
+        action: Action::Deny,
+        dry_run: false,
+        rules: vec![Rule {
+            clauses: vec![Clause {
+                matches: vec![condition],
+            }],
+        }],
+    })
+}
+
+fn deny_account(account: &str) -> Change {
+    deny(
+        "no-entry",
+        Match {
+            principals: vec![StringMatch::Exact(identity_of(account).principal().into())],
+            ..Match::default()
+        },
+    )
+}
+
+fn deny_plaintext() -> Change {
+    deny(
+        "strict",
+        Match {
+            not_principals: vec![StringMatch::Presence],
+            ..Match::default()
+        },
+    )
+}
+
+fn allow_again(name: &str) -> Change {
+    Change::RemoveAuthorization(PolicyKey::new("shop", name))
+}
+
+fn echo(stream: &mut TcpStream) {
+    stream.write_all(b"hello").expect("write");
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).expect("echo");
+    assert_eq!(&answer, b"hello");
+}
+
+/// Ends the connection in order and checks that the other side did too.
+fn close(mut stream: TcpStream) {
+    stream.shutdown(Shutdown::Write).expect("shutdown");
+    assert_eq!(stream.read(&mut [0; 1]).expect("end"), 0);
+}
+
+/// Waits for the connection to be cut and tells how long it took.
+fn cut(stream: &mut TcpStream) -> Duration {
+    let started = Instant::now();
+    let error = stream.read(&mut [0; 1]).expect_err("cut, not closed");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    started.elapsed()
+}
+
+fn is_refused(result: std::io::Result<(TcpStream, IpAddr)>) -> bool {
+    result.is_err_and(|error| {
+        matches!(
+            error.kind(),
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused | ErrorKind::UnexpectedEof
+        )
+    })
+}
+
+fn has_error(record: &AccessLogRecord, text: &str) -> bool {
+    record
+        .error
+        .as_ref()
+        .is_some_and(|error| error.contains(text))
+}
+
+#[test]
+fn between_nodes_both_identities_and_the_source_address_arrive() {
+    let mut lab = Lab::new();
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    for (to, source) in [
+        (lab.ip("server"), lab.ip("client")),
+        (lab.ip6("server"), lab.ip6("client")),
+    ] {
+        let (mut stream, caller) = lab.call("client", (to, APPLICATION).into()).expect("call");
+        assert_eq!(caller, source);
+        echo(&mut stream);
+        close(stream);
+        let of_this = |record: &AccessLogRecord| record.source.address.ip() == source;
+        for record in [
+            lab.log_of(1, Direction::Outbound, of_this),
+            lab.log_of(2, Direction::Inbound, of_this),
+        ] {
+            assert_eq!(record.error, None);
+            assert_eq!(record.source.identity, Some(identity_of("client")));
+            assert_eq!(record.destination.identity, Some(identity_of("server")));
+            assert_eq!(record.tls_group, Some("X25519MLKEM768"));
+            assert_eq!(record.bytes_received, 5);
+            assert_eq!(record.hbone_address, Some((to, APPLICATION).into()));
+        }
+    }
+}
+
+#[test]
+fn on_one_node_the_sockets_are_joined_without_a_tunnel() {
+    let mut lab = Lab::new();
+    lab.pod("client", 1);
+    lab.pod("server", 1);
+    let (mut stream, caller) = lab.call("client", lab.address("server")).expect("call");
+    assert_eq!(caller, lab.ip("client"));
+    echo(&mut stream);
+    assert_eq!(lab.open_connections(1), 2);
+    close(stream);
+    for direction in [Direction::Outbound, Direction::Inbound] {
+        let record = lab.log_of(1, direction, |_| true);
+        assert_eq!(record.error, None);
+        assert_eq!(record.tls_group, None);
+        assert_eq!(record.source.identity, Some(identity_of("client")));
+        assert_eq!(record.destination.identity, Some(identity_of("server")));
+        assert_eq!(record.bytes_received, 5);
+    }
+    assert_eq!(lab.open_connections(1), 0);
+    lab.publish([deny_account("client")]);
+    assert!(is_refused(lab.call("client", lab.address("server"))));
+    lab.log_of(1, Direction::Inbound, |record| {
+        has_error(record, "denied by policy shop/no-entry")
+    });
+    lab.log_of(1, Direction::Outbound, |record| has_error(record, "401"));
+}
+
+#[test]
+fn a_denied_identity_is_refused_and_let_in_again() {
+    let mut lab = Lab::new();
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    lab.publish([deny_account("client")]);
+    assert!(is_refused(lab.call("client", lab.address("server"))));
+    lab.log_of(1, Direction::Outbound, |record| has_error(record, "401"));
+    lab.log_of(2, Direction::Inbound, |record| {
+        has_error(record, "denied by policy shop/no-entry")
+    });
+    lab.publish([allow_again("no-entry")]);
+    let (mut stream, _) = lab.call("client", lab.address("server")).expect("call");
+    echo(&mut stream);
+}
+
+#[test]
+fn a_policy_change_cuts_what_it_denies_within_a_second_and_nothing_else() {
+    let mut lab = Lab::new();
+    lab.pod("far", 1);
+    lab.pod("near", 2);
+    lab.pod("server", 2);
+    lab.bare_pod("plain");
+    let mut far = lab.call("far", lab.address("server")).expect("far").0;
+    let mut near = lab.call("near", lab.address("server")).expect("near").0;
+    let mut plain = lab.call("plain", lab.address("server")).expect("plain").0;
+
+    lab.publish([deny_account("far")]);
+    assert!(cut(&mut far) < Duration::from_secs(1));
+    echo(&mut near);
+    echo(&mut plain);
+    lab.publish([deny_account("near")]);
+    assert!(cut(&mut near) < Duration::from_secs(1));
+    echo(&mut plain);
+    lab.publish([deny_plaintext()]);
+    assert!(cut(&mut plain) < Duration::from_secs(1));
+    lab.log_of(2, Direction::Inbound, |record| {
+        has_error(record, "shop/strict")
+    });
+}
+
+#[test]
+fn plaintext_passes_until_policy_wants_an_identity() {
+    let mut lab = Lab::new();
+    lab.bare_pod("plain");
+    lab.pod("server", 2);
+    let (mut stream, caller) = lab.call("plain", lab.address("server")).expect("call");
+    assert_eq!(caller, lab.ip("plain"));
+    echo(&mut stream);
+    lab.publish([deny_plaintext()]);
+    assert!(is_refused(lab.call("plain", lab.address("server"))));
+}
+
+#[test]
+fn an_unmeshed_destination_is_reached_in_plaintext() {
+    let mut lab = Lab::new();
+    lab.pod("client", 1);
+    lab.bare_pod("plain");
+    lab.serve("plain");
+    let (mut stream, caller) = lab.call("client", lab.address("plain")).expect("call");
+    assert_eq!(caller, lab.ip("client"));
+    echo(&mut stream);
+    close(stream);
+    let record = lab.log_of(1, Direction::Outbound, |_| true);
+    assert_eq!(record.destination.identity, None);
+}
+
+#[test]
+fn a_service_is_reached_by_its_address_past_an_endpoint_that_is_down() {
+    let mut lab = Lab::new();
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    lab.bare_pod("down");
+    let vip: IpAddr = "10.96.0.80".parse().expect("address");
+    let key = NamespacedHostname::new("shop", "web.shop.svc.cluster.local");
+    let port = Port {
+        service_port: 80,
+        target_port: APPLICATION,
+        app_protocol: AppProtocol::Unknown,
+    };
+    let mut service = Service::new("web", "shop", &key.hostname);
+    service.addresses = vec![NetworkAddress::new("", vip)];
+    service.ports = vec![port];
+    let members = [("server", 2), ("down", 2)].map(|(name, node)| {
+        let mut workload = lab.workload(name, node);
+        workload.services.insert(key.clone(), vec![port]);
+        Change::Workload(workload)
+    });
+    lab.publish([Change::Service(service)].into_iter().chain(members));
+    for _ in 0..8 {
+        let (mut stream, caller) = lab
+            .call("client", SocketAddr::new(vip, 80))
+            .expect("one endpoint is up");
+        assert_eq!(caller, lab.ip("client"));
+        echo(&mut stream);
+    }
+}
+
+#[test]
+fn a_pod_the_mesh_does_not_know_is_refused_at_once() {
+    let mut lab = Lab::new();
+    lab.bare_pod("stranger");
+    lab.pod("server", 2);
+    lab.capture("stranger", 1);
+    assert!(is_refused(lab.call("stranger", lab.address("server"))));
+    let record = lab.log_of(1, Direction::Outbound, |_| true);
+    assert!(has_error(&record, "not known"));
+}
+
+#[test]
+fn an_application_that_does_not_listen_is_reported() {
+    let mut lab = Lab::new();
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    let closed = SocketAddr::new(lab.ip("server"), 8081);
+    assert!(is_refused(lab.call("client", closed)));
+    lab.log_of(2, Direction::Inbound, |record| {
+        has_error(record, "connection failed")
+    });
+    lab.log_of(1, Direction::Outbound, |record| has_error(record, "503"));
+}
+
+#[test]
+fn a_released_pod_keeps_its_connections_and_opens_plain_ones() {
+    let mut lab = Lab::new();
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    let mut tunnelled = lab.call("client", lab.address("server")).expect("call").0;
+    lab.release("client", 1);
+    lab.release("server", 2);
+    echo(&mut tunnelled);
+    let mut plain = lab.call("client", lab.address("server")).expect("call").0;
+    echo(&mut plain);
+    echo(&mut tunnelled);
+    close(tunnelled);
+    lab.log_of(2, Direction::Inbound, |record| record.bytes_received == 10);
+}
+
+#[test]
+fn bulk_passes_unchanged_both_ways_at_once() {
+    const SIZE: usize = 32 << 20;
+    for node in [1, 2] {
+        let mut lab = Lab::new();
+        lab.pod("client", 1);
+        lab.pod("server", node);
+        let (mut stream, _) = lab.call("client", lab.address("server")).expect("call");
+        let mut writer = stream.try_clone().expect("clone");
+        let sent: Arc<[u8]> = (0..SIZE).map(|index| ((index * index) >> 9) as u8).collect();
+        let sending = sent.clone();
+        let sender = thread::spawn(move || {
+            writer.write_all(&sending).expect("write");
+            writer.shutdown(Shutdown::Write).expect("shutdown");
+        });
+        let mut received = Vec::with_capacity(SIZE);
+        stream.read_to_end(&mut received).expect("read");
+        assert!(received == *sent, "{} bytes", received.len());
+        sender.join().expect("sent");
+    }
+}
+
+#[test]
+fn the_tunnels_own_ports_lead_nowhere() {
+    let mut lab = Lab::new();
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    for port in [15001, 15006, 15008] {
+        for host in ["client", "server"] {
+            let target = SocketAddr::new(lab.ip(host), port);
+            let result = lab.within("client", || {
+                let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
+                stream.read(&mut [0; 64])
+            });
+            // A TLS alert is all that 15008 may say.
+            assert!(
+                !matches!(result, Ok(amount) if amount > 7),
+                "{target}: {result:?}"
+            );
+        }
+    }
+    let (mut stream, _) = lab.call("client", lab.address("server")).expect("still up");
+    echo(&mut stream);
+}

@@ -1,0 +1,104 @@
+//! What a change of policy does to admitted connections.
+
+use mesh::authorization::{Action, Clause, Match, PolicyKey, Rule, Scope, StringMatch};
+use mesh::identity::Identity;
+use mesh::snapshot::Change;
+use tokio::sync::oneshot::error::TryRecvError;
+
+use super::*;
+
+fn identity_of(account: &str) -> Identity {
+    Identity::new("cluster.local", "shop", account)
+}
+
+fn deny(account: &str) -> Change {
+    let condition = Match {
+        principals: vec![StringMatch::Exact(identity_of(account).principal().into())],
+        ..Match::default()
+    };
+    let clause = Clause {
+        matches: vec![condition],
+    };
+    Change::Authorization(Authorization {
+        name: "no-entry".into(),
+        namespace: "shop".into(),
+        scope: Scope::Namespace,
+        action: Action::Deny,
+        dry_run: false,
+        rules: vec![Rule {
+            clauses: vec![clause],
+        }],
+    })
+}
+
+struct Scene {
+    snapshot: Snapshot,
+    policies: Rc<Policies>,
+    server: Arc<Workload>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let server = Workload::new("Kubernetes//Pod/shop/server", "server", "shop");
+        let mut snapshot = Snapshot::default();
+        snapshot.apply([Change::Workload(server.clone())]);
+        Self {
+            snapshot,
+            policies: Rc::default(),
+            server: Arc::new(server),
+        }
+    }
+
+    fn admit(&self, account: &str) -> Result<Admission, Verdict> {
+        let connection = Connection {
+            source_identity: Some(identity_of(account)),
+            source_ip: "10.0.0.1".parse().expect("address"),
+            destination: "10.0.0.2:80".parse().expect("address"),
+        };
+        self.policies
+            .admit(&self.snapshot, &self.server, connection)
+    }
+
+    fn change(&mut self, change: Change) {
+        self.snapshot.apply([change]);
+        self.policies.recheck(&self.snapshot);
+    }
+}
+
+#[test]
+fn a_change_cuts_what_it_denies_and_nothing_else() {
+    let mut scene = Scene::new();
+    let mut good = scene.admit("good").expect("no policy");
+    let mut bad = scene.admit("bad").expect("no policy");
+    scene.change(deny("bad"));
+    let denied = Verdict::DeniedBy(PolicyKey::new("shop", "no-entry"));
+    assert_eq!(bad.denied.try_recv(), Ok(denied.clone()));
+    assert_eq!(good.denied.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(scene.admit("bad").err(), Some(denied));
+}
+
+#[test]
+fn a_selected_policy_that_is_gone_cuts() {
+    let mut scene = Scene::new();
+    let mut open = scene.admit("good").expect("no policy");
+    let mut server = Workload::clone(&scene.server);
+    server.authorization_policies = vec![PolicyKey::new("shop", "late")];
+    scene.change(Change::Workload(server));
+    assert!(matches!(
+        open.denied.try_recv(),
+        Ok(Verdict::PolicyUnknown(_))
+    ));
+}
+
+#[test]
+fn a_connection_that_ended_is_forgotten() {
+    let mut scene = Scene::new();
+    drop(scene.admit("bad").expect("no policy"));
+    scene.change(deny("bad"));
+    let workloads = scene.policies.workloads.borrow();
+    assert!(
+        workloads
+            .values()
+            .all(|applied| applied.admitted.is_empty())
+    );
+}
