@@ -2,7 +2,29 @@
 //! clock; the only crate that knows Istio's YAML.
 //!
 //! - [`parse`]: the text of one file to [`object::Object`]s, or [`diagnostic::Diagnostic`]s.
-//! - [`kind`], [`kinds`]: the closed list of kinds and their types.
+//! - [`kind`], [`kinds`], [`labels`]: the closed list of kinds, their types, and the keys
+//!   of labels and annotations.
+//! - [`view`]: all objects, indexed; a change names what must be translated again.
+//! - [`translate`]: one object, given all others, to what the data plane is told.
+//! - [`enablement`]: whether a pod is captured.
+//!
+//! # Where Istio leaves a gap, and what is done here
+//!
+//! | Istio | Here |
+//! |---|---|
+//! | a waypoint that is missing is bypassed | it is named to the data plane, which refuses, and the status says so |
+//! | a policy with `targetRefs` has no effect without a waypoint | its Service or ServiceEntry asks for one, so that connections are refused until it is there; not where the namespace says `weft.dev/waypoint: off` |
+//! | `trustDomains` are ignored at the node, which widens an ALLOW | an ALLOW rule with them is left out; a DENY match with nothing else matches everyone |
+//! | invalid ports and ranges in policies are dropped one by one | the file is refused; a match built without validation never allows and always denies |
+//! | unknown fields in policies are ignored, empty lists match everything | both are errors in AuthorizationPolicy and PeerAuthentication |
+//! | a DENY match of HTTP attributes alone never matches | the same, for the verdict must be Istio's; the status says that it denies nothing |
+//! | a port in DISABLE under an inherited STRICT is not exempted | the same: it stays STRICT |
+//! | a PeerAuthentication with a selector in the root namespace is ignored | it applies to the workloads of the root namespace |
+//! | an unhealthy WorkloadEntry is used | it is unhealthy when its status has `Healthy` or `Ready` not True |
+//! | two ServiceEntries of one namespace with the same host both add endpoints | the older owns the host; the other's status says so |
+//! | EndpointSlices place any address behind a service | they are not read |
+//! | addresses of ServiceEntries depend on the order of arrival | they start from a hash of owner and host |
+//! | UDP ports of services appear beside TCP ones | the mesh carries TCP: others are left out |
 
 pub mod diagnostic;
 
@@ -14,6 +36,13 @@ pub mod object;
 
 pub mod parse;
 
+pub mod view;
+
+pub mod translate;
+
+pub mod enablement;
+
+mod allocate;
 mod node;
 mod reader;
 mod validate;

@@ -83,3 +83,17 @@ impl fmt::Display for NamespacedHostname {
         write!(f, "{}/{}", self.namespace, self.hostname)
     }
 }
+
+// === impl GatewayAddress ===
+
+impl fmt::Display for GatewayAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.destination {
+            GatewayDestination::Address(address) => {
+                let address = std::net::SocketAddr::new(address.address, self.hbone_mtls_port);
+                address.fmt(f)
+            }
+            GatewayDestination::Hostname(name) => write!(f, "{name}:{}", self.hbone_mtls_port),
+        }
+    }
+}

@@ -10,6 +10,7 @@ use imbl::HashMap;
 
 use crate::address::{NamespacedHostname, NetworkAddress, NetworkCidr};
 use crate::authorization::{Authorization, PolicyKey, Scope};
+use crate::identity::Identity;
 use crate::service::{HealthPolicy, Port, Service, Visibility};
 use crate::workload::{NetworkMode, TunnelProtocol, Workload, WorkloadStatus, WorkloadUid};
 
@@ -32,6 +33,8 @@ pub struct ServiceEntry {
     pub endpoints: Arc<[Endpoint]>,
     /// How many workloads back the service, healthy or not.
     pub members: usize,
+    /// Whether all endpoints weigh the same, so that any one may be drawn without a scan.
+    pub equal_capacity: bool,
 }
 
 /// One workload as a member of one service.
@@ -40,6 +43,8 @@ pub struct Endpoint {
     pub workload: Arc<Workload>,
     /// The workload's own ports for this service.
     pub ports: Arc<[Port]>,
+    /// Who may answer for it: itself, and whom the service vouches for.
+    pub expected: Arc<[Identity]>,
 }
 
 /// Every resource by every key it is looked up by.
@@ -288,6 +293,7 @@ impl Snapshot {
             service: Arc::new(service),
             endpoints: Arc::new([]),
             members: 0,
+            equal_capacity: true,
         };
         self.services.insert(key, Arc::new(entry));
     }
@@ -313,7 +319,10 @@ impl Snapshot {
         };
         let empty = Arc::default();
         let members = self.members.get(key).unwrap_or(&empty);
-        let endpoints = members
+        let vouched = entry.service.subject_alt_names.iter();
+        // A name of another shape is no workload's and can't be presented.
+        let vouched: Vec<Identity> = vouched.filter_map(|name| name.parse().ok()).collect();
+        let endpoints: Arc<[Endpoint]> = members
             .iter()
             .filter_map(|uid| self.workloads.get(uid))
             .filter(
@@ -328,12 +337,23 @@ impl Snapshot {
                     .services
                     .get(key)
                     .map_or(Arc::new([]), |ports| Arc::from(ports.as_slice())),
+                expected: std::iter::once(workload.identity())
+                    .chain(vouched.iter().cloned())
+                    .collect(),
             })
             .collect();
+        let capacity = |endpoint: &Endpoint| endpoint.workload.capacity;
+        let equal_capacity = match endpoints.split_first() {
+            Some((first, others)) => {
+                capacity(first) != 0 && others.iter().all(|one| capacity(one) == capacity(first))
+            }
+            None => true,
+        };
         let entry = ServiceEntry {
             service: entry.service.clone(),
             endpoints,
             members: members.len(),
+            equal_capacity,
         };
         self.services.insert(key.clone(), Arc::new(entry));
     }

@@ -331,7 +331,7 @@ fn an_on_demand_client_that_comes_back_keeps_what_it_has() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Change(Change),
+    Change(Box<Change>),
     /// The client takes one response in and answers it.
     Deliver,
     /// The stream breaks, with what was on its way.
@@ -341,10 +341,10 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..4u8, any::<u8>()).prop_map(|(n, byte)| {
-            Step::Change(pod(&format!("pod-{n}"), "node-2", byte))
+            Step::Change(Box::new(pod(&format!("pod-{n}"), "node-2", byte)))
         }),
         2 => (0..4u8).prop_map(|n| {
-            Step::Change(Change::RemoveAddress(uid(&format!("pod-{n}")).into()))
+            Step::Change(Box::new(Change::RemoveAddress(uid(&format!("pod-{n}")).into())))
         }),
         4 => Just(Step::Deliver),
         1 => Just(Step::Reconnect),
@@ -401,8 +401,8 @@ proptest! {
         for step in steps {
             match step {
                 Step::Change(change) => {
-                    pair.scenario.set.apply([&change]);
-                    match change {
+                    pair.scenario.set.apply([change.as_ref()]);
+                    match *change {
                         Change::Workload(workload) => {
                             expected.insert(workload.uid.0.clone(), workload);
                         }

@@ -1,0 +1,278 @@
+//! Where a connection goes that a captured pod opens.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use rand::Rng;
+
+use super::{HBONE_PORT, OWN_PORTS, is_gateway};
+use crate::address::{GatewayAddress, NetworkAddress};
+use crate::balancing;
+use crate::identity::Identity;
+use crate::service::{IpFamilies, LoadBalancingMode, Service};
+use crate::snapshot::{Endpoint, ServiceEntry, Snapshot};
+use crate::workload::{TunnelProtocol, Workload, WorkloadUid};
+
+/// Endpoints tried for one connection before it is given up.
+const CANDIDATES: usize = 5;
+
+/// What to do with one outbound connection.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    /// The service that was asked for, when the address was one's.
+    pub service: Option<Arc<Service>>,
+    pub route: Route,
+}
+
+#[derive(Clone, Debug)]
+pub enum Route {
+    /// Plain TCP to the original destination: not the mesh's, or a passthrough service.
+    Passthrough,
+    /// Try these endpoints in order.
+    Endpoints(Vec<Hop>),
+    /// Plain TCP to whatever address this endpoint's hostname has now.
+    Resolve {
+        workload: Arc<Workload>,
+        hostname: Arc<str>,
+        port: u16,
+    },
+    /// Nothing may be sent, and why.
+    Refuse(Refusal),
+}
+
+/// One endpoint and how to reach it.
+#[derive(Clone, Debug)]
+pub struct Hop {
+    pub workload: Arc<Workload>,
+    /// Application address on the endpoint: address and target port.
+    pub target: SocketAddr,
+    pub transport: Transport,
+}
+
+#[derive(Clone, Debug)]
+pub enum Transport {
+    /// Plain TCP straight to [`Hop::target`].
+    Tcp,
+    /// HBONE to `address`, CONNECT to [`Hop::target`], accepting only these identities.
+    Hbone {
+        address: SocketAddr,
+        expected: Arc<[Identity]>,
+    },
+}
+
+/// Why an outbound connection is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("no healthy upstream: service {0} has no usable endpoint")]
+    NoHealthyUpstream(String),
+    #[error("service {0} has no port {1}")]
+    UnknownPort(String, u16),
+    #[error("{0} needs its waypoint {1}, and this node cannot use waypoints")]
+    WaypointUnsupported(String, String),
+    #[error("workload {0} is in network {1:?} and is reached through a gateway only")]
+    RemoteNetwork(WorkloadUid, String),
+    #[error("workload {0} has no address")]
+    NoAddress(WorkloadUid),
+    #[error("destination {0} is one of the tunnel's own ports")]
+    OwnPort(SocketAddr),
+}
+
+/// Decides an outbound connection of `client` to `destination`, the address the
+/// application dialled.
+pub fn outbound(
+    snapshot: &Snapshot,
+    client: &Workload,
+    destination: SocketAddr,
+    random: &mut impl Rng,
+) -> Outbound {
+    let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+    if destination.ip().is_loopback() && OWN_PORTS.contains(&destination.port()) {
+        return Outbound {
+            service: None,
+            route: Route::Refuse(Refusal::OwnPort(destination)),
+        };
+    }
+    let address = NetworkAddress::new(client.network.clone(), destination.ip());
+    let service = snapshot.service_at(&address, &client.namespace);
+    let workload = snapshot.workload_at(&address);
+    let asked = Asked {
+        snapshot,
+        client,
+        destination,
+    };
+    let route = match (service, workload) {
+        (None, None) => Ok(Route::Passthrough),
+        (None, Some(workload)) => asked.workload(workload),
+        (Some(entry), workload) => asked.service(entry, workload, random),
+    };
+    Outbound {
+        service: service.map(|entry| entry.service.clone()),
+        route: route.unwrap_or_else(Route::Refuse),
+    }
+}
+
+/// A connection to decide on.
+struct Asked<'a> {
+    snapshot: &'a Snapshot,
+    client: &'a Workload,
+    destination: SocketAddr,
+}
+
+impl Asked<'_> {
+    /// A workload dialled by its own address. Its health is the caller's business.
+    fn workload(&self, workload: &Arc<Workload>) -> Result<Route, Refusal> {
+        self.without_waypoint(workload.waypoint.as_ref(), || workload.uid.to_string())?;
+        let expected = || Arc::new([workload.identity()]) as Arc<[Identity]>;
+        let hop = hop(workload, self.destination, expected);
+        Ok(Route::Endpoints(vec![hop]))
+    }
+
+    fn service(
+        &self,
+        entry: &ServiceEntry,
+        workload: Option<&Arc<Workload>>,
+        random: &mut impl Rng,
+    ) -> Result<Route, Refusal> {
+        let service = &entry.service;
+        self.without_waypoint(waypoint(service), || service.key().to_string())?;
+        if service.load_balancing.mode == LoadBalancingMode::Passthrough {
+            // Where a workload of the mesh sits at that very address, plaintext would be
+            // a leak that the service's author did not ask for.
+            return match workload {
+                Some(workload) => self.workload(workload),
+                None => Ok(Route::Passthrough),
+            };
+        }
+        let port = self.destination.port();
+        let candidates = balancing::candidates(entry, self.client, port, CANDIDATES, random);
+        let Some(first) = candidates.first() else {
+            return Err(self.why_none(entry));
+        };
+        if let (true, Some(hostname)) = (
+            first.workload.addresses.is_empty(),
+            &first.workload.hostname,
+        ) {
+            return self.resolve(entry, first, hostname);
+        }
+        let hops: Vec<Hop> = candidates
+            .iter()
+            .filter_map(|endpoint| self.endpoint(entry, endpoint))
+            .collect();
+        if hops.is_empty() {
+            return Err(Refusal::NoAddress(first.workload.uid.clone()));
+        }
+        Ok(Route::Endpoints(hops))
+    }
+
+    fn resolve(
+        &self,
+        entry: &ServiceEntry,
+        endpoint: &Endpoint,
+        hostname: &Arc<str>,
+    ) -> Result<Route, Refusal> {
+        let workload = &endpoint.workload;
+        let port = balancing::endpoint_port(entry, endpoint, self.destination.port());
+        match (workload.tunnel_protocol, port) {
+            (TunnelProtocol::None, Some(port)) => Ok(Route::Resolve {
+                workload: workload.clone(),
+                hostname: hostname.clone(),
+                port,
+            }),
+            // DNS is no authority on where a tunnel ends.
+            (TunnelProtocol::Hbone, _) | (TunnelProtocol::None, None) => {
+                Err(Refusal::NoAddress(workload.uid.clone()))
+            }
+        }
+    }
+
+    fn endpoint(&self, entry: &ServiceEntry, endpoint: &Endpoint) -> Option<Hop> {
+        let workload = &endpoint.workload;
+        let address = self.address_of(workload, entry.service.ip_families)?;
+        let port = balancing::endpoint_port(entry, endpoint, self.destination.port())?;
+        let target = SocketAddr::new(address, port);
+        Some(hop(workload, target, || endpoint.expected.clone()))
+    }
+
+    /// The address asked for if the workload has it, else the first that the service's
+    /// families admit, of the family asked for if there is one.
+    fn address_of(&self, workload: &Workload, families: IpFamilies) -> Option<IpAddr> {
+        let asked = self.destination.ip();
+        if workload.addresses.contains(&asked) {
+            return Some(asked);
+        }
+        let admitted = |address: &&IpAddr| match families {
+            IpFamilies::Automatic | IpFamilies::Dual => true,
+            IpFamilies::Ipv4Only => address.is_ipv4(),
+            IpFamilies::Ipv6Only => address.is_ipv6(),
+        };
+        workload
+            .addresses
+            .iter()
+            .filter(admitted)
+            .min_by_key(|address| address.is_ipv4() != asked.is_ipv4())
+            .copied()
+    }
+
+    /// Why no endpoint of the service can be used.
+    fn why_none(&self, entry: &ServiceEntry) -> Refusal {
+        let key = entry.service.key().to_string();
+        let port = self.destination.port();
+        let mapped =
+            |endpoint: &&Endpoint| balancing::endpoint_port(entry, endpoint, port).is_some();
+        if entry.service.port(port).is_none() && !entry.endpoints.iter().any(|one| mapped(&one)) {
+            return Refusal::UnknownPort(key, port);
+        }
+        let mut endpoints = entry.endpoints.iter().filter(mapped);
+        match endpoints.find(|endpoint| endpoint.workload.network != self.client.network) {
+            Some(remote) => Refusal::RemoteNetwork(
+                remote.workload.uid.clone(),
+                remote.workload.network.to_string(),
+            ),
+            None => Refusal::NoHealthyUpstream(key),
+        }
+    }
+
+    /// Refuses what must pass a waypoint first, unless it is the waypoint that calls.
+    fn without_waypoint(
+        &self,
+        waypoint: Option<&GatewayAddress>,
+        destination: impl Fn() -> String,
+    ) -> Result<(), Refusal> {
+        match waypoint {
+            Some(waypoint) if !is_gateway(self.snapshot, waypoint, self.client) => {
+                let waypoint = waypoint.to_string();
+                Err(Refusal::WaypointUnsupported(destination(), waypoint))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// A service's waypoint. Weights choose among several; where none carries any, the single one
+/// counts.
+fn waypoint(service: &Service) -> Option<&GatewayAddress> {
+    let mut weighted = service.weighted_waypoints.iter();
+    weighted
+        .find(|waypoint| waypoint.weight > 0)
+        .map(|waypoint| &waypoint.destination)
+        .or(service.waypoint.as_ref())
+}
+
+fn hop(
+    workload: &Arc<Workload>,
+    target: SocketAddr,
+    expected: impl Fn() -> Arc<[Identity]>,
+) -> Hop {
+    let transport = match workload.tunnel_protocol {
+        TunnelProtocol::None => Transport::Tcp,
+        TunnelProtocol::Hbone => Transport::Hbone {
+            address: SocketAddr::new(target.ip(), HBONE_PORT),
+            expected: expected(),
+        },
+    };
+    Hop {
+        workload: workload.clone(),
+        target,
+        transport,
+    }
+}

@@ -1,0 +1,184 @@
+//! Addresses for ServiceEntries that give none: one IPv4 and one IPv6 for each host.
+//!
+//! The search for a free address starts at a place computed from the host's owner and
+//! name, so that the same objects get the same addresses after a restart, whatever the
+//! order in which they arrive (but for the rare two that meet).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::kinds::service_entry::{Resolution, ServiceEntry};
+use crate::labels;
+use crate::object::ObjectKey;
+
+/// 240.240.0.0/16, Istio's default.
+const IPV4_PREFIX: [u8; 2] = [240, 240];
+/// 2001:2::/48, Istio's default.
+const IPV6_PREFIX: [u16; 3] = [0x2001, 2, 0];
+/// Places in the smaller range, its first and last address left out.
+const SIZE: u32 = 0xfffe;
+
+/// A host of a ServiceEntry.
+type Host = (ObjectKey, String);
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Allocator {
+    /// Both addresses of a host have the same place in their ranges.
+    places: HashMap<u32, Host>,
+    hosts: BTreeMap<ObjectKey, BTreeMap<String, u32>>,
+    /// Addresses that users gave to their own entries: these win.
+    reserved: BTreeMap<ObjectKey, BTreeSet<u32>>,
+}
+
+/// Whether a host gets addresses by itself.
+pub(crate) fn wants_address(entry: &ServiceEntry, host: &str) -> bool {
+    let resolution = entry.spec.resolution;
+    let opted_out = entry.metadata.label(labels::AUTOALLOCATE_IP) == Some("false");
+    entry.spec.addresses.is_empty()
+        && !opted_out
+        && resolution != Resolution::None
+        && (!host.starts_with('*') || resolution == Resolution::DynamicDns)
+}
+
+// === impl Allocator ===
+
+impl Allocator {
+    /// Brings an entry's allocations up to date; returns the other entries that had to
+    /// move away from addresses this one gives itself.
+    pub(crate) fn assign(&mut self, key: &ObjectKey, entry: &ServiceEntry) -> BTreeSet<ObjectKey> {
+        let given: BTreeSet<u32> = entry
+            .spec
+            .addresses
+            .iter()
+            .filter_map(|address| place_of(address.parse().ok()?))
+            .collect();
+        let displaced: Vec<Host> = given
+            .iter()
+            .filter_map(|place| self.places.remove(place))
+            .collect();
+        if given.is_empty() {
+            self.reserved.remove(key);
+        } else {
+            self.reserved.insert(key.clone(), given);
+        }
+        let wanted: BTreeSet<String> = entry
+            .spec
+            .hosts
+            .iter()
+            .filter(|host| wants_address(entry, host))
+            .map(|host| host.to_ascii_lowercase())
+            .collect();
+        let stale: Vec<String> = self
+            .hosts
+            .get(key)
+            .into_iter()
+            .flat_map(|hosts| hosts.keys())
+            .filter(|host| !wanted.contains(*host))
+            .cloned()
+            .collect();
+        for host in stale {
+            self.give_up(key, &host);
+        }
+        for (owner, host) in &displaced {
+            self.take(owner, host, &[]);
+        }
+        for host in &wanted {
+            let known = self
+                .hosts
+                .get(key)
+                .is_some_and(|hosts| hosts.contains_key(host));
+            if !known {
+                let remembered: Vec<u32> = entry
+                    .status
+                    .addresses
+                    .iter()
+                    .filter(|address| address.host.eq_ignore_ascii_case(host))
+                    .filter_map(|address| place_of(address.value.parse().ok()?))
+                    .collect();
+                self.take(key, host, &remembered);
+            }
+        }
+        displaced
+            .into_iter()
+            .map(|(owner, _)| owner)
+            .filter(|owner| owner != key)
+            .collect()
+    }
+
+    pub(crate) fn release(&mut self, key: &ObjectKey) {
+        self.reserved.remove(key);
+        for place in self.hosts.remove(key).unwrap_or_default().into_values() {
+            self.places.remove(&place);
+        }
+    }
+
+    pub(crate) fn allocated(&self, key: &ObjectKey, host: &str) -> Option<[IpAddr; 2]> {
+        let place = *self.hosts.get(key)?.get(&host.to_ascii_lowercase())?;
+        Some(addresses(place))
+    }
+
+    fn give_up(&mut self, key: &ObjectKey, host: &str) {
+        if let Some(hosts) = self.hosts.get_mut(key)
+            && let Some(place) = hosts.remove(host)
+        {
+            self.places.remove(&place);
+        }
+    }
+
+    /// Takes a remembered place, or else the first free one from the host's own start.
+    fn take(&mut self, key: &ObjectKey, host: &str, remembered: &[u32]) {
+        let start = hash(&format!("{}/{}/{host}", key.namespace, key.name)) % u64::from(SIZE);
+        let start = u32::try_from(start).unwrap_or_default();
+        let place = remembered
+            .iter()
+            .copied()
+            .chain((0..SIZE).map(|step| (start + step) % SIZE + 1))
+            .find(|place| {
+                !self.places.contains_key(place)
+                    && !self.reserved.values().any(|given| given.contains(place))
+            });
+        let hosts = self.hosts.entry(key.clone()).or_default();
+        match place {
+            Some(place) => {
+                self.places.insert(place, (key.clone(), host.to_owned()));
+                hosts.insert(host.to_owned(), place);
+            }
+            None => {
+                hosts.remove(host);
+            }
+        }
+    }
+}
+
+fn addresses(place: u32) -> [IpAddr; 2] {
+    let [_, _, high, low] = place.to_be_bytes();
+    let [a, b] = IPV4_PREFIX;
+    let [p, q, r] = IPV6_PREFIX;
+    let tail = u16::from_be_bytes([high, low]);
+    [
+        Ipv4Addr::new(a, b, high, low).into(),
+        Ipv6Addr::new(p, q, r, 0, 0, 0, 0, tail).into(),
+    ]
+}
+
+/// The place of an address in the ranges, if it is in one.
+fn place_of(address: IpAddr) -> Option<u32> {
+    let place = match address {
+        IpAddr::V4(address) => match address.octets() {
+            [a, b, high, low] if [a, b] == IPV4_PREFIX => u32::from_be_bytes([0, 0, high, low]),
+            _ => return None,
+        },
+        IpAddr::V6(address) => match address.segments() {
+            [p, q, r, 0, 0, 0, 0, tail] if [p, q, r] == IPV6_PREFIX => u32::from(tail),
+            _ => return None,
+        },
+    };
+    (1..=SIZE).contains(&place).then_some(place)
+}
+
+/// FNV-1a: the same on every machine and in every version.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

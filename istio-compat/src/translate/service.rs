@@ -1,0 +1,103 @@
+//! Kubernetes Service to service.
+
+use mesh::address::NetworkAddress;
+use mesh::service::{
+    HealthPolicy, IpFamilies, LoadBalancing, LoadBalancingMode, Scope, Service as MeshService,
+};
+
+use crate::kinds::metadata::ObjectMeta;
+use crate::kinds::service::{InternalTrafficPolicy, IpFamily, Service, ServiceType};
+use crate::labels;
+use crate::translate::namespace::{inherited_annotation, inherited_label};
+use crate::translate::{Translation, ports, waypoint};
+use crate::view::View;
+
+pub(super) fn translate(view: &View, service: &Service) -> Translation {
+    let metadata = &service.metadata;
+    let spec = &service.spec;
+    if spec.type_ == ServiceType::ExternalName {
+        return Translation::default();
+    }
+    let hostname = view
+        .context
+        .service_hostname(&metadata.name, &metadata.namespace);
+    let binding = waypoint::of_service(view, "Service", metadata);
+    let conditions = binding.iter().map(|one| one.condition.clone()).collect();
+    let network = &view.context.network;
+    let service = MeshService {
+        addresses: service
+            .cluster_ips()
+            .into_iter()
+            .map(|address| NetworkAddress::new(network.clone(), address))
+            .collect(),
+        ports: ports::of_service(service),
+        waypoint: binding.map(|binding| binding.address),
+        load_balancing: load_balancing(view, service),
+        ip_families: ip_families(&spec.ip_families),
+        canonical: true,
+        ingress_use_waypoint: ingress_use_waypoint(view, metadata),
+        ..MeshService::new(&metadata.name, &metadata.namespace, &hostname)
+    };
+    Translation {
+        services: vec![service],
+        conditions,
+        ..Translation::default()
+    }
+}
+
+pub(super) fn ingress_use_waypoint(view: &View, metadata: &ObjectMeta) -> bool {
+    inherited_label(view, metadata, labels::INGRESS_USE_WAYPOINT) == Some("true")
+}
+
+fn load_balancing(view: &View, service: &Service) -> LoadBalancing {
+    let spec = &service.spec;
+    let preference = match spec.internal_traffic_policy {
+        InternalTrafficPolicy::Local => LoadBalancing {
+            mode: LoadBalancingMode::Strict,
+            routing_preference: vec![Scope::Node],
+            ..LoadBalancing::default()
+        },
+        InternalTrafficPolicy::Cluster if !spec.traffic_distribution.is_empty() => {
+            traffic_distribution(&spec.traffic_distribution)
+        }
+        InternalTrafficPolicy::Cluster => annotated(view, &service.metadata),
+    };
+    LoadBalancing {
+        health_policy: match spec.publish_not_ready_addresses {
+            true => HealthPolicy::AllowAll,
+            false => HealthPolicy::OnlyHealthy,
+        },
+        ..preference
+    }
+}
+
+/// The annotation's, the object's own or its namespace's.
+pub(super) fn annotated(view: &View, metadata: &ObjectMeta) -> LoadBalancing {
+    inherited_annotation(view, metadata, labels::TRAFFIC_DISTRIBUTION)
+        .map_or_else(LoadBalancing::default, traffic_distribution)
+}
+
+/// In any letter case; what is not known means no preference.
+fn traffic_distribution(text: &str) -> LoadBalancing {
+    const ZONE: [Scope; 3] = [Scope::Network, Scope::Region, Scope::Zone];
+    let routing_preference = match text.to_ascii_lowercase().as_str() {
+        "preferclose" | "prefersamezone" => ZONE.to_vec(),
+        "prefersamenode" => [&ZONE[..], &[Scope::Subzone, Scope::Node]].concat(),
+        _ => return LoadBalancing::default(),
+    };
+    LoadBalancing {
+        mode: LoadBalancingMode::Failover,
+        routing_preference,
+        ..LoadBalancing::default()
+    }
+}
+
+fn ip_families(families: &[IpFamily]) -> IpFamilies {
+    let has = |family| families.contains(&family);
+    match (has(IpFamily::Ipv4), has(IpFamily::Ipv6)) {
+        (true, true) => IpFamilies::Dual,
+        (true, false) => IpFamilies::Ipv4Only,
+        (false, true) => IpFamilies::Ipv6Only,
+        (false, false) => IpFamilies::Automatic,
+    }
+}

@@ -1,0 +1,287 @@
+//! Every object, indexed so that a change names what must be translated again.
+//!
+//! ```text
+//! object ──▶ View::apply ──▶ keys of the objects it touches ──▶ View::translate each
+//! ```
+
+mod dependents;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use mesh::identity::DEFAULT_TRUST_DOMAIN;
+
+use crate::allocate::Allocator;
+use crate::kind::Kind;
+use crate::kinds::authorization_policy::AuthorizationPolicy;
+use crate::kinds::namespace::Namespace;
+use crate::kinds::node::Node;
+use crate::kinds::peer_authentication::PeerAuthentication;
+use crate::kinds::pod::Pod;
+use crate::kinds::service::Service;
+use crate::kinds::service_entry::ServiceEntry;
+use crate::kinds::workload_entry::WorkloadEntry;
+use crate::object::{Body, Object, ObjectKey};
+
+/// What is the same for the whole mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Context {
+    pub trust_domain: Arc<str>,
+    /// Policies here are for every namespace.
+    pub root_namespace: Arc<str>,
+    pub cluster_domain: Arc<str>,
+    pub cluster_id: Arc<str>,
+    /// Empty is the default network.
+    pub network: Arc<str>,
+    /// Whether policies that only log are sent; proxies of old enforce them.
+    pub dry_run_policies: bool,
+}
+
+/// The objects of the mesh and what they resolve to together.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    pub(crate) context: Context,
+    pub(crate) namespaces: BTreeMap<Arc<str>, Contents>,
+    pub(crate) nodes: BTreeMap<Arc<str>, Arc<Node>>,
+    /// Services and ServiceEntries by the hostnames they claim.
+    claims: HashMap<String, BTreeSet<ObjectKey>>,
+    allocator: Allocator,
+}
+
+/// The objects of one namespace, by name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Contents {
+    pub(crate) namespace: Option<Arc<Namespace>>,
+    pub(crate) pods: BTreeMap<Arc<str>, Arc<Pod>>,
+    pub(crate) services: BTreeMap<Arc<str>, Arc<Service>>,
+    pub(crate) service_entries: BTreeMap<Arc<str>, Arc<ServiceEntry>>,
+    pub(crate) workload_entries: BTreeMap<Arc<str>, Arc<WorkloadEntry>>,
+    pub(crate) authorization_policies: BTreeMap<Arc<str>, Arc<AuthorizationPolicy>>,
+    pub(crate) peer_authentications: BTreeMap<Arc<str>, Arc<PeerAuthentication>>,
+}
+
+// === impl Context ===
+
+impl Default for Context {
+    fn default() -> Self {
+        Self {
+            trust_domain: DEFAULT_TRUST_DOMAIN.into(),
+            root_namespace: "istio-system".into(),
+            cluster_domain: "cluster.local".into(),
+            cluster_id: "Kubernetes".into(),
+            network: "".into(),
+            dry_run_policies: false,
+        }
+    }
+}
+
+impl Context {
+    /// The hostname of a Kubernetes Service.
+    pub fn service_hostname(&self, name: &str, namespace: &str) -> String {
+        format!("{name}.{namespace}.svc.{}", self.cluster_domain)
+    }
+}
+
+// === impl View ===
+
+impl View {
+    pub fn new(context: Context) -> Self {
+        Self {
+            context,
+            ..Self::default()
+        }
+    }
+
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Puts an object in, or takes it out where there is none, and returns the keys of
+    /// all objects whose translation may now be another, its own included.
+    pub fn apply(&mut self, key: &ObjectKey, object: Option<&Object>) -> BTreeSet<ObjectKey> {
+        let mut touched = self.dependents(key);
+        self.release(key);
+        match object {
+            Some(object) => self.insert(key, &object.body),
+            None => self.remove(key),
+        }
+        touched.extend(self.claim(key));
+        touched.extend(self.dependents(key));
+        touched
+    }
+
+    fn insert(&mut self, key: &ObjectKey, body: &Body) {
+        let name = key.name.clone();
+        if let Body::Node(node) = body {
+            self.nodes.insert(name, node.clone());
+            return;
+        }
+        let contents = self.namespaces.entry(namespace_of(key)).or_default();
+        match body {
+            Body::Namespace(namespace) => contents.namespace = Some(namespace.clone()),
+            Body::Pod(pod) => {
+                contents.pods.insert(name, pod.clone());
+            }
+            Body::Service(service) => {
+                contents.services.insert(name, service.clone());
+            }
+            Body::ServiceEntry(entry) => {
+                contents.service_entries.insert(name, entry.clone());
+            }
+            Body::WorkloadEntry(entry) => {
+                contents.workload_entries.insert(name, entry.clone());
+            }
+            Body::AuthorizationPolicy(policy) => {
+                contents.authorization_policies.insert(name, policy.clone());
+            }
+            Body::PeerAuthentication(policy) => {
+                contents.peer_authentications.insert(name, policy.clone());
+            }
+            Body::Node(_) | Body::ServiceAccount(_) | Body::Deployment(_) => {}
+        }
+    }
+
+    fn remove(&mut self, key: &ObjectKey) {
+        if key.kind == Kind::Node {
+            self.nodes.remove(&key.name);
+            return;
+        }
+        let Some(contents) = self.namespaces.get_mut(&namespace_of(key)) else {
+            return;
+        };
+        match key.kind {
+            Kind::Namespace => contents.namespace = None,
+            Kind::Pod => {
+                contents.pods.remove(&key.name);
+            }
+            Kind::Service => {
+                contents.services.remove(&key.name);
+            }
+            Kind::ServiceEntry => {
+                contents.service_entries.remove(&key.name);
+            }
+            Kind::WorkloadEntry => {
+                contents.workload_entries.remove(&key.name);
+            }
+            Kind::AuthorizationPolicy => {
+                contents.authorization_policies.remove(&key.name);
+            }
+            Kind::PeerAuthentication => {
+                contents.peer_authentications.remove(&key.name);
+            }
+            Kind::Node | Kind::ServiceAccount | Kind::Deployment => {}
+        }
+    }
+
+    /// Gives up the hostnames an object claimed so far.
+    fn release(&mut self, key: &ObjectKey) {
+        for hostname in self.hostnames(key) {
+            if let Some(claims) = self.claims.get_mut(&hostname) {
+                claims.remove(key);
+                if claims.is_empty() {
+                    self.claims.remove(&hostname);
+                }
+            }
+        }
+    }
+
+    /// Claims the hostnames of an object, and addresses for those that have none; returns
+    /// the entries whose allocated addresses had to give way.
+    fn claim(&mut self, key: &ObjectKey) -> BTreeSet<ObjectKey> {
+        for hostname in self.hostnames(key) {
+            self.claims.entry(hostname).or_default().insert(key.clone());
+        }
+        if key.kind != Kind::ServiceEntry {
+            return BTreeSet::new();
+        }
+        let entry = self
+            .contents(&key.namespace)
+            .and_then(|contents| contents.service_entries.get(&key.name))
+            .cloned();
+        match entry {
+            Some(entry) => self.allocator.assign(key, &entry),
+            None => {
+                self.allocator.release(key);
+                BTreeSet::new()
+            }
+        }
+    }
+
+    fn hostnames(&self, key: &ObjectKey) -> Vec<String> {
+        let Some(contents) = self.contents(&key.namespace) else {
+            return Vec::new();
+        };
+        match key.kind {
+            Kind::Service if contents.services.contains_key(&key.name) => {
+                vec![self.context.service_hostname(&key.name, &key.namespace)]
+            }
+            Kind::ServiceEntry => {
+                contents
+                    .service_entries
+                    .get(&key.name)
+                    .map_or(Vec::new(), |entry| {
+                        entry
+                            .spec
+                            .hosts
+                            .iter()
+                            .map(|host| host.to_ascii_lowercase())
+                            .collect()
+                    })
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The address allocated to a ServiceEntry's host, IPv4 then IPv6.
+    pub fn allocated(&self, key: &ObjectKey, host: &str) -> Option<[IpAddr; 2]> {
+        self.allocator.allocated(key, host)
+    }
+
+    pub(crate) fn contents(&self, namespace: &str) -> Option<&Contents> {
+        self.namespaces.get(namespace)
+    }
+
+    pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
+        self.contents(name)?.namespace.as_ref()
+    }
+
+    pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
+        self.nodes.get(name)
+    }
+
+    /// Who owns a hostname, in one namespace or in the whole mesh: a Service before any
+    /// ServiceEntry, then the oldest.
+    pub(crate) fn owner(&self, hostname: &str, namespace: Option<&str>) -> Option<&ObjectKey> {
+        self.claims
+            .get(&hostname.to_ascii_lowercase())?
+            .iter()
+            .filter(|key| namespace.is_none_or(|namespace| *key.namespace == *namespace))
+            .min_by_key(|key| {
+                let age = self
+                    .contents(&key.namespace)
+                    .and_then(|contents| contents.service_entries.get(&key.name))
+                    .filter(|_| key.kind == Kind::ServiceEntry)
+                    .map(|entry| entry.metadata.age());
+                (key.kind != Kind::Service, age)
+            })
+    }
+
+    /// Every PeerAuthentication, by namespace and name.
+    pub(crate) fn peer_authentications(&self) -> impl Iterator<Item = &Arc<PeerAuthentication>> {
+        self.namespaces
+            .values()
+            .flat_map(|contents| contents.peer_authentications.values())
+    }
+}
+
+/// Namespaces are kept by their own name.
+fn namespace_of(key: &ObjectKey) -> Arc<str> {
+    match key.kind {
+        Kind::Namespace => key.name.clone(),
+        _ => key.namespace.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! Which objects are translated with the help of another: the edges along which a change
+//! spreads. Too many cost time; one too few would leave something stale.
+
+use std::collections::BTreeSet;
+
+use crate::kind::Kind;
+use crate::kinds::authorization_policy::AuthorizationPolicy;
+use crate::kinds::peer_authentication::PeerAuthentication;
+use crate::kinds::selector::{Labels, labels_match};
+use crate::object::{ObjectKey, Resource};
+use crate::view::{Contents, View};
+
+impl View {
+    /// The objects that depend on this one as it is now, itself included.
+    pub(super) fn dependents(&self, key: &ObjectKey) -> BTreeSet<ObjectKey> {
+        let mut touched = BTreeSet::from([key.clone()]);
+        match key.kind {
+            Kind::Namespace => {
+                if let Some(contents) = self.contents(&key.name) {
+                    endpoints(contents, &Labels::new(), &mut touched);
+                    touched.extend(contents.services.values().map(|one| one.key()));
+                    touched.extend(contents.service_entries.values().map(|one| one.key()));
+                }
+            }
+            Kind::Node => {
+                let pods = self.namespaces.values().flat_map(|one| one.pods.values());
+                touched.extend(
+                    pods.filter(|pod| *pod.spec.node_name == *key.name)
+                        .map(|pod| pod.key()),
+                );
+            }
+            Kind::Service | Kind::ServiceEntry => {
+                self.members(key, &mut touched);
+                self.rivals(key, &mut touched);
+                self.targeting(key, &mut touched);
+            }
+            Kind::AuthorizationPolicy => {
+                if let Some(contents) = self.contents(&key.namespace)
+                    && let Some(policy) = contents.authorization_policies.get(&key.name)
+                {
+                    self.of_authorization_policy(policy, &mut touched);
+                }
+            }
+            Kind::PeerAuthentication => {
+                // The first of all carries the policy that STRICT workloads share.
+                touched.extend(self.peer_authentications().next().map(|one| one.key()));
+                if let Some(contents) = self.contents(&key.namespace)
+                    && let Some(policy) = contents.peer_authentications.get(&key.name)
+                {
+                    self.of_peer_authentication(policy, &mut touched);
+                }
+            }
+            Kind::Pod | Kind::WorkloadEntry | Kind::ServiceAccount | Kind::Deployment => {}
+        }
+        touched
+    }
+
+    fn of_authorization_policy(
+        &self,
+        policy: &AuthorizationPolicy,
+        touched: &mut BTreeSet<ObjectKey>,
+    ) {
+        let namespace = &policy.metadata.namespace;
+        if let Some(selector) = &policy.spec.selector {
+            self.selected(namespace, &selector.match_labels, touched);
+        }
+        for target in policy.spec.targets() {
+            for kind in [Kind::Service, Kind::ServiceEntry] {
+                if target.kind == kind.name() {
+                    let name = target.name.as_str();
+                    touched.insert(ObjectKey::new(kind, namespace.as_str(), name));
+                }
+            }
+        }
+    }
+
+    fn of_peer_authentication(
+        &self,
+        policy: &PeerAuthentication,
+        touched: &mut BTreeSet<ObjectKey>,
+    ) {
+        let namespace = &policy.metadata.namespace;
+        let everything = Labels::new();
+        let selector = policy.spec.selector.as_ref();
+        let labels = selector.map_or(&everything, |selector| &selector.match_labels);
+        self.selected(namespace, labels, touched);
+        if labels.is_empty() {
+            // A parent's mode is merged into the policies by port below it.
+            for contents in self.scope(namespace) {
+                touched.extend(contents.peer_authentications.values().map(|one| one.key()));
+            }
+        }
+    }
+
+    /// The workloads that a policy of `namespace` selects.
+    fn selected(&self, namespace: &str, labels: &Labels, touched: &mut BTreeSet<ObjectKey>) {
+        for contents in self.scope(namespace) {
+            endpoints(contents, labels, touched);
+            // Inline endpoints are translated with their entry.
+            let entries = contents.service_entries.values();
+            touched.extend(
+                entries
+                    .filter(|entry| {
+                        let mut endpoints = entry.spec.endpoints.iter();
+                        endpoints.any(|endpoint| labels_match(labels, &endpoint.labels))
+                    })
+                    .map(|entry| entry.key()),
+            );
+        }
+    }
+
+    /// Where policies of `namespace` apply: to it, or for the root to every namespace.
+    fn scope(&self, namespace: &str) -> Vec<&Contents> {
+        if *namespace == *self.context.root_namespace {
+            self.namespaces.values().collect()
+        } else {
+            self.contents(namespace).into_iter().collect()
+        }
+    }
+
+    /// The pods and WorkloadEntries behind a Service or ServiceEntry.
+    fn members(&self, key: &ObjectKey, touched: &mut BTreeSet<ObjectKey>) {
+        let Some(contents) = self.contents(&key.namespace) else {
+            return;
+        };
+        let labels = match key.kind {
+            Kind::Service => contents
+                .services
+                .get(&key.name)
+                .map(|one| &one.spec.selector),
+            Kind::ServiceEntry => contents
+                .service_entries
+                .get(&key.name)
+                .and_then(|one| one.spec.workload_selector.as_ref())
+                .map(|selector| &selector.labels),
+            _ => None,
+        };
+        if let Some(labels) = labels.filter(|labels| !labels.is_empty()) {
+            endpoints(contents, labels, touched);
+        }
+    }
+
+    /// Others that claim the same hostnames, and what is behind them: ownership may move.
+    fn rivals(&self, key: &ObjectKey, touched: &mut BTreeSet<ObjectKey>) {
+        for hostname in self.hostnames(key) {
+            let rivals = self.claims.get(&hostname).into_iter().flatten();
+            for rival in rivals.filter(|rival| *rival != key) {
+                touched.insert(rival.clone());
+                self.members(rival, touched);
+            }
+        }
+    }
+
+    /// Policies that target the object: their status says whether it is there.
+    fn targeting(&self, key: &ObjectKey, touched: &mut BTreeSet<ObjectKey>) {
+        let Some(contents) = self.contents(&key.namespace) else {
+            return;
+        };
+        touched.extend(
+            contents
+                .authorization_policies
+                .values()
+                .filter(|policy| {
+                    let mut targets = policy.spec.targets();
+                    targets.any(|one| one.kind == key.kind.name() && *one.name == *key.name)
+                })
+                .map(|policy| policy.key()),
+        );
+    }
+}
+
+/// Pods and WorkloadEntries of one namespace that carry the labels.
+fn endpoints(contents: &Contents, labels: &Labels, touched: &mut BTreeSet<ObjectKey>) {
+    let pods = contents.pods.values();
+    touched.extend(
+        pods.filter(|pod| labels_match(labels, &pod.metadata.labels))
+            .map(|pod| pod.key()),
+    );
+    let entries = contents.workload_entries.values();
+    touched.extend(
+        entries
+            .filter(|entry| labels_match(labels, &entry.labels()))
+            .map(|entry| entry.key()),
+    );
+}

@@ -1,0 +1,127 @@
+//! Golden pairs: `golden/KIND/CASE/in.yaml` translates to `out.yaml` beside it.
+//!
+//! `UPDATE=1 cargo test -p istio-compat --test golden` rewrites the outputs; read the
+//! difference before committing it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use istio_compat::object::Object;
+use istio_compat::parse::{Parsed, Raw, parse};
+use istio_compat::view::{Context, View};
+use serde_json::{Map, Value, json};
+
+#[test]
+fn every_case_translates_as_written() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let update = std::env::var_os("UPDATE").is_some();
+    let cases: Vec<PathBuf> = folders(&root)
+        .iter()
+        .flat_map(|kind| folders(kind))
+        .collect();
+    assert!(cases.len() >= 30, "only {} cases found", cases.len());
+    let mut different = Vec::new();
+    for case in cases {
+        let output = translate(&case);
+        let expected = case.join("out.yaml");
+        if update {
+            fs::write(&expected, output).expect("out.yaml is writable");
+        } else if fs::read_to_string(&expected).unwrap_or_default() != output {
+            different.push(format!("{}:\n{output}", case.display()));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).expect("a folder");
+    let mut folders: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.is_dir())
+        .collect();
+    folders.sort();
+    folders
+}
+
+/// All that the objects of a case come to. Where the case is about policies, workloads are
+/// shown by the policies they list.
+fn translate(case: &Path) -> String {
+    let objects = read(&case.join("in.yaml"));
+    let mut view = View::new(Context::default());
+    for object in &objects {
+        view.apply(&object.key(), Some(object));
+    }
+    let about_policies = case.parent().is_some_and(|kind| {
+        kind.ends_with("authorization_policy") || kind.ends_with("peer_authentication")
+    });
+    let mut output: BTreeMap<&str, Value> = BTreeMap::new();
+    let mut add = |section, value: Value| {
+        let list = output.entry(section).or_insert_with(|| json!([]));
+        list.as_array_mut().expect("a list").push(value);
+    };
+    for object in &objects {
+        let translation = view.translate(&object.key());
+        for workload in translation.workloads {
+            let value = serde_json::to_value(&workload).expect("serializable");
+            if about_policies {
+                add(
+                    "workloads",
+                    json!({
+                        "uid": value["uid"],
+                        "authorizationPolicies": value["authorizationPolicies"],
+                    }),
+                );
+            } else {
+                add("workloads", without_blanks(value));
+            }
+        }
+        for service in translation.services {
+            let value = serde_json::to_value(&service).expect("serializable");
+            add("services", without_blanks(value));
+        }
+        for authorization in translation.authorizations {
+            let value = serde_json::to_value(&authorization).expect("serializable");
+            add("authorizations", value);
+        }
+        for condition in translation.conditions {
+            let mut value = serde_json::to_value(&condition).expect("serializable");
+            value["object"] = object.key().to_string().into();
+            add("conditions", value);
+        }
+    }
+    serde_saphyr::to_string(&output).expect("serializable")
+}
+
+fn read(path: &Path) -> Vec<Object> {
+    let content = fs::read(path).expect("in.yaml is readable");
+    let Parsed { objects, warnings } = parse(&path.display().to_string(), &content, Raw::Drop)
+        .unwrap_or_else(|rejected| panic!("{:#?}", rejected.errors));
+    assert!(warnings.is_empty(), "{warnings:#?}");
+    objects
+}
+
+/// Leaves out what is empty, so that a case shows what it is about.
+fn without_blanks(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => Value::Object(
+            fields
+                .into_iter()
+                .map(|(key, value)| (key, without_blanks(value)))
+                .filter(|(_, value)| !is_blank(value))
+                .collect::<Map<_, _>>(),
+        ),
+        Value::Array(items) => Value::Array(items.into_iter().map(without_blanks).collect()),
+        value => value,
+    }
+}
+
+fn is_blank(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(true) | Value::Number(_) => false,
+    }
+}
