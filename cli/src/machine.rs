@@ -5,7 +5,7 @@
 //! - [`controller`]: what pods there are to be; [`replicas`], [`schedule`], [`allocation`],
 //!   [`enablement`] and [`pod_status`] decide for it; [`desired`] and [`store`] are its input and output
 //! - [`node`], [`pod`], [`sandbox`]: a pod from its network to its processes
-//! - [`unconnected`]: in place of the links between them
+//! - [`network`]: the links between them; [`endpoints`] tells it who answers for a service
 //! - [`server`], [`exec`]: what commands ask of a running machine
 pub(crate) mod launch;
 pub(crate) mod record;
@@ -18,16 +18,17 @@ mod allocation;
 mod controller;
 mod desired;
 mod enablement;
+mod endpoints;
 mod pod_status;
 mod replicas;
 mod schedule;
 mod store;
 
+mod network;
 mod node;
 mod pod;
 mod resolv_conf;
 pub(crate) mod sandbox;
-mod unconnected;
 
 mod exec;
 mod server;
@@ -54,7 +55,6 @@ use crate::exit::{Exit, Result};
 use controller::Controller;
 use launch::{Config, Report as Progress};
 use start::Pieces;
-use unconnected as network;
 
 /// Nobody who stops a mesh wants to wait longer for its pods.
 const LONGEST_GRACE: Duration = Duration::from_secs(5);
@@ -69,6 +69,7 @@ struct Machine {
     network: Rc<network::Network>,
     pieces: RefCell<Vec<piece::Known>>,
     folder: RefCell<Option<Arc<Report>>>,
+    services: watch::Sender<Vec<network::service::Service>>,
     ready: watch::Sender<bool>,
     /// Asked to end.
     shutdown: CancellationToken,
@@ -97,7 +98,7 @@ async fn live(config: Config, mut launcher: UnixStream) -> Result {
         &mut launcher,
         &Progress::Progress("making the network".to_owned()),
     )?;
-    let network = Rc::new(network::Network::new(config.nodes).await?);
+    let network = Rc::new(network::Network::new(config.nodes.into()).await?);
     let (events, mut happened) = mpsc::unbounded_channel();
     let nodes = start::nodes(&config, &network)?;
     let machine = Rc::new(Machine {
@@ -106,6 +107,7 @@ async fn live(config: Config, mut launcher: UnixStream) -> Result {
         network,
         pieces: RefCell::default(),
         folder: RefCell::default(),
+        services: watch::channel(Vec::new()).0,
         ready: watch::channel(false).0,
         shutdown: CancellationToken::new(),
         config,
@@ -118,6 +120,7 @@ async fn live(config: Config, mut launcher: UnixStream) -> Result {
     .map_err(|error| Exit::BadInput.because(error))?;
     tokio::spawn(source.run(batches));
     machine.controller.borrow_mut().reconcile();
+    tokio::task::spawn_local(publish_services(machine.clone()));
     server::listen(machine.clone())?;
     launch::tell(
         &mut launcher,
@@ -160,6 +163,28 @@ async fn live(config: Config, mut launcher: UnixStream) -> Result {
     Ok(())
 }
 
+/// Keeps the network's idea of services at the controller's, one step at a time.
+async fn publish_services(machine: Rc<Machine>) {
+    let mut services = machine.services.subscribe();
+    services.mark_changed();
+    while services.changed().await.is_ok() {
+        let current = services.borrow_and_update().clone();
+        while let Err(error) = machine.network.set_services(&current).await {
+            tracing::warn!(%error, "can't publish services");
+            tokio::select! {
+                () = tokio::time::sleep(ROUND) => {}
+                changed = services.changed() => {
+                    services.mark_changed();
+                    if changed.is_ok() {
+                        break;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+}
+
 /// RFC 3339, as in objects' metadata.
 fn now() -> String {
     chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
@@ -196,7 +221,17 @@ impl Machine {
         let mut controller = self.controller.borrow_mut();
         controller.reconcile();
         let (services, pods) = controller.view();
-        self.network.publish(&services, &pods);
+        let services: Vec<_> = services
+            .iter()
+            .map(|service| endpoints::resolve(service, &pods))
+            .collect();
+        self.services.send_if_modified(|published| {
+            let changed = *published != services;
+            if changed {
+                *published = services;
+            }
+            changed
+        });
     }
 
     fn status(&self) -> crate::control::Status {

@@ -462,6 +462,7 @@ impl Controller {
         let life = Life {
             pod: entry.pod.clone(),
             node: node.clone(),
+            interface: None,
             state: self.state.clone(),
             wish: wishes,
             events: self.events.clone(),

@@ -11,7 +11,7 @@ use istio_compat::kinds::node::{NodeAddress, NodeStatus};
 use istio_compat::kinds::pod::{Pod, PodIp, PodPhase, PodStatus};
 use istio_compat::labels::{REGION, ZONE};
 
-use super::network::Network;
+use super::network::{self, Network, PodInterface};
 use super::token::{Reference, Subject};
 
 pub(crate) const SYSTEM_NAMESPACE: &str = "weft-system";
@@ -19,7 +19,7 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 
 pub(crate) struct Node {
     /// From 1.
-    index: u8,
+    index: usize,
     pub(crate) name: String,
     pub(crate) agent: Agent,
     network: Rc<Network>,
@@ -30,7 +30,7 @@ pub(crate) struct Node {
 // === impl Node ===
 
 impl Node {
-    pub(crate) fn new(index: u8, agent: Agent, network: Rc<Network>) -> Self {
+    pub(crate) fn new(index: usize, agent: Agent, network: Rc<Network>) -> Self {
         let uid = || uuid::Uuid::new_v4().to_string();
         Self {
             index,
@@ -43,19 +43,25 @@ impl Node {
     }
 
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
-        self.network.node(self.index).addresses()
+        self.place().ips()
     }
 
     pub(crate) fn netns(&self) -> BorrowedFd<'_> {
-        self.network.node(self.index).netns()
+        self.place().netns()
     }
 
-    pub(crate) async fn attach(&self, uid: &str, netns: &OwnedFd) -> anyhow::Result<Vec<IpAddr>> {
-        self.network.attach_pod(self.index, uid, netns).await
+    pub(crate) async fn attach(&self, netns: &OwnedFd) -> anyhow::Result<PodInterface> {
+        self.network.attach_pod(self.index, netns).await
     }
 
-    pub(crate) async fn detach(&self, uid: &str) {
-        self.network.detach_pod(uid).await;
+    pub(crate) async fn detach(&self, interface: PodInterface) {
+        self.network.detach(interface).await;
+    }
+
+    fn place(&self) -> &network::Node {
+        self.network
+            .node(self.index)
+            .expect("the network has as many nodes as there are")
     }
 
     /// The labels every node has, under those the folder's Node object sets.

@@ -21,6 +21,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::network::PodInterface;
 use super::node::Node;
 use super::pod_status::Stage;
 use super::resolv_conf::ResolvConf;
@@ -63,6 +64,7 @@ pub(crate) struct Life {
     pub(crate) pod: Pod,
     pub(crate) node: Rc<Node>,
     pub(crate) state: State,
+    pub(crate) interface: Option<PodInterface>,
     pub(crate) wish: watch::Receiver<Wish>,
     /// The pod's uid goes along: names are used again.
     pub(crate) events: mpsc::UnboundedSender<(String, Event)>,
@@ -83,7 +85,9 @@ impl Life {
             self.tell(Event::Report(Box::new(report)));
         }
         self.node.agent.forget(&uid).await;
-        self.node.detach(&uid).await;
+        if let Some(interface) = self.interface.take() {
+            self.node.detach(interface).await;
+        }
         // A finished pod's record stays until somebody deletes it.
         ended(self.wish.clone()).await;
         self.tell(Event::Gone);
@@ -91,10 +95,12 @@ impl Life {
 
     async fn live(&mut self) -> anyhow::Result<()> {
         let netns = cni::netns::create()?;
-        let addresses = tokio::select! {
-            addresses = self.attach(&netns) => addresses,
+        let interface = tokio::select! {
+            interface = self.attach(&netns) => interface,
             () = ended(self.wish.clone()) => return Ok(()),
         };
+        let addresses = interface.ips.clone();
+        self.interface = Some(interface);
         self.pod.status.pod_ip = addresses.first().copied();
         self.pod.status.pod_ips = addresses.iter().map(|ip| PodIp { ip: *ip }).collect();
         self.pod.status.host_ip = self.node.addresses().first().copied();
@@ -121,10 +127,10 @@ impl Life {
         }
     }
 
-    async fn attach(&self, netns: &OwnedFd) -> Vec<IpAddr> {
+    async fn attach(&self, netns: &OwnedFd) -> PodInterface {
         loop {
-            match self.node.attach(&self.pod.metadata.uid, netns).await {
-                Ok(addresses) => return addresses,
+            match self.node.attach(netns).await {
+                Ok(interface) => return interface,
                 Err(error) => {
                     let message = format!("{error:#}");
                     self.tell(Event::Stage(Stage::Waiting {

@@ -44,7 +44,7 @@ pub(super) fn nodes(config: &Config, network: &Rc<Network>) -> anyhow::Result<Ve
             let socket = folder.join("ztunnel.sock");
             let agent = Agent::new(&socket)
                 .with_context(|| format!("can't listen on {}", socket.display()))?;
-            Ok(Rc::new(Node::new(index, agent, network.clone())))
+            Ok(Rc::new(Node::new(index.into(), agent, network.clone())))
         })
         .collect()
 }
