@@ -42,7 +42,7 @@ pub mod connections;
 
 mod sockets;
 
-mod netns;
+pub(crate) mod netns;
 
 use std::sync::Arc;
 

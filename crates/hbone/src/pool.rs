@@ -152,10 +152,10 @@ impl Pool {
                 Some(Checkout::Wait(attempt)) => attempt,
                 None => self.entries.start(key, config, connect()),
             };
-            match attempt.wait_for(Option::is_some).await.as_deref() {
-                Ok(Some(Err(error))) => return Err(error.clone()),
-                // The attempt succeeded, or was purged: look again.
-                Ok(_) | Err(_) => {}
+            let answered = attempt.wait_for(Option::is_some).await;
+            // Otherwise it succeeded, or was purged meanwhile: look again.
+            if let Ok(Some(Err(error))) = answered.as_deref() {
+                return Err(error.clone());
             }
         }
     }

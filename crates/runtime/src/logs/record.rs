@@ -33,7 +33,7 @@ pub struct Spans<'a> {
 }
 
 /// Appends the line, with its newline.
-pub(super) fn write_line(out: &mut String, format: Format, time: SystemTime, record: &dyn Record) {
+pub fn write_line(out: &mut String, format: Format, time: SystemTime, record: &dyn Record) {
     let time = humantime::format_rfc3339_micros(time);
     let level = match record.level() {
         Level::ERROR => "error",

@@ -1,0 +1,175 @@
+//! Settings from given environments; nothing here reads the real one.
+
+use super::*;
+
+fn parse(environment: &[(&str, &str)], mesh: Option<&str>) -> Result<Config, Vec<String>> {
+    let environment = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    Config::parse(environment, mesh, 8, Vec::new()).map_err(|error| error.0)
+}
+
+fn valid(environment: &[(&str, &str)]) -> Config {
+    parse(environment, None).expect("valid")
+}
+
+#[test]
+fn nothing_set_gives_istios_defaults() {
+    let config = valid(&[]);
+    assert_eq!(
+        config.mode,
+        Mode::Shared {
+            inpod_uds: "/var/run/ztunnel/ztunnel.sock".into()
+        }
+    );
+    let xds = config.xds.expect("on");
+    assert_eq!(xds.address, "https://localhost:15012");
+    assert_eq!(xds.headers, [("clusterid".into(), "Kubernetes".into())]);
+    assert_eq!(&*config.node.cluster_id, "Kubernetes");
+    assert_eq!(config.secret_ttl, Duration::from_secs(86_400));
+    assert_eq!(config.proxy.packet_mark, Some(1337));
+    assert_eq!(config.proxy.original_source, OriginalSource::BestEffort);
+    assert_eq!(config.dns, Some(Dns { port: 15053 }));
+    assert_eq!(config.termination_deadline, Duration::from_secs(5));
+    assert_eq!(config.worker_threads.get(), 2);
+    assert_eq!((config.ports.admin, config.ports.stats), (15000, 15020));
+}
+
+#[test]
+fn inside_a_cluster_the_control_plane_is_istiod() {
+    let config = valid(&[("KUBERNETES_SERVICE_HOST", "10.96.0.1")]);
+    assert_eq!(
+        config.ca.expect("on").address,
+        "https://istiod.istio-system.svc:15012"
+    );
+}
+
+#[test]
+fn an_empty_address_turns_a_service_off() {
+    let config = valid(&[("XDS_ADDRESS", ""), ("CA_ADDRESS", "cp:1")]);
+    assert!(config.xds.is_none());
+    assert_eq!(config.ca.expect("on").address, "https://cp:1");
+}
+
+#[test]
+fn environment_over_proxy_config_over_mesh_config() {
+    let mesh = "defaultConfig:\n  discoveryAddress: mesh:15012\n  statsPort: 1\n  \
+                proxyMetadata: {A: mesh, B: mesh}\n";
+    let config = parse(
+        &[
+            (
+                "PROXY_CONFIG",
+                "{proxyAdminPort: 2, statsPort: 3, proxyMetadata: {B: own}, other: x}",
+            ),
+            ("ISTIO_META_C", "env"),
+            ("ISTIO_METAJSON_D", "{\"x\":1}"),
+            ("CA_ADDRESS", "https://env:15012"),
+        ],
+        Some(mesh),
+    )
+    .expect("valid");
+    assert_eq!(config.xds.expect("on").address, "https://mesh:15012");
+    assert_eq!(config.ca.expect("on").address, "https://env:15012");
+    assert_eq!((config.ports.admin, config.ports.stats), (2, 3));
+    assert_eq!(
+        serde_json::Value::Object(config.node_metadata),
+        serde_json::json!({"A": "mesh", "B": "own", "C": "env", "D": {"x": 1}})
+    );
+}
+
+#[test]
+fn all_mistakes_are_reported_together() {
+    let mistakes = parse(
+        &[
+            ("SECRET_TTL", "soon"),
+            ("PROXY_MODE", "dedicated"),
+            ("IPV6_ENABLED", "maybe"),
+            ("HTTP2_FRAME_SIZE", "-1"),
+            ("ZTUNNEL_WORKER_THREADS", "200%"),
+            ("RUST_LOG", "loud"),
+            ("PROXY_CONFIG", "{statsPort: many}"),
+            ("CRL_PATH", "/crl.pem"),
+        ],
+        None,
+    )
+    .expect_err("invalid");
+    for name in ["SECRET_TTL", "PROXY_WORKLOAD_INFO", "PROXY_CONFIG"] {
+        assert!(
+            mistakes.iter().any(|mistake| mistake.starts_with(name)),
+            "{name} in {mistakes:#?}"
+        );
+    }
+    assert_eq!(mistakes.len(), 8, "{mistakes:#?}");
+}
+
+#[test]
+fn dedicated_mode_names_its_workload() {
+    let config = valid(&[
+        ("PROXY_MODE", "dedicated"),
+        ("PROXY_WORKLOAD_INFO", "shop/web-0/web"),
+    ]);
+    let Mode::Dedicated { workload } = config.mode else {
+        panic!("not dedicated");
+    };
+    assert_eq!((&*workload.namespace, &*workload.name), ("shop", "web-0"));
+    assert_eq!(&*workload.service_account, "web");
+    assert_eq!(config.proxy.packet_mark, None);
+}
+
+#[test]
+fn the_deadline_stays_below_the_grace_period() {
+    let check = |environment: &[(&str, &str)], seconds| {
+        let deadline = valid(environment).termination_deadline;
+        assert_eq!(deadline, Duration::from_secs(seconds), "{environment:?}");
+    };
+    check(&[("TERMINATION_GRACE_PERIOD_SECONDS", "30")], 25);
+    check(&[("TERMINATION_GRACE_PERIOD_SECONDS", "10")], 9);
+    check(&[("TERMINATION_GRACE_PERIOD_SECONDS", "1")], 1);
+    check(&[("TERMINATION_GRACE_PERIOD_SECONDS", "30s")], 25);
+    check(
+        &[
+            ("TERMINATION_GRACE_PERIOD_SECONDS", "30"),
+            ("CONNECTION_TERMINATION_DEADLINE", "7s"),
+        ],
+        7,
+    );
+}
+
+#[test]
+fn worker_threads_by_number_share_and_resources() {
+    let check = |environment: &[(&str, &str)], threads| {
+        let config = valid(environment);
+        assert_eq!(config.worker_threads.get(), threads, "{environment:?}");
+    };
+    check(&[("ZTUNNEL_WORKER_THREADS", "5")], 5);
+    check(&[("ZTUNNEL_WORKER_THREADS", "0")], 8);
+    check(&[("ZTUNNEL_WORKER_THREADS", "30%")], 3);
+    check(
+        &[
+            ("ZTUNNEL_WORKER_THREADS", "100%"),
+            ("ZTUNNEL_CPU_LIMIT", "4"),
+        ],
+        4,
+    );
+    check(&[("ZTUNNEL_RESOURCE_CPU_REQUEST", "3")], 3);
+    check(
+        &[
+            ("ZTUNNEL_RESOURCE_CPU_LIMIT", "1"),
+            ("ZTUNNEL_RESOURCE_CPU_REQUEST", "200m"),
+        ],
+        1,
+    );
+    check(&[("PROXY_CONFIG", "{concurrency: 6}")], 6);
+}
+
+#[test]
+fn a_token_is_never_dumped() {
+    let config = valid(&[("AUTH_TOKEN", "s3cr3t"), ("XDS_HEADER_key", "s3cr3t")]);
+    let dump = serde_json::to_string(&config).expect("serialises");
+    assert!(!dump.contains("s3cr3t"), "{dump}");
+    assert!(
+        dump.contains("\"xds\":\"https://localhost:15012\""),
+        "{dump}"
+    );
+}
