@@ -2,10 +2,16 @@
 //! carries them over HBONE with mutual TLS, and enforces L4 policy.
 //!
 //! - [`config`]: environment and files, read once.
+//! - [`inpod`]: which pods the CNI agent hands over.
+//! - [`local`]: finding them among the mesh's workloads.
 //! - [`proxy`]: the data path.
 //! - [`metrics`]: what is told of it all.
 
 pub mod config;
+
+pub mod inpod;
+
+pub mod local;
 
 pub mod proxy;
 

@@ -1,0 +1,166 @@
+//! Which pods are served, and what each of the agent's requests changes.
+//!
+//! ```text
+//!              connected           snapshot sent
+//! Disconnected ─────────▶ Snapshot ─────────────▶ Live
+//!       ▲                    │                      │
+//!       └────────────────────┴──────────────────────┘  disconnected
+//! ```
+//! Pods that are served stay so in every state; the snapshot's end drops those not named in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{NetnsId, Pod, Request};
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub struct Roster {
+    served: BTreeMap<Arc<str>, NetnsId>,
+    /// Pods that could not be served yet.
+    pending: BTreeMap<Arc<str>, Pod>,
+    connection: Connection,
+}
+
+#[derive(Debug, Default)]
+enum Connection {
+    #[default]
+    Disconnected,
+    Snapshot {
+        named: BTreeSet<Arc<str>>,
+    },
+    Live,
+}
+
+/// What is to be done before a request is acknowledged.
+#[derive(Debug)]
+pub enum Step {
+    Nothing,
+    Start(Pod),
+    /// The uid is served in another namespace: stop that first.
+    Replace(Pod),
+    Stop(Vec<Arc<str>>),
+}
+
+/// A request that no agent of this protocol's version sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    #[error("AddWorkload without workload_info")]
+    MissingWorkloadInfo,
+    #[error("SnapshotSent twice on one connection")]
+    SecondSnapshot,
+    #[error("KeepWorkload after the snapshot")]
+    KeepAfterSnapshot,
+}
+
+// === impl Roster ===
+
+impl Roster {
+    /// A new connection: a new snapshot will follow.
+    pub fn connected(&mut self) {
+        self.connection = Connection::Snapshot {
+            named: BTreeSet::new(),
+        };
+        self.pending.clear();
+    }
+
+    pub fn disconnected(&mut self) {
+        self.connection = Connection::Disconnected;
+    }
+
+    pub fn request(&mut self, request: Request) -> Result<Step, ProtocolError> {
+        match request {
+            Request::Add(pod) => Ok(self.add(pod)),
+            Request::Keep(uid) => match &mut self.connection {
+                Connection::Snapshot { named } => {
+                    named.insert(uid);
+                    Ok(Step::Nothing)
+                }
+                Connection::Live | Connection::Disconnected => {
+                    Err(ProtocolError::KeepAfterSnapshot)
+                }
+            },
+            Request::Delete(uid) => Ok(self.delete(&uid)),
+            Request::SnapshotSent => {
+                match std::mem::replace(&mut self.connection, Connection::Live) {
+                    Connection::Snapshot { named } => Ok(self.reconcile(&named)),
+                    Connection::Live | Connection::Disconnected => {
+                        Err(ProtocolError::SecondSnapshot)
+                    }
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, pod: Pod) -> Step {
+        let uid = pod.spec.uid.clone();
+        if let Connection::Snapshot { named } = &mut self.connection {
+            named.insert(uid.clone());
+        }
+        match self.served.get(&uid) {
+            Some(id) if *id == pod.netns_id => Step::Nothing,
+            Some(_) => {
+                self.served.remove(&uid);
+                Step::Replace(pod)
+            }
+            None => Step::Start(pod),
+        }
+    }
+
+    fn delete(&mut self, uid: &Arc<str>) -> Step {
+        self.pending.remove(uid);
+        match &mut self.connection {
+            // It stays until the snapshot is complete: the agent may still name it.
+            Connection::Snapshot { named } => {
+                named.remove(uid);
+                Step::Nothing
+            }
+            Connection::Live | Connection::Disconnected => match self.served.remove(uid) {
+                Some(_) => Step::Stop(vec![uid.clone()]),
+                None => Step::Nothing,
+            },
+        }
+    }
+
+    fn reconcile(&mut self, named: &BTreeSet<Arc<str>>) -> Step {
+        self.pending.retain(|uid, _| named.contains(uid));
+        let gone: Vec<_> = self
+            .served
+            .extract_if(.., |uid, _| !named.contains(uid))
+            .map(|(uid, _)| uid)
+            .collect();
+        match gone.is_empty() {
+            true => Step::Nothing,
+            false => Step::Stop(gone),
+        }
+    }
+
+    /// The outcome of a start.
+    pub fn started(&mut self, pod: Pod, served: bool) {
+        let uid = pod.spec.uid.clone();
+        if served {
+            self.pending.remove(&uid);
+            self.served.insert(uid, pod.netns_id);
+        } else {
+            self.pending.insert(uid, pod);
+        }
+    }
+
+    /// Pods to try again.
+    pub fn pending(&self) -> Vec<Pod> {
+        self.pending.values().cloned().collect()
+    }
+
+    /// How many pods are served, and how many wait to be.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.served.len(), self.pending.len())
+    }
+
+    /// The agent has told of every pod and all of them are served.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.connection, Connection::Live) && self.pending.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

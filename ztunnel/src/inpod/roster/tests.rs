@@ -1,0 +1,201 @@
+//! Sequences of requests, and what they must lead to.
+
+use super::*;
+use crate::inpod::netns::NetnsId;
+use crate::proxy::{PodSpec, WorkloadInfo};
+
+fn pod(uid: &str, netns: u64) -> Pod {
+    Pod {
+        spec: PodSpec {
+            uid: uid.into(),
+            info: WorkloadInfo {
+                name: uid.into(),
+                namespace: "shop".into(),
+                service_account: "default".into(),
+            },
+            netns: None,
+        },
+        search_domains: Vec::new(),
+        netns_id: NetnsId::for_tests(netns),
+    }
+}
+
+enum Ask {
+    Connect,
+    Disconnect,
+    Add(&'static str, u64),
+    /// An Add whose start fails.
+    Fail(&'static str),
+    Keep(&'static str),
+    Delete(&'static str),
+    SnapshotSent,
+}
+use Ask::{Add, Connect, Delete, Disconnect, Fail, Keep, SnapshotSent};
+
+/// Plays the sequence and checks what happened at each ask, then (served, pending, ready).
+fn check(asks: &[(Ask, &str)], end: (usize, usize, bool)) {
+    let mut roster = Roster::default();
+    for (index, (ask, expected)) in asks.iter().enumerate() {
+        let (request, succeeds) = match ask {
+            Connect => {
+                roster.connected();
+                continue;
+            }
+            Disconnect => {
+                roster.disconnected();
+                continue;
+            }
+            Add(uid, netns) => (Request::Add(pod(uid, *netns)), true),
+            Fail(uid) => (Request::Add(pod(uid, 1)), false),
+            Keep(uid) => (Request::Keep((*uid).into()), true),
+            Delete(uid) => (Request::Delete((*uid).into()), true),
+            SnapshotSent => (Request::SnapshotSent, true),
+        };
+        let happened = match roster.request(request) {
+            Err(error) => format!("error: {error}"),
+            Ok(Step::Nothing) => "nothing".to_owned(),
+            Ok(Step::Start(pod)) => {
+                let text = format!("start {}", pod.spec.uid);
+                roster.started(pod, succeeds);
+                text
+            }
+            Ok(Step::Replace(pod)) => {
+                let text = format!("replace {}", pod.spec.uid);
+                roster.started(pod, succeeds);
+                text
+            }
+            Ok(Step::Stop(uids)) => format!("stop {}", uids.join(" ")),
+        };
+        assert_eq!(&happened, expected, "ask {index}");
+    }
+    let (served, pending) = roster.counts();
+    assert_eq!((served, pending, roster.is_ready()), end);
+}
+
+#[test]
+fn ready_only_once_the_snapshot_is_complete() {
+    check(&[(Connect, "")], (0, 0, false));
+    check(&[(Connect, ""), (SnapshotSent, "nothing")], (0, 0, true));
+    check(
+        &[
+            (Connect, ""),
+            (Add("a", 1), "start a"),
+            (SnapshotSent, "nothing"),
+            (Disconnect, ""),
+        ],
+        (1, 0, false),
+    );
+}
+
+#[test]
+fn a_snapshot_drops_what_it_does_not_name() {
+    check(
+        &[
+            (Connect, ""),
+            (Add("a", 1), "start a"),
+            (Add("b", 2), "start b"),
+            (Add("c", 3), "start c"),
+            (SnapshotSent, "nothing"),
+            (Disconnect, ""),
+            (Connect, ""),
+            (Add("a", 1), "nothing"),
+            (Keep("b"), "nothing"),
+            (SnapshotSent, "stop c"),
+        ],
+        (2, 0, true),
+    );
+}
+
+#[test]
+fn a_pod_in_another_namespace_is_replaced() {
+    check(
+        &[
+            (Connect, ""),
+            (SnapshotSent, "nothing"),
+            (Add("a", 1), "start a"),
+            (Add("a", 1), "nothing"),
+            (Add("a", 2), "replace a"),
+            (Add("a", 2), "nothing"),
+        ],
+        (1, 0, true),
+    );
+}
+
+#[test]
+fn deletions_wait_for_the_snapshot() {
+    check(
+        &[
+            (Connect, ""),
+            (Add("a", 1), "start a"),
+            (Delete("a"), "nothing"),
+            (SnapshotSent, "stop a"),
+            (Delete("a"), "nothing"),
+            (Add("a", 1), "start a"),
+            (Delete("a"), "stop a"),
+        ],
+        (0, 0, true),
+    );
+}
+
+#[test]
+fn failures_wait_and_hold_readiness_back() {
+    check(
+        &[
+            (Connect, ""),
+            (Fail("a"), "start a"),
+            (SnapshotSent, "nothing"),
+        ],
+        (0, 1, false),
+    );
+    check(
+        &[
+            (Connect, ""),
+            (SnapshotSent, "nothing"),
+            (Fail("a"), "start a"),
+            (Add("a", 1), "start a"),
+        ],
+        (1, 0, true),
+    );
+    check(
+        &[
+            (Connect, ""),
+            (SnapshotSent, "nothing"),
+            (Fail("a"), "start a"),
+            (Delete("a"), "nothing"),
+        ],
+        (0, 0, true),
+    );
+}
+
+#[test]
+fn a_new_connection_forgets_what_was_pending() {
+    check(
+        &[
+            (Connect, ""),
+            (Fail("a"), "start a"),
+            (Connect, ""),
+            (SnapshotSent, "nothing"),
+        ],
+        (0, 0, true),
+    );
+}
+
+#[test]
+fn what_the_protocol_forbids_is_an_error() {
+    check(
+        &[
+            (Connect, ""),
+            (SnapshotSent, "nothing"),
+            (SnapshotSent, "error: SnapshotSent twice on one connection"),
+        ],
+        (0, 0, true),
+    );
+    check(
+        &[
+            (Connect, ""),
+            (SnapshotSent, "nothing"),
+            (Keep("a"), "error: KeepWorkload after the snapshot"),
+        ],
+        (0, 0, true),
+    );
+}
