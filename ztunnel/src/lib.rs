@@ -5,6 +5,7 @@
 //! - [`inpod`]: which pods the CNI agent hands over.
 //! - [`local`]: finding them among the mesh's workloads.
 //! - [`proxy`]: the data path.
+//! - [`dns`]: the DNS proxy.
 //! - [`metrics`]: what is told of it all.
 
 pub mod config;
@@ -14,6 +15,8 @@ pub mod inpod;
 pub mod local;
 
 pub mod proxy;
+
+pub mod dns;
 
 pub mod metrics;
 

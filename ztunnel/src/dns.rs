@@ -1,0 +1,154 @@
+//! The DNS proxy: answers a pod's questions about the mesh, and passes on the rest as the pod.
+//!
+//! All of it runs on a thread of its own, so that neither a burst of questions nor a slow
+//! nameserver holds up connections or the control plane.
+//!
+//! - [`answer`]: which questions are ours, and the messages that answer them; pure.
+//! - `server`: a pod's listeners.
+//! - `upstream`: asking the nameservers.
+//! - [`cache`]: what they answered, while it lasts; pure.
+//! - `log`: metrics and log lines.
+
+pub mod answer;
+
+pub mod cache;
+
+mod server;
+
+mod upstream;
+
+mod log;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use mesh::snapshot::Snapshot;
+use mesh::workload::Workload;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use self::server::PodServer;
+use self::upstream::Nameservers;
+use crate::local::LocalNode;
+use crate::proxy::PodSpec;
+use crate::proxy::state::State;
+
+pub use self::log::UPSTREAM_DURATION_BUCKETS;
+
+/// Questions in progress at most, of all pods.
+const IN_PROGRESS: usize = 4096;
+
+/// What the proxy is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub port: u16,
+    pub node: LocalNode,
+    pub cluster_domain: Arc<str>,
+    /// Answers AAAA, and listens on ::1.
+    pub ipv6: bool,
+    /// SO_MARK of every socket.
+    pub packet_mark: Option<u32>,
+    /// Names the nameservers.
+    pub resolv_conf: PathBuf,
+}
+
+/// What all pods' servers share.
+struct Shared {
+    config: Config,
+    state: Arc<State>,
+    nameservers: Nameservers,
+    in_progress: Arc<Semaphore>,
+}
+
+/// A pod's own part of an answer.
+#[derive(Clone, Debug)]
+pub struct DnsPod {
+    pub spec: PodSpec,
+    /// None: what Kubernetes gives by default.
+    pub search_domains: Arc<[String]>,
+}
+
+/// A handle on the proxy's thread, which ends with the last of them.
+#[derive(Clone, Debug)]
+pub struct DnsProxy {
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Add(DnsPod, oneshot::Sender<io::Result<()>>),
+    Remove(Arc<str>),
+}
+
+// === impl DnsProxy ===
+
+impl DnsProxy {
+    /// Starts the thread; it serves no pod yet.
+    pub fn start(config: Config, state: Arc<State>) -> io::Result<Self> {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            nameservers: Nameservers::new(config.resolv_conf.clone()),
+            config,
+            state,
+            in_progress: Arc::new(Semaphore::new(IN_PROGRESS)),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        thread::Builder::new()
+            .name("dns".to_owned())
+            .spawn(move || runtime.block_on(run(receiver, shared)))?;
+        Ok(Self { commands })
+    }
+
+    /// Answers a pod; returns when its sockets listen.
+    pub async fn add_pod(&self, pod: DnsPod) -> io::Result<()> {
+        let gone = || io::Error::other("the DNS proxy has ended");
+        let (answer, answered) = oneshot::channel();
+        self.commands
+            .send(Command::Add(pod, answer))
+            .map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    pub fn remove_pod(&self, uid: &Arc<str>) {
+        // A proxy that is gone serves nobody.
+        let _ = self.commands.send(Command::Remove(uid.clone()));
+    }
+}
+
+async fn run(mut commands: mpsc::UnboundedReceiver<Command>, shared: Arc<Shared>) {
+    // Dropping a pod's tasks closes its sockets.
+    let mut pods: HashMap<Arc<str>, JoinSet<()>> = HashMap::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Add(pod, answer) => {
+                let uid = pod.spec.uid.clone();
+                let served = PodServer::bind(shared.clone(), pod).map(PodServer::spawn);
+                let result = served.map(|tasks| {
+                    pods.insert(uid, tasks);
+                });
+                // Whoever asked may have given up.
+                let _ = answer.send(result);
+            }
+            Command::Remove(uid) => {
+                pods.remove(&uid);
+            }
+        }
+    }
+}
+
+// === impl DnsPod ===
+
+impl DnsPod {
+    /// The pod as the mesh knows it.
+    fn workload<'a>(&self, node: &LocalNode, snapshot: &'a Snapshot) -> Option<&'a Arc<Workload>> {
+        node.workload(snapshot, &self.spec.info)
+    }
+}
+
+#[cfg(test)]
+mod tests;

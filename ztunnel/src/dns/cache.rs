@@ -1,0 +1,210 @@
+//! Upstream answers, kept while their TTLs last.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
+
+/// Answers kept per pod.
+const ENTRIES: usize = 256;
+
+/// Answers are asked for again after so long, whatever their TTL.
+const LONGEST: Duration = Duration::from_secs(300);
+
+#[derive(Debug, Default)]
+pub struct Cache {
+    entries: HashMap<Key, Entry>,
+}
+
+/// What makes two questions the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    /// Compares without letter case.
+    name: Name,
+    record_type: RecordType,
+    class: DNSClass,
+    dnssec_ok: bool,
+    checking_disabled: bool,
+    recursion_desired: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    answer: Message,
+    stored: Instant,
+    expires: Instant,
+}
+
+// === impl Cache ===
+
+impl Cache {
+    /// The answer to a question, with TTLs counted down.
+    pub fn answer(&self, question: &Message, now: Instant) -> Option<Message> {
+        let entry = self.entries.get(&Key::of(question)?)?;
+        if entry.expires <= now {
+            return None;
+        }
+        let age = now.duration_since(entry.stored).as_secs();
+        let age = u32::try_from(age).unwrap_or(u32::MAX);
+        let mut answer = entry.answer.clone();
+        let sections = [
+            &mut answer.answers,
+            &mut answer.authorities,
+            &mut answer.additionals,
+        ];
+        for record in sections.into_iter().flatten() {
+            record.ttl = record.ttl.saturating_sub(age);
+        }
+        Some(answer)
+    }
+
+    /// Keeps an answer, if it may be kept.
+    pub fn store(&mut self, question: &Message, answer: &Message, now: Instant) {
+        let (Some(key), Some(lifetime)) = (Key::of(question), lifetime(answer)) else {
+            return;
+        };
+        if self.entries.len() >= ENTRIES && !self.entries.contains_key(&key) {
+            self.make_room(now);
+        }
+        let entry = Entry {
+            answer: answer.clone(),
+            stored: now,
+            expires: now + lifetime,
+        };
+        self.entries.insert(key, entry);
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        self.entries.retain(|_, entry| entry.expires > now);
+        if self.entries.len() >= ENTRIES {
+            let soonest = self.entries.iter().min_by_key(|(_, entry)| entry.expires);
+            if let Some(key) = soonest.map(|(key, _)| key.clone()) {
+                self.entries.remove(&key);
+            }
+        }
+    }
+}
+
+/// How long an answer holds: its least TTL, or for "no such thing" what the zone's SOA says
+/// (RFC 2308 §5). Errors, and denials without SOA, are not kept.
+fn lifetime(answer: &Message) -> Option<Duration> {
+    let seconds = match answer.metadata.response_code {
+        ResponseCode::NoError if !answer.answers.is_empty() => {
+            answer.answers.iter().map(|record| record.ttl).min()?
+        }
+        ResponseCode::NoError | ResponseCode::NXDomain => {
+            answer
+                .authorities
+                .iter()
+                .find_map(|record| match &record.data {
+                    RData::SOA(soa) => Some(record.ttl.min(soa.minimum)),
+                    _ => None,
+                })?
+        }
+        _ => return None,
+    };
+    (seconds > 0).then(|| Duration::from_secs(seconds.into()).min(LONGEST))
+}
+
+// === impl Key ===
+
+impl Key {
+    fn of(question: &Message) -> Option<Self> {
+        let [query] = &question.queries[..] else {
+            return None;
+        };
+        Some(Self {
+            name: query.name().clone(),
+            record_type: query.query_type(),
+            class: query.query_class(),
+            dnssec_ok: question
+                .edns
+                .as_ref()
+                .is_some_and(|edns| edns.flags().dnssec_ok),
+            checking_disabled: question.metadata.checking_disabled,
+            recursion_desired: question.metadata.recursion_desired,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+
+    use hickory_proto::op::Query;
+    use hickory_proto::rr::Record;
+    use hickory_proto::rr::rdata::{A, SOA};
+
+    use super::*;
+
+    fn question(name: &str) -> Message {
+        let mut question = Message::query();
+        let name = Name::from_str(name).expect("name");
+        question.add_query(Query::query(name, RecordType::A));
+        question
+    }
+
+    fn answer(question: &Message, ttls: &[u32]) -> Message {
+        let mut answer = super::super::answer::respond(question, ResponseCode::NoError);
+        for ttl in ttls {
+            let data = RData::A(A::new(192, 0, 2, 1));
+            let name = question.queries[0].name().clone();
+            answer.add_answer(Record::from_rdata(name, *ttl, data));
+        }
+        answer
+    }
+
+    #[test]
+    fn an_answer_lasts_as_long_as_its_shortest_record() {
+        let mut cache = Cache::default();
+        let asked = question("example.com.");
+        let now = Instant::now();
+        cache.store(&asked, &answer(&asked, &[60, 20]), now);
+        let later = now + Duration::from_secs(15);
+        let again = question("EXAMPLE.com.");
+        let kept = cache.answer(&again, later).expect("kept");
+        assert_eq!(kept.answers[0].ttl, 45);
+        assert_eq!(kept.answers[1].ttl, 5);
+        assert!(
+            cache
+                .answer(&again, now + Duration::from_secs(20))
+                .is_none()
+        );
+        assert!(cache.answer(&question("example.org."), later).is_none());
+    }
+
+    #[test]
+    fn denials_last_as_the_zone_says_and_errors_not_at_all() {
+        let asked = question("none.example.com.");
+        let now = Instant::now();
+        let stored = |answer: &Message| {
+            let mut cache = Cache::default();
+            cache.store(&asked, answer, now);
+            cache.entries.len()
+        };
+        let mut denied = answer(&asked, &[]);
+        denied.metadata.response_code = ResponseCode::NXDomain;
+        assert_eq!(stored(&denied), 0);
+        let zone = Name::from_str("example.com.").expect("name");
+        let soa = SOA::new(zone.clone(), zone.clone(), 1, 1, 1, 1, 60);
+        denied.add_authority(Record::from_rdata(zone, 300, RData::SOA(soa)));
+        assert_eq!(stored(&denied), 1);
+        assert_eq!(lifetime(&denied), Some(Duration::from_secs(60)));
+        let mut failed = answer(&asked, &[60]);
+        failed.metadata.response_code = ResponseCode::ServFail;
+        assert_eq!(stored(&failed), 0);
+        assert_eq!(stored(&answer(&asked, &[0])), 0);
+    }
+
+    #[test]
+    fn it_does_not_grow_without_bound() {
+        let mut cache = Cache::default();
+        let now = Instant::now();
+        for index in 0..2 * ENTRIES {
+            let asked = question(&format!("n{index}.example.com."));
+            cache.store(&asked, &answer(&asked, &[60]), now);
+        }
+        assert_eq!(cache.entries.len(), ENTRIES);
+    }
+}

@@ -1,0 +1,271 @@
+//! The proxy over real sockets in a network namespace of its own, with a nameserver beside it.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::process::Command as Program;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::rr::rdata::{A, TXT};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use mesh::address::NetworkAddress;
+use mesh::service::Service;
+use mesh::snapshot::{Change, Snapshot};
+use mesh::workload::Workload;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::time;
+
+use super::*;
+use crate::proxy::{WorkloadInfo, netns};
+
+const PORT: u16 = 15053;
+
+/// A new network namespace with its loopback up.
+fn new_netns() -> Arc<OwnedFd> {
+    let made = thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs CAP_SYS_ADMIN");
+        // The program starts in this thread's namespace.
+        let up = Program::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status();
+        assert!(up.expect("ip is installed").success());
+        File::open("/proc/thread-self/ns/net").expect("exists")
+    });
+    Arc::new(made.join().expect("no panic").into())
+}
+
+struct Scene {
+    netns: Arc<OwnedFd>,
+    asked: Arc<AtomicUsize>,
+    _proxy: DnsProxy,
+    _dir: tempfile::TempDir,
+}
+
+impl Scene {
+    /// A pod `shop/web`, known to the mesh or not, and a nameserver on 127.0.0.1:53.
+    async fn new(known: bool) -> Self {
+        let netns = new_netns();
+        let asked = Arc::new(AtomicUsize::new(0));
+        nameserver(&netns, asked.clone());
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let resolv_conf = dir.path().join("resolv.conf");
+        std::fs::write(&resolv_conf, "nameserver 127.0.0.1\n").expect("writes");
+        let state = Arc::new(State::default());
+        let mut snapshot = Snapshot::default();
+        let mut service = Service::new("api", "shop", "api.shop.svc.cluster.local");
+        let vip = "10.96.0.7".parse().expect("address");
+        service.addresses.push(NetworkAddress::new("", vip));
+        let mut changes = vec![Change::Service(service)];
+        if known {
+            let mut web = Workload::new("Kubernetes//Pod/shop/web", "web", "shop");
+            web.node = "node-1".into();
+            changes.push(Change::Workload(web));
+        }
+        snapshot.apply(changes);
+        state.publish(snapshot);
+        let config = Config {
+            port: PORT,
+            node: LocalNode {
+                name: "node-1".into(),
+                cluster_id: "Kubernetes".into(),
+            },
+            cluster_domain: "cluster.local".into(),
+            ipv6: true,
+            packet_mark: Some(1337),
+            resolv_conf,
+        };
+        let proxy = DnsProxy::start(config, state).expect("starts");
+        let pod = DnsPod {
+            spec: PodSpec {
+                uid: "web".into(),
+                info: WorkloadInfo {
+                    name: "web".into(),
+                    namespace: "shop".into(),
+                    service_account: "default".into(),
+                },
+                netns: Some(netns.clone()),
+            },
+            search_domains: [].into(),
+        };
+        proxy.add_pod(pod).await.expect("listens");
+        Self {
+            netns,
+            asked,
+            _proxy: proxy,
+            _dir: dir,
+        }
+    }
+
+    async fn udp(&self, to: &str, question: &Message) -> Message {
+        let to: SocketAddr = format!("{to}:{PORT}").parse().expect("address");
+        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = netns::within(Some(&self.netns), || std::net::UdpSocket::bind(any));
+        let socket = socket.expect("binds");
+        socket.set_nonblocking(true).expect("sets");
+        let socket = UdpSocket::from_std(socket).expect("registers");
+        let bytes = question.to_vec().expect("encodes");
+        socket.send_to(&bytes, to).await.expect("sends");
+        let mut buffer = vec![0; 65_535];
+        let received = time::timeout(Duration::from_secs(20), socket.recv(&mut buffer));
+        let length = received.await.expect("in time").expect("receives");
+        Message::from_vec(&buffer[..length]).expect("decodes")
+    }
+
+    async fn tcp(&self, question: &Message) -> Message {
+        let to: SocketAddr = format!("127.0.0.1:{PORT}").parse().expect("address");
+        let stream = netns::within(Some(&self.netns), || std::net::TcpStream::connect(to));
+        let stream = stream.expect("connects");
+        stream.set_nonblocking(true).expect("sets");
+        let mut stream = TcpStream::from_std(stream).expect("registers");
+        write(&mut stream, question).await;
+        read(&mut stream).await
+    }
+}
+
+async fn write(stream: &mut TcpStream, message: &Message) {
+    let bytes = message.to_vec().expect("encodes");
+    let length = u16::try_from(bytes.len()).expect("short");
+    stream.write_u16(length).await.expect("writes");
+    stream.write_all(&bytes).await.expect("writes");
+}
+
+async fn read(stream: &mut TcpStream) -> Message {
+    let length = stream.read_u16().await.expect("reads");
+    let mut bytes = vec![0; length.into()];
+    stream.read_exact(&mut bytes).await.expect("reads");
+    Message::from_vec(&bytes).expect("decodes")
+}
+
+/// Answers every A question with 192.0.2.1, and TXT questions with more than UDP carries.
+fn nameserver(netns: &OwnedFd, asked: Arc<AtomicUsize>) {
+    let bound = netns::within(Some(netns), || {
+        let udp = std::net::UdpSocket::bind("127.0.0.1:53")?;
+        udp.set_nonblocking(true)?;
+        let tcp = std::net::TcpListener::bind("127.0.0.1:53")?;
+        tcp.set_nonblocking(true)?;
+        Ok((udp, tcp))
+    });
+    let (udp, tcp) = bound.expect("binds");
+    let udp = UdpSocket::from_std(udp).expect("registers");
+    let tcp = TcpListener::from_std(tcp).expect("registers");
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 4096];
+        loop {
+            let (length, client) = udp.recv_from(&mut buffer).await.expect("receives");
+            asked.fetch_add(1, Ordering::SeqCst);
+            let question = Message::from_vec(&buffer[..length]).expect("decodes");
+            if question.queries[0].name().to_ascii().starts_with("silent") {
+                continue;
+            }
+            let answer = upstream_answer(&question);
+            let bytes = answer::udp_bytes(Some(&question), &answer).expect("encodes");
+            udp.send_to(&bytes, client).await.expect("sends");
+        }
+    });
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = tcp.accept().await.expect("accepts");
+            let question = read(&mut stream).await;
+            write(&mut stream, &upstream_answer(&question)).await;
+        }
+    });
+}
+
+fn upstream_answer(question: &Message) -> Message {
+    let mut answer = answer::respond(question, ResponseCode::NoError);
+    let query = &question.queries[0];
+    let record = |data| Record::from_rdata(query.name().clone(), 60, data);
+    match query.query_type() {
+        RecordType::TXT => {
+            for _ in 0..20 {
+                let text = TXT::new(vec!["x".repeat(200)]);
+                answer.add_answer(record(RData::TXT(text)));
+            }
+        }
+        _ => {
+            answer.add_answer(record(RData::A(A::new(192, 0, 2, 1))));
+        }
+    }
+    answer
+}
+
+fn question(name: &str, record_type: RecordType) -> Message {
+    let mut question = Message::query();
+    question.metadata.recursion_desired = true;
+    let name = Name::from_str(name).expect("name");
+    question.add_query(Query::query(name, record_type));
+    question
+}
+
+fn addresses(answer: &Message) -> Vec<String> {
+    let addresses = answer.answers.iter().filter_map(|r| r.data.ip_addr());
+    addresses.map(|address| address.to_string()).collect()
+}
+
+#[tokio::test]
+async fn the_meshs_names_are_answered_without_asking_anyone() {
+    let scene = Scene::new(true).await;
+    let asked = question("api.shop.svc.cluster.local.", RecordType::A);
+    for answer in [
+        scene.udp("127.0.0.1", &asked).await,
+        scene.udp("[::1]", &asked).await,
+        scene.tcp(&asked).await,
+    ] {
+        assert_eq!(answer.metadata.id, asked.metadata.id);
+        assert_eq!(addresses(&answer), ["10.96.0.7"]);
+    }
+    assert_eq!(scene.asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn other_names_are_asked_for_once_and_then_kept() {
+    let scene = Scene::new(true).await;
+    let asked = question("example.com.", RecordType::A);
+    for _ in 0..3 {
+        let answer = scene.udp("127.0.0.1", &asked).await;
+        assert_eq!(addresses(&answer), ["192.0.2.1"]);
+        assert_eq!(answer.metadata.id, asked.metadata.id);
+    }
+    assert_eq!(scene.asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn answers_too_large_for_udp_are_fetched_over_tcp() {
+    let scene = Scene::new(true).await;
+    let asked = question("example.com.", RecordType::TXT);
+    let cut = scene.udp("127.0.0.1", &asked).await;
+    assert!(cut.metadata.truncation);
+    let whole = scene.tcp(&asked).await;
+    assert_eq!(whole.answers.len(), 20);
+    assert_eq!(scene.asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_pod_the_mesh_does_not_know_is_told_to_try_again() {
+    let scene = Scene::new(false).await;
+    let asked = question("example.com.", RecordType::A);
+    let answer = scene.udp("127.0.0.1", &asked).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(scene.asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_silent_nameserver_means_servfail_and_holds_nobody_up() {
+    let scene = Scene::new(true).await;
+    let silent = question("silent.example.", RecordType::A);
+    let other = question("example.com.", RecordType::A);
+    let slow = scene.udp("127.0.0.1", &silent);
+    let quick = async {
+        let answer = scene.udp("127.0.0.1", &other).await;
+        assert_eq!(addresses(&answer), ["192.0.2.1"]);
+        time::Instant::now()
+    };
+    let started = time::Instant::now();
+    let (slow, quick) = tokio::join!(slow, quick);
+    assert_eq!(slow.metadata.response_code, ResponseCode::ServFail);
+    assert!(quick - started < Duration::from_secs(2));
+}

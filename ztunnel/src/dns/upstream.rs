@@ -1,0 +1,225 @@
+//! Asks the nameservers of the tunnel's own resolv.conf, from the client's network namespace.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::{Message, MessageType};
+use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, UdpSocket};
+use tokio::time;
+
+use crate::proxy::netns;
+
+const PORT: u16 = 53;
+/// One try over UDP.
+const UDP_TIMEOUT: Duration = Duration::from_secs(2);
+/// One try over TCP, connecting included.
+const TCP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often each nameserver is tried.
+const ROUNDS: usize = 2;
+/// The file is read again at most this often.
+const REREAD: Duration = Duration::from_secs(5);
+
+/// The nameservers, as the file has them now.
+#[derive(Debug)]
+pub(super) struct Nameservers {
+    path: PathBuf,
+    read: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
+}
+
+/// From where questions are asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin<'a> {
+    pub(super) netns: Option<&'a OwnedFd>,
+    pub(super) packet_mark: Option<u32>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UpstreamError {
+    #[error("no nameserver is configured")]
+    NoNameserver,
+    #[error("nameserver {0}: {1}")]
+    Io(SocketAddr, io::Error),
+    #[error("nameserver {0}: no answer in time")]
+    Timeout(SocketAddr),
+    #[error("the question cannot be encoded")]
+    Encode,
+}
+
+// === impl Nameservers ===
+
+impl Nameservers {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            read: Mutex::default(),
+        }
+    }
+
+    fn list(&self) -> Vec<SocketAddr> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*read {
+            Some((at, servers)) if at.elapsed() < REREAD => servers.clone(),
+            last => {
+                let servers = match std::fs::read_to_string(&self.path) {
+                    Ok(text) => nameservers(&text),
+                    // Rewritten just now, perhaps: what was there before is the better guess.
+                    Err(_) => last.as_ref().map(|(_, s)| s.clone()).unwrap_or_default(),
+                };
+                *read = Some((Instant::now(), servers.clone()));
+                servers
+            }
+        }
+    }
+
+    /// Asks one after the other until one answers.
+    pub(super) async fn ask(
+        &self,
+        question: &Message,
+        origin: Origin<'_>,
+    ) -> Result<Message, UpstreamError> {
+        let servers = self.list();
+        let mut last = UpstreamError::NoNameserver;
+        for _ in 0..ROUNDS {
+            for server in &servers {
+                match exchange(question, *server, origin).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => last = error,
+                }
+            }
+        }
+        Err(last)
+    }
+}
+
+/// `nameserver` lines of resolv.conf.
+fn nameservers(text: &str) -> Vec<SocketAddr> {
+    text.lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            (words.next() == Some("nameserver")).then_some(())?;
+            let address: IpAddr = words.next()?.parse().ok()?;
+            Some(SocketAddr::new(address, PORT))
+        })
+        .collect()
+}
+
+async fn exchange(
+    question: &Message,
+    server: SocketAddr,
+    origin: Origin<'_>,
+) -> Result<Message, UpstreamError> {
+    let mut question = question.clone();
+    // An id nobody can guess, and a port of its own from the kernel.
+    question.metadata.id = rand::random();
+    let bytes = question.to_vec().map_err(|_| UpstreamError::Encode)?;
+    let failed = |error| UpstreamError::Io(server, error);
+    let timeout = |_| UpstreamError::Timeout(server);
+    let over_udp = over_udp(&question, &bytes, server, origin);
+    let answer = time::timeout(UDP_TIMEOUT, over_udp)
+        .await
+        .map_err(timeout)?
+        .map_err(failed)?;
+    if !answer.metadata.truncation {
+        return Ok(answer);
+    }
+    let over_tcp = over_tcp(&question, &bytes, server, origin);
+    time::timeout(TCP_TIMEOUT, over_tcp)
+        .await
+        .map_err(timeout)?
+        .map_err(failed)
+}
+
+async fn over_udp(
+    question: &Message,
+    bytes: &[u8],
+    server: SocketAddr,
+    origin: Origin<'_>,
+) -> io::Result<Message> {
+    let socket = origin.socket(server, Type::DGRAM)?;
+    let any: IpAddr = match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    socket.bind(&SocketAddr::new(any, 0).into())?;
+    // Only packets from the server arrive, and an unreachable port is an error at once.
+    socket.connect(&server.into())?;
+    let socket = UdpSocket::from_std(socket.into())?;
+    socket.send(bytes).await?;
+    let mut buffer = vec![0; 65_535];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        if let Ok(answer) = Message::from_vec(&buffer[..length])
+            && answers(question, &answer)
+        {
+            return Ok(answer);
+        }
+    }
+}
+
+async fn over_tcp(
+    question: &Message,
+    bytes: &[u8],
+    server: SocketAddr,
+    origin: Origin<'_>,
+) -> io::Result<Message> {
+    let socket = origin.socket(server, Type::STREAM)?;
+    let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
+    let mut stream = socket.connect(server).await?;
+    let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
+    stream
+        .write_all(&[&length.to_be_bytes()[..], bytes].concat())
+        .await?;
+    let length = stream.read_u16().await?;
+    let mut buffer = vec![0; length.into()];
+    stream.read_exact(&mut buffer).await?;
+    match Message::from_vec(&buffer) {
+        Ok(answer) if answers(question, &answer) => Ok(answer),
+        _ => Err(io::Error::other("the answer is to another question")),
+    }
+}
+
+fn answers(question: &Message, answer: &Message) -> bool {
+    answer.metadata.message_type == MessageType::Response
+        && answer.metadata.id == question.metadata.id
+        && (answer.queries == question.queries
+            // A server that could not even read the question.
+            || (answer.queries.is_empty() && answer.answers.is_empty()))
+}
+
+// === impl Origin ===
+
+impl Origin<'_> {
+    fn socket(self, server: SocketAddr, kind: Type) -> io::Result<Socket> {
+        netns::within(self.netns, || {
+            let socket = Socket::new(Domain::for_address(server), kind.nonblocking(), None)?;
+            if let Some(packet_mark) = self.packet_mark {
+                socket.set_mark(packet_mark)?;
+            }
+            Ok(socket)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nameservers_are_read_and_the_rest_is_not() {
+        let text = "# nameserver 1.1.1.1\nsearch a b\nnameserver 10.96.0.10\n\
+                    nameserver\tfd00:96::a \nnameserver nonsense\noptions ndots:5\n";
+        assert_eq!(
+            nameservers(text),
+            [
+                "10.96.0.10:53".parse().expect("address"),
+                "[fd00:96::a]:53".parse().expect("address")
+            ]
+        );
+    }
+}
