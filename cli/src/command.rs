@@ -8,7 +8,6 @@ mod delete;
 mod demo;
 mod down;
 mod exec;
-mod fetch;
 mod get;
 mod logs;
 mod port_forward;
@@ -105,8 +104,6 @@ enum Command {
     Bookinfo(bookinfo::Arguments),
     #[command(hide = true)]
     Sandbox(sandbox::Arguments),
-    #[command(hide = true)]
-    Fetch(fetch::Arguments),
 }
 
 /// Parses, runs, and says what went wrong; the library's one entry.
@@ -173,7 +170,6 @@ impl Command {
             Self::Completion(arguments) => arguments.run(global)?,
             Self::Bookinfo(arguments) => arguments.run(global)?,
             Self::Sandbox(arguments) => arguments.run()?,
-            Self::Fetch(arguments) => arguments.run(global)?,
         }
         Ok(ExitCode::SUCCESS)
     }

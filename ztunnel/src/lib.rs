@@ -1,18 +1,30 @@
 //! The node's zero-trust tunnel: captures pods' TCP and DNS in their own network namespaces,
 //! carries them over HBONE with mutual TLS, and enforces L4 policy.
 //!
+//! - [`app`]: the whole program, top-down.
 //! - [`config`]: environment and files, read once.
+//! - [`startup`]: what must be right before the first pod.
+//! - [`sync`]: the control plane's resources.
 //! - [`inpod`]: which pods the CNI agent hands over.
 //! - [`local`]: finding them among the mesh's workloads.
+//! - [`certificates`]: theirs.
 //! - [`proxy`]: the data path.
 //! - [`dns`]: the DNS proxy.
-//! - [`metrics`]: what is told of it all.
+//! - [`metrics`], [`access_log`], [`admin`]: what is told of it all.
+
+pub mod app;
 
 pub mod config;
+
+pub mod startup;
+
+pub mod sync;
 
 pub mod inpod;
 
 pub mod local;
+
+pub mod certificates;
 
 pub mod proxy;
 
@@ -20,3 +32,6 @@ pub mod dns;
 
 pub mod metrics;
 
+pub mod access_log;
+
+pub mod admin;

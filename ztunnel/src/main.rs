@@ -1,2 +1,76 @@
-//! Skeleton.
-fn main() {}
+//! `ztunnel`: reads the configuration and runs the tunnel.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use ztunnel::app;
+use ztunnel::config::Config;
+
+const HELP: &str = "\
+The node's zero-trust tunnel of the Weft service mesh.
+
+Examples:
+  ztunnel            run the tunnel (the same as `ztunnel proxy`)
+  RUST_LOG=info,access=off ztunnel proxy
+  PROXY_MODE=dedicated PROXY_WORKLOAD_INFO=shop/web-0/web ztunnel
+
+Usage: ztunnel [proxy|version|help]
+
+It is configured by the environment variables of Istio's ztunnel, among them XDS_ADDRESS,
+CA_ADDRESS, NODE_NAME, INPOD_UDS, PROXY_MODE, RUST_LOG and LOG_FORMAT.
+";
+
+/// The arguments or the configuration are wrong.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] | ["proxy"] => proxy(),
+        ["version" | "--version" | "-V"] => {
+            println!("ztunnel {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!(
+                "ztunnel: unknown arguments {}\n\n{HELP}",
+                arguments.join(" ")
+            );
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn proxy() -> ExitCode {
+    let config = match Config::read() {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("ztunnel: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ztunnel: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    let _flush = runtime::logs::install(config.log_format, config.log_levels.clone())?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting ztunnel");
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(app::run(config))
+}

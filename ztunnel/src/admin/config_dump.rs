@@ -1,0 +1,207 @@
+//! `/config_dump`: what the tunnel holds, under the keys that istioctl and others read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use identity::manager::CertificateManager;
+use mesh::address::{GatewayAddress, GatewayDestination};
+use mesh::authorization::Authorization;
+use mesh::service::{Port, Service};
+use mesh::snapshot::{ServiceEntry, Snapshot};
+use mesh::workload::Workload;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::proxy::Shared;
+use crate::proxy::connections::PodConnections;
+
+/// Everything a dump is made of.
+#[derive(Clone)]
+pub struct Dumped {
+    pub config: Arc<Config>,
+    pub proxy: Arc<Shared>,
+    /// None where there is no CA.
+    pub certificates: Option<CertificateManager>,
+}
+
+// === impl Dumped ===
+
+impl Dumped {
+    pub(super) fn to_json(&self) -> Result<String, String> {
+        let snapshot = self.proxy.state.snapshot();
+        let certificates = self.certificates.as_ref().map(CertificateManager::dump);
+        let dump = json!({
+            "workloads": workloads(&snapshot),
+            "services": services(&snapshot),
+            "policies": policies(&snapshot),
+            // Memberships wait in the snapshot itself until their service arrives.
+            "stagedServices": {},
+            "staticConfig": null,
+            "version": {
+                "version": env!("CARGO_PKG_VERSION"),
+                "component": "ztunnel",
+            },
+            "config": self.config,
+            "certificates": certificates.unwrap_or_default(),
+            "workloadState": self.workload_state(),
+        });
+        serde_json::to_string_pretty(&dump).map_err(|error| error.to_string())
+    }
+
+    fn workload_state(&self) -> BTreeMap<String, Value> {
+        let mut connections = self.proxy.connections.by_pod();
+        self.proxy
+            .pods
+            .all()
+            .iter()
+            .map(|pod| {
+                let connections: PodConnections = connections.remove(&pod.uid).unwrap_or_default();
+                let state = json!({
+                    "state": "Up",
+                    "info": pod.info,
+                    "connections": connections,
+                });
+                (pod.uid.to_string(), state)
+            })
+            .collect()
+    }
+}
+
+fn workloads(snapshot: &Snapshot) -> Vec<Value> {
+    let mut workloads: Vec<_> = snapshot.workloads().collect();
+    workloads.sort_by(|one, other| one.uid.cmp(&other.uid));
+    workloads
+        .iter()
+        .map(|workload| self::workload(workload))
+        .collect()
+}
+
+fn workload(workload: &Workload) -> Value {
+    let mut value = to_value(workload);
+    if let Value::Object(fields) = &mut value {
+        fields.insert("waypoint".to_owned(), gateway(workload.waypoint.as_ref()));
+        let network_gateway = gateway(workload.network_gateway.as_ref());
+        fields.insert("networkGateway".to_owned(), network_gateway);
+        let services = workload.services.iter().map(|(key, ports)| {
+            let ports = port_map(ports);
+            (key.to_string(), ports)
+        });
+        fields.insert(
+            "services".to_owned(),
+            to_value(&services.collect::<BTreeMap<_, _>>()),
+        );
+        // Where there is nothing to say, Istio says nothing.
+        fields.retain(|_, value| !value.is_null() && value != "" && *value != json!([]));
+    }
+    value
+}
+
+fn services(snapshot: &Snapshot) -> Vec<Value> {
+    let mut services: Vec<_> = snapshot.services().collect();
+    services.sort_by_key(|entry| entry.service.key());
+    services.iter().map(|entry| service(entry)).collect()
+}
+
+fn service(entry: &ServiceEntry) -> Value {
+    let service: &Service = &entry.service;
+    let endpoints: BTreeMap<String, Value> = entry
+        .endpoints
+        .iter()
+        .map(|endpoint| {
+            let uid = endpoint.workload.uid.to_string();
+            let value = json!({
+                "workloadUid": uid,
+                "service": service.key().to_string(),
+                "port": port_map(&endpoint.ports),
+                "status": endpoint.workload.status,
+            });
+            (uid, value)
+        })
+        .collect();
+    let strings = |items: Vec<String>| items;
+    let mut value = json!({
+        "name": service.name,
+        "namespace": service.namespace,
+        "hostname": service.hostname,
+        "vips": strings(service.addresses.iter().map(ToString::to_string).collect()),
+        "cidrVips": strings(
+            service
+                .cidr_vips
+                .iter()
+                .map(|range| format!("{}/{}", range.network, range.cidr))
+                .collect()
+        ),
+        "ports": port_map(&service.ports),
+        "endpoints": endpoints,
+        "members": entry.members,
+        "subjectAltNames": service.subject_alt_names,
+        "waypoint": gateway(service.waypoint.as_ref()),
+        "loadBalancer": service.load_balancing,
+        "ipFamilies": service.ip_families,
+        "canonical": service.canonical,
+        "visibility": service.visibility,
+    });
+    if let Value::Object(fields) = &mut value {
+        fields.retain(|name, value| {
+            !(value.is_null() || (name == "cidrVips" && *value == json!([])))
+        });
+    }
+    value
+}
+
+fn policies(snapshot: &Snapshot) -> Vec<Value> {
+    let mut policies: Vec<_> = snapshot.policies().collect();
+    policies.sort_by_key(|policy| policy.key());
+    policies.iter().map(|policy| self::policy(policy)).collect()
+}
+
+/// Rules are three nested lists: any of, all of, any of.
+fn policy(policy: &Authorization) -> Value {
+    let rules: Vec<Vec<Vec<Value>>> = policy
+        .rules
+        .iter()
+        .map(|rule| {
+            let clauses = rule.clauses.iter();
+            clauses
+                .map(|clause| clause.matches.iter().map(to_value).collect())
+                .collect()
+        })
+        .collect();
+    json!({
+        "name": policy.name,
+        "namespace": policy.namespace,
+        "scope": policy.scope,
+        "action": policy.action,
+        "dryRun": policy.dry_run,
+        "rules": rules,
+    })
+}
+
+/// Service port to target port.
+fn port_map(ports: &[Port]) -> BTreeMap<String, u16> {
+    ports
+        .iter()
+        .map(|port| (port.service_port.to_string(), port.target_port))
+        .collect()
+}
+
+/// `network/address` or `namespace/hostname`.
+fn gateway(gateway: Option<&GatewayAddress>) -> Value {
+    let Some(gateway) = gateway else {
+        return Value::Null;
+    };
+    let destination = match &gateway.destination {
+        GatewayDestination::Address(address) => address.to_string(),
+        GatewayDestination::Hostname(hostname) => hostname.to_string(),
+    };
+    json!({
+        "destination": destination,
+        "hboneMtlsPort": gateway.hbone_mtls_port,
+    })
+}
+
+fn to_value(value: &impl Serialize) -> Value {
+    // The mesh's types have text keys only and always serialise.
+    serde_json::to_value(value).unwrap_or_default()
+}

@@ -1,0 +1,188 @@
+//! The admin endpoints, asked as a client asks them.
+
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use mesh::address::{NamespacedHostname, NetworkAddress};
+use mesh::authorization::{Action, Authorization, Clause, Match, Rule, Scope, StringMatch};
+use mesh::service::Service;
+use mesh::snapshot::{Change, Snapshot};
+use mesh::workload::Workload;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::*;
+use crate::access_log::ProcessLog;
+use crate::certificates::PodCertificates;
+use crate::config::Config;
+use crate::proxy::Shared;
+use crate::proxy::state::State as MeshState;
+
+fn dumped(changes: Vec<Change>) -> Dumped {
+    let config = Config::parse(Default::default(), None, 2, Vec::new()).expect("valid");
+    let mut snapshot = Snapshot::default();
+    snapshot.apply(changes);
+    let proxy = Shared::new(
+        config.proxy.clone(),
+        Arc::new(MeshState::new(snapshot)),
+        Arc::new(PodCertificates::new(None, "cluster.local".into())),
+        Arc::new(ProcessLog),
+        Arc::default(),
+    );
+    Dumped {
+        config: Arc::new(config),
+        proxy: Arc::new(proxy),
+        certificates: None,
+    }
+}
+
+async fn ask(method: &str, path: &str) -> (StatusCode, String, Shutdown) {
+    let shutdown = Shutdown::new();
+    let router = router(dumped(Vec::new()), shutdown.clone());
+    let request = Request::builder().method(method).uri(path);
+    let request = request.body(Body::empty()).expect("request");
+    let response = router.oneshot(request).await.expect("answers");
+    let status = response.status();
+    let body = to_bytes(response.into_body(), 1 << 20).await.expect("body");
+    let body = String::from_utf8(body.to_vec()).expect("text");
+    (status, body, shutdown)
+}
+
+#[tokio::test]
+async fn every_path_of_the_index_answers() {
+    let (status, index, _) = ask("GET", "/").await;
+    assert_eq!(status, StatusCode::OK);
+    for (path, _) in PATHS {
+        assert!(index.contains(path));
+        let (status, ..) = ask("GET", &format!("/{path}")).await;
+        assert_ne!(status, StatusCode::NOT_FOUND, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn quitting_takes_a_post() {
+    let (status, ..) = ask("GET", "/quitquitquit").await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+    let (status, _, shutdown) = ask("POST", "/quitquitquit").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(shutdown.requested().await, "quitquitquit");
+}
+
+#[tokio::test]
+async fn a_level_that_is_none_is_refused_with_the_usage() {
+    let (status, text, _) = ask("POST", "/logging?level=loud").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(text.contains("\"loud\"") && text.contains("usage:"));
+    let (status, text, _) = ask("POST", "/logging").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(text, "current log level is info\n");
+}
+
+fn dump(changes: Vec<Change>) -> Value {
+    let json = dumped(changes).to_json().expect("serialises");
+    serde_json::from_str(&json).expect("JSON")
+}
+
+#[test]
+fn an_empty_dump_has_every_key() {
+    let dump = dump(Vec::new());
+    for key in [
+        "workloads",
+        "services",
+        "policies",
+        "stagedServices",
+        "staticConfig",
+        "version",
+        "config",
+        "certificates",
+        "workloadState",
+    ] {
+        assert!(dump.get(key).is_some(), "{key}");
+    }
+    assert_eq!(dump["config"]["node"]["clusterId"], "Kubernetes");
+}
+
+#[test]
+fn workloads_and_services_have_the_shape_istioctl_reads() {
+    let key = NamespacedHostname::new("shop", "api.shop.svc.cluster.local");
+    let port = mesh::service::Port {
+        service_port: 80,
+        target_port: 8080,
+        app_protocol: Default::default(),
+    };
+    let mut api = Workload::new("Kubernetes//Pod/shop/api-0", "api-0", "shop");
+    api.addresses = vec!["10.244.1.2".parse().expect("address")];
+    api.services.insert(key, vec![port]);
+    let mut service = Service::new("api", "shop", "api.shop.svc.cluster.local");
+    let vip = "10.96.0.7".parse().expect("address");
+    service.addresses = vec![NetworkAddress::new("", vip)];
+    service.ports = vec![port];
+    let dump = dump(vec![Change::Service(service), Change::Workload(api)]);
+
+    assert_eq!(
+        dump["workloads"],
+        json!([{
+            "uid": "Kubernetes//Pod/shop/api-0",
+            "name": "api-0",
+            "namespace": "shop",
+            "serviceAccount": "default",
+            "trustDomain": "cluster.local",
+            "clusterId": "Kubernetes",
+            "workloadIps": ["10.244.1.2"],
+            "protocol": "TCP",
+            "nativeTunnel": false,
+            "networkMode": "Standard",
+            "workloadType": "Pod",
+            "locality": {"region": "", "zone": "", "subzone": ""},
+            "status": "Healthy",
+            "capacity": 1,
+            "services": {"shop/api.shop.svc.cluster.local": {"80": 8080}},
+        }])
+    );
+    let service = &dump["services"][0];
+    assert_eq!(service["vips"], json!(["/10.96.0.7"]));
+    assert_eq!(service["ports"], json!({"80": 8080}));
+    assert_eq!(
+        service["endpoints"],
+        json!({"Kubernetes//Pod/shop/api-0": {
+            "workloadUid": "Kubernetes//Pod/shop/api-0",
+            "service": "shop/api.shop.svc.cluster.local",
+            "port": {"80": 8080},
+            "status": "Healthy",
+        }})
+    );
+    assert_eq!(service["loadBalancer"]["mode"], "Standard");
+    assert_eq!(service["visibility"], "Public");
+}
+
+#[test]
+fn rules_are_three_nested_lists() {
+    let only_web = Match {
+        principals: vec![StringMatch::Exact("cluster.local/ns/shop/sa/web".into())],
+        ..Default::default()
+    };
+    let policy = Authorization {
+        name: "api".into(),
+        namespace: "shop".into(),
+        scope: Scope::Namespace,
+        action: Action::Allow,
+        dry_run: false,
+        rules: vec![Rule {
+            clauses: vec![Clause {
+                matches: vec![only_web],
+            }],
+        }],
+    };
+    assert_eq!(
+        dump(vec![Change::Authorization(policy)])["policies"],
+        json!([{
+            "name": "api",
+            "namespace": "shop",
+            "scope": "Namespace",
+            "action": "Allow",
+            "dryRun": false,
+            "rules": [[[{"principals": [{"exact": "cluster.local/ns/shop/sa/web"}]}]]],
+        }])
+    );
+}

@@ -1,0 +1,321 @@
+//! The whole program: what is started, in which order, and how it ends.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use identity::ca_client::{self, CitadelClient};
+use identity::grpc::ControlPlane;
+use identity::manager::CertificateManager;
+use runtime::admin::Listeners;
+use runtime::metrics::{Metrics, Settings};
+use runtime::readiness::Readiness;
+use runtime::signals::Shutdown;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::access_log::ProcessLog;
+use crate::admin::{self, Dumped};
+use crate::certificates::PodCertificates;
+use crate::config::{Config, Mode};
+use crate::dns::{self, DnsPod, DnsProxy};
+use crate::inpod::{self, Pod, Proxies};
+use crate::local::LocalNode;
+use crate::metrics::SeriesCache;
+use crate::proxy::state::State;
+use crate::proxy::{PodSpec, Shared, Workers, WorkloadInfo};
+use crate::{startup, sync};
+
+/// Counters that nobody changed for so long are forgotten.
+const IDLE_METRICS: Duration = Duration::from_secs(3600);
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// The only pod of dedicated mode.
+const DEDICATED: &str = "dedicated";
+
+/// Everything that serves a pod.
+struct PodProxies {
+    workers: Workers,
+    dns: Option<DnsProxy>,
+    certificates: PodCertificates,
+}
+
+/// Runs until asked to stop, on a current-thread runtime: this thread belongs to the control
+/// plane, metrics and people; connections and DNS have threads of their own.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let config = Arc::new(config);
+    let readiness = Readiness::new();
+    let shutdown = Shutdown::new();
+    tokio::spawn(listen_to_signals(shutdown.clone()));
+    startup::raise_descriptor_limit();
+    let metrics = start_metrics()?;
+    serve_readiness_and_metrics(&config, &readiness, &metrics)?;
+    startup::self_test(&config)?;
+
+    let state = Arc::new(State::default());
+    let synced = follow_control_plane(&config, &readiness, state.clone())?;
+    let certificates = PodCertificates::new(
+        certificate_manager(&config)?,
+        config.node.trust_domain.clone(),
+    );
+    let proxy = Arc::new(Shared::new(
+        config.proxy.clone(),
+        state.clone(),
+        Arc::new(certificates.clone()),
+        Arc::new(ProcessLog),
+        start_series_upkeep(),
+    ));
+    let dumped = Dumped {
+        config: config.clone(),
+        proxy: proxy.clone(),
+        certificates: certificates.manager().cloned(),
+    };
+    let admin = Listeners::localhost(config.ports.admin)?;
+    tokio::spawn(admin.serve("admin", admin::router(dumped, shutdown.clone())));
+    if !config.enable_proxy {
+        tracing::info!("the data path is off (ENABLE_PROXY=false)");
+        shutdown.requested().await;
+        return Ok(());
+    }
+
+    let starting = readiness.task("proxy");
+    let proxies = PodProxies {
+        workers: Workers::start(config.worker_threads.get(), proxy)
+            .context("cannot start the workers")?,
+        dns: start_dns(&config, &readiness, state)?,
+        certificates,
+    };
+    drop(starting);
+    tokio::select! {
+        // The sender goes only with the process.
+        _ = synced => {}
+        _ = shutdown.requested() => {}
+    }
+    let (proxies, result) = match &config.mode {
+        Mode::Shared { inpod_uds } => {
+            serve_node(inpod_uds.clone(), proxies, &readiness, &shutdown).await
+        }
+        Mode::Dedicated { workload } => serve_one(workload, proxies, &readiness, &shutdown).await,
+    };
+    let _stopping = readiness.task("shutting down");
+    let deadline = config.termination_deadline;
+    tracing::info!(?deadline, "draining connections");
+    proxies.workers.drain(deadline).await;
+    result
+}
+
+async fn listen_to_signals(shutdown: Shutdown) {
+    if let Err(error) = shutdown.listen().await {
+        tracing::error!(%error, "cannot listen to signals");
+    }
+}
+
+fn start_metrics() -> anyhow::Result<Metrics> {
+    let metrics = Metrics::install(&Settings {
+        component: "ztunnel",
+        version: env!("CARGO_PKG_VERSION"),
+        buckets: &[(
+            "istio_dns_upstream_request_duration_seconds",
+            dns::UPSTREAM_DURATION_BUCKETS,
+        )],
+        idle: IDLE_METRICS,
+    })?;
+    metrics.add_runtime(&Handle::current());
+    tokio::spawn(metrics.clone().upkeep());
+    Ok(metrics)
+}
+
+/// The series of connections, kept from being forgotten while connections hold them.
+fn start_series_upkeep() -> Arc<SeriesCache> {
+    let series = Arc::<SeriesCache>::default();
+    tokio::spawn({
+        let series = series.clone();
+        async move {
+            let mut ticks = tokio::time::interval(IDLE_METRICS / 4);
+            loop {
+                ticks.tick().await;
+                series.upkeep();
+            }
+        }
+    });
+    series
+}
+
+fn serve_readiness_and_metrics(
+    config: &Config,
+    readiness: &Readiness,
+    metrics: &Metrics,
+) -> anyhow::Result<()> {
+    let listeners = Listeners::wildcard(config.ports.readiness, config.ipv6)?;
+    tokio::spawn(listeners.serve("readiness", readiness.router()));
+    let listeners = Listeners::wildcard(config.ports.stats, config.ipv6)?;
+    tokio::spawn(listeners.serve("stats", metrics.router()));
+    Ok(())
+}
+
+/// Starts xDS; the answer comes when everything has arrived once.
+fn follow_control_plane(
+    config: &Arc<Config>,
+    readiness: &Readiness,
+    state: Arc<State>,
+) -> anyhow::Result<oneshot::Receiver<()>> {
+    let (synced, wait) = oneshot::channel();
+    match &config.xds {
+        Some(xds) => {
+            let control_plane = ControlPlane::new(xds).context("XDS_ADDRESS")?;
+            let task = readiness.task("state manager");
+            tokio::spawn(sync::run(
+                config.clone(),
+                control_plane,
+                state,
+                task,
+                synced,
+            ));
+        }
+        None => {
+            tracing::warn!("no control plane (XDS_ADDRESS is empty): nothing is known of the mesh");
+            let _ = synced.send(());
+        }
+    }
+    Ok(wait)
+}
+
+fn certificate_manager(config: &Config) -> anyhow::Result<Option<CertificateManager>> {
+    let Some(ca) = &config.ca else {
+        return Ok(None);
+    };
+    let mode = match config.mode {
+        Mode::Shared { .. } => ca_client::Mode::Shared,
+        Mode::Dedicated { .. } => ca_client::Mode::Dedicated,
+    };
+    let control_plane = ControlPlane::new(ca).context("CA_ADDRESS")?;
+    let client = CitadelClient::new(control_plane, mode, config.secret_ttl);
+    Ok(Some(CertificateManager::new(Arc::new(client))))
+}
+
+fn start_dns(
+    config: &Config,
+    readiness: &Readiness,
+    state: Arc<State>,
+) -> anyhow::Result<Option<DnsProxy>> {
+    let Some(dns) = &config.dns else {
+        return Ok(None);
+    };
+    let _starting = readiness.task("dns proxy");
+    let settings = dns::Config {
+        port: dns.port,
+        node: LocalNode {
+            name: config.node.name.clone(),
+            cluster_id: config.node.cluster_id.clone(),
+        },
+        cluster_domain: config.node.cluster_domain.clone(),
+        ipv6: config.ipv6,
+        packet_mark: config.proxy.packet_mark,
+        resolv_conf: PathBuf::from(RESOLV_CONF),
+    };
+    let proxy = DnsProxy::start(settings, state).context("cannot start the DNS proxy")?;
+    Ok(Some(proxy))
+}
+
+/// Serves the pods that the CNI agent hands over.
+async fn serve_node(
+    inpod_uds: PathBuf,
+    proxies: PodProxies,
+    readiness: &Readiness,
+    shutdown: &Shutdown,
+) -> (PodProxies, anyhow::Result<()>) {
+    let mut client = inpod::Client::new(inpod_uds, proxies, readiness);
+    let result = tokio::select! {
+        error = client.run() => {
+            tracing::error!(%error, "the CNI agent speaks another protocol");
+            Err(error.into())
+        }
+        reason = shutdown.requested() => {
+            tracing::info!(reason, "shutting down");
+            Ok(())
+        }
+    };
+    (client.into_proxies(), result)
+}
+
+/// Serves one workload in the tunnel's own namespace.
+async fn serve_one(
+    workload: &WorkloadInfo,
+    proxies: PodProxies,
+    readiness: &Readiness,
+    shutdown: &Shutdown,
+) -> (PodProxies, anyhow::Result<()>) {
+    let starting = readiness.task("workload proxy manager");
+    let spec = PodSpec {
+        uid: DEDICATED.into(),
+        info: workload.clone(),
+        netns: None,
+    };
+    let result = proxies.serve(spec, search_domains()).await;
+    if let Err(error) = result {
+        return (proxies, Err(anyhow::Error::msg(error)));
+    }
+    drop(starting);
+    let reason = shutdown.requested().await;
+    tracing::info!(reason, "shutting down");
+    (proxies, Ok(()))
+}
+
+/// Of the tunnel's own resolv.conf, which in dedicated mode is the workload's.
+fn search_domains() -> Arc<[String]> {
+    let text = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.strip_prefix("search"))
+        .flat_map(str::split_whitespace)
+        .map(str::to_owned)
+        .collect()
+}
+
+// === impl PodProxies ===
+
+impl PodProxies {
+    /// Listens for a pod's connections and questions; all of it or nothing.
+    async fn serve(&self, spec: PodSpec, search_domains: Arc<[String]>) -> Result<(), String> {
+        let uid = spec.uid.clone();
+        self.certificates.pod_added(&uid, &spec.info);
+        let result = self.listen(spec, search_domains).await;
+        if result.is_err() {
+            self.release(&uid);
+        }
+        result
+    }
+
+    async fn listen(&self, spec: PodSpec, search_domains: Arc<[String]>) -> Result<(), String> {
+        let named = |error: std::io::Error| error.to_string();
+        self.workers.add_pod(spec.clone()).await.map_err(named)?;
+        if let Some(dns) = &self.dns {
+            let pod = DnsPod {
+                spec,
+                search_domains,
+            };
+            dns.add_pod(pod).await.map_err(named)?;
+        }
+        Ok(())
+    }
+
+    fn release(&self, uid: &Arc<str>) {
+        self.workers.remove_pod(uid);
+        if let Some(dns) = &self.dns {
+            dns.remove_pod(uid);
+        }
+        self.certificates.pod_removed(uid);
+    }
+}
+
+impl Proxies for PodProxies {
+    async fn add(&self, pod: &Pod) -> Result<(), String> {
+        self.serve(pod.spec.clone(), pod.search_domains.as_slice().into())
+            .await
+    }
+
+    async fn remove(&self, uid: &Arc<str>) {
+        self.release(uid);
+    }
+}

@@ -1,0 +1,141 @@
+//! Certificates of the pods on this node: asked for before they are needed, forgotten with the last pod.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use identity::WorkloadCertificate;
+use identity::manager::CertificateManager;
+use mesh::identity::Identity;
+
+use crate::proxy::{Certificates, WorkloadInfo};
+
+/// The data path's source of certificates.
+#[derive(Clone)]
+pub struct PodCertificates {
+    /// None where no CA is configured: every connection that needs a certificate is refused.
+    manager: Option<CertificateManager>,
+    trust_domain: Arc<str>,
+    pods: Arc<Mutex<Users>>,
+}
+
+/// Which pods use which identity.
+#[derive(Debug, Default)]
+struct Users {
+    identity_of: HashMap<Arc<str>, Identity>,
+    pods_with: BTreeMap<Identity, usize>,
+}
+
+// === impl PodCertificates ===
+
+impl PodCertificates {
+    pub fn new(manager: Option<CertificateManager>, trust_domain: Arc<str>) -> Self {
+        Self {
+            manager,
+            trust_domain,
+            pods: Arc::default(),
+        }
+    }
+
+    pub fn manager(&self) -> Option<&CertificateManager> {
+        self.manager.as_ref()
+    }
+
+    /// A pod is here: its certificate will be needed.
+    pub fn pod_added(&self, uid: &Arc<str>, info: &WorkloadInfo) {
+        let identity = Identity {
+            trust_domain: self.trust_domain.clone(),
+            namespace: info.namespace.clone(),
+            service_account: info.service_account.clone(),
+        };
+        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(former) = pods.add(uid, &identity) {
+            self.forget(&former);
+        }
+        if let Some(manager) = &self.manager {
+            manager.prefetch(&identity);
+        }
+    }
+
+    /// A pod is gone, and with the last one of its identity the certificate.
+    pub fn pod_removed(&self, uid: &Arc<str>) {
+        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(identity) = pods.remove(uid) {
+            self.forget(&identity);
+        }
+    }
+
+    fn forget(&self, identity: &Identity) {
+        if let Some(manager) = &self.manager {
+            manager.forget(identity);
+        }
+    }
+}
+
+impl Certificates for PodCertificates {
+    fn cached(&self, identity: &Identity) -> Option<Arc<WorkloadCertificate>> {
+        self.manager.as_ref()?.cached(identity)
+    }
+
+    fn certificate(
+        &self,
+        identity: &Identity,
+    ) -> BoxFuture<'static, Result<Arc<WorkloadCertificate>, String>> {
+        let (manager, identity) = (self.manager.clone(), identity.clone());
+        async move {
+            let manager = manager.ok_or("no CA is configured (CA_ADDRESS is empty)")?;
+            let certificate = manager.certificate(&identity).await;
+            certificate.map_err(|unavailable| unavailable.to_string())
+        }
+        .boxed()
+    }
+}
+
+// === impl Users ===
+
+impl Users {
+    /// Returns an identity that nobody uses any more.
+    fn add(&mut self, uid: &Arc<str>, identity: &Identity) -> Option<Identity> {
+        if self.identity_of.get(uid) == Some(identity) {
+            return None;
+        }
+        let unused = self.remove(uid);
+        self.identity_of.insert(uid.clone(), identity.clone());
+        *self.pods_with.entry(identity.clone()).or_default() += 1;
+        unused
+    }
+
+    /// Returns the pod's identity if nobody uses it any more.
+    fn remove(&mut self, uid: &Arc<str>) -> Option<Identity> {
+        let identity = self.identity_of.remove(uid)?;
+        let count = self.pods_with.get_mut(&identity)?;
+        *count -= 1;
+        if *count > 0 {
+            return None;
+        }
+        self.pods_with.remove(&identity);
+        Some(identity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_goes_with_its_last_pod() {
+        let mut users = Users::default();
+        let web = Identity::new("cluster.local", "shop", "web");
+        let api = Identity::new("cluster.local", "shop", "api");
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        assert_eq!(users.add(&a, &web), None);
+        assert_eq!(users.add(&a, &web), None);
+        assert_eq!(users.add(&b, &web), None);
+        assert_eq!(users.remove(&a), None);
+        assert_eq!(users.add(&b, &api), Some(web));
+        assert_eq!(users.remove(&b), Some(api));
+        assert_eq!(users.remove(&b), None);
+        assert!(users.pods_with.is_empty());
+    }
+}

@@ -1,0 +1,85 @@
+//! Keeps the data path's state in step with the control plane.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use identity::grpc::ControlPlane;
+use mesh::snapshot::Snapshot;
+use runtime::readiness::Task;
+use serde_json::Value;
+use tokio::sync::oneshot;
+use xds::client::{Client, Event, Subscription};
+
+use crate::config::Config;
+use crate::proxy::state::State;
+
+/// What a node without an address of its own says, as Istio's does.
+const NO_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(1, 1, 1, 1));
+
+/// Follows the control plane until dropped. `synced` is told, and `task` dropped, once every
+/// type of resource has arrived.
+pub async fn run(
+    config: Arc<Config>,
+    control_plane: ControlPlane,
+    state: Arc<State>,
+    task: Task,
+    synced: oneshot::Sender<()>,
+) {
+    let client = Client::new(xds::client::Config {
+        node: node(&config),
+        // The transport authenticates.
+        token: Arc::new(|| Ok(None)),
+        headers: Vec::new(),
+        addresses: Subscription::Wildcard,
+    });
+    let mut snapshot = Snapshot::default();
+    let mut first = Some((task, synced));
+    let on_event = |event| match event {
+        Event::Connected => tracing::info!("connected to the control plane"),
+        Event::Update(update) => {
+            tracing::debug!(changes = update.changes.len(), "applying xDS changes");
+            snapshot.apply(update.changes);
+            state.publish(snapshot.clone());
+        }
+        Event::Synced => {
+            if let Some((_, synced)) = first.take() {
+                tracing::info!(
+                    workloads = snapshot.workloads().count(),
+                    services = snapshot.services().count(),
+                    policies = snapshot.policies().count(),
+                    "in sync with the control plane"
+                );
+                // Nobody waits any more when the process is stopping.
+                let _ = synced.send(());
+            }
+        }
+        Event::Disconnected { reason } => {
+            tracing::warn!(
+                reason,
+                "not connected to the control plane; going on with what is known"
+            );
+        }
+    };
+    let connect = || std::future::ready(Ok(control_plane.clone()));
+    match client.run(connect, on_event).await {}
+}
+
+/// How the tunnel introduces itself.
+fn node(config: &Config) -> proto::discovery::Node {
+    let node = &config.node;
+    let ip = node.instance_ip.unwrap_or(NO_ADDRESS).to_string();
+    let own = [
+        ("NAME", node.pod_name.as_str()),
+        ("NAMESPACE", &node.pod_namespace),
+        ("INSTANCE_IPS", &ip),
+        ("NODE_NAME", &node.name),
+    ];
+    let own = own.map(|(key, value)| (key.to_owned(), Value::from(value)));
+    let configured = config.node_metadata.clone();
+    xds::node::ztunnel(
+        &ip,
+        &node.pod_name,
+        &node.pod_namespace,
+        own.into_iter().chain(configured),
+    )
+}
