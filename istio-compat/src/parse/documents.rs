@@ -54,12 +54,33 @@ pub(super) fn read(content: &[u8], positions: Positions) -> Result<Documents, Do
     })
 }
 
+/// Room for the deepest document that the budget admits, which takes tens of kilobytes a
+/// level without optimization: more than the threads of callers have.
+const STACK_SIZE: usize = 16 * 1024 * 1024;
+
 fn yaml(text: &str) -> Result<Vec<Node>, DocumentError> {
+    let read = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_SIZE);
+        let handle = thread.spawn_scoped(scope, || yaml_documents(text)).ok()?;
+        handle.join().ok()
+    });
+    read.unwrap_or_else(|| {
+        Err(DocumentError {
+            position: Position::default(),
+            message: "the file could not be read: there is no memory for it".to_owned(),
+        })
+    })
+}
+
+fn yaml_documents(text: &str) -> Result<Vec<Node>, DocumentError> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
-            max_depth: 100,
+            max_documents: 20_000,
+            max_events: 8_000_000,
+            max_nodes: 4_000_000,
             max_aliases: 10_000,
             max_anchors: 10_000,
+            enforce_alias_anchor_ratio: false,
         },
         duplicate_keys: DuplicateKeyPolicy::Error,
         alias_limits: serde_saphyr::alias_limits! {

@@ -17,7 +17,7 @@ use crate::kinds::authorization_policy::{
 use crate::kinds::metadata;
 use crate::kinds::selector::{Labels, labels_match};
 use crate::labels;
-use crate::translate::Translation;
+use crate::translate::{Translation, waypoint};
 use crate::view::View;
 
 const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
@@ -128,32 +128,43 @@ fn unsupported(message: impl Into<String>) -> metadata::Condition {
 
 fn targets_condition(view: &View, policy: &AuthorizationPolicy) -> metadata::Condition {
     let namespace = &policy.metadata.namespace;
-    let contents = view.contents(namespace);
-    let exists = |target: &PolicyTargetReference| {
-        let name = target.name.as_str();
-        contents.is_some_and(|contents| {
-            if target.kind == Kind::Service.name() {
-                contents.services.contains_key(name)
-            } else {
-                target.kind == Kind::ServiceEntry.name()
-                    && contents.service_entries.contains_key(name)
-            }
-        })
+    let refused = |reason, message: String| {
+        metadata::Condition::new(WAYPOINT_ACCEPTED, false, reason, message)
     };
-    let missing = policy.spec.targets().find(|target| !exists(target));
-    match missing {
-        Some(target) => metadata::Condition::new(
-            WAYPOINT_ACCEPTED,
-            false,
-            "TargetNotFound",
-            format!("there is no {} {namespace}/{}", target.kind, target.name),
-        ),
-        None => metadata::Condition::new(
-            WAYPOINT_ACCEPTED,
-            false,
-            "AncestorNotBound",
-            "no waypoint enforces the policy yet: connections to its targets are refused",
-        ),
+    for target in policy.spec.targets() {
+        let (kind, name) = (&target.kind, &target.name);
+        let Some(metadata) = target_metadata(view, namespace, target) else {
+            return refused(
+                "TargetNotFound",
+                format!("there is no {kind} {namespace}/{name}"),
+            );
+        };
+        if waypoint::of_service(view, kind, metadata).is_none() {
+            return refused(
+                "AncestorNotBound",
+                format!("{kind} {namespace}/{name} wants no waypoint: the policy has no effect"),
+            );
+        }
+    }
+    refused(
+        "AncestorNotBound",
+        "no waypoint enforces the policy yet: connections to its targets are refused".into(),
+    )
+}
+
+fn target_metadata<'a>(
+    view: &'a View,
+    namespace: &str,
+    target: &PolicyTargetReference,
+) -> Option<&'a metadata::ObjectMeta> {
+    let contents = view.contents(namespace)?;
+    let name = target.name.as_str();
+    if target.kind == Kind::Service.name() {
+        contents.services.get(name).map(|one| &one.metadata)
+    } else if target.kind == Kind::ServiceEntry.name() {
+        contents.service_entries.get(name).map(|one| &one.metadata)
+    } else {
+        None
     }
 }
 

@@ -20,6 +20,8 @@ impl View {
                     endpoints(contents, &Labels::new(), &mut touched);
                     touched.extend(contents.services.values().map(|one| one.key()));
                     touched.extend(contents.service_entries.values().map(|one| one.key()));
+                    let policies = contents.authorization_policies.values();
+                    touched.extend(policies.map(|one| one.key()));
                 }
             }
             Kind::Node => {
@@ -96,13 +98,15 @@ impl View {
     fn selected(&self, namespace: &str, labels: &Labels, touched: &mut BTreeSet<ObjectKey>) {
         for contents in self.scope(namespace) {
             endpoints(contents, labels, touched);
-            // Inline endpoints are translated with their entry.
+            // Inline endpoints, and the implicit ones that have no labels, are translated
+            // with their entry.
             let entries = contents.service_entries.values();
             touched.extend(
                 entries
                     .filter(|entry| {
                         let mut endpoints = entry.spec.endpoints.iter();
-                        endpoints.any(|endpoint| labels_match(labels, &endpoint.labels))
+                        labels.is_empty()
+                            || endpoints.any(|endpoint| labels_match(labels, &endpoint.labels))
                     })
                     .map(|entry| entry.key()),
             );

@@ -1,6 +1,6 @@
 //! Golden pairs: `golden/KIND/CASE/in.yaml` translates to `out.yaml` beside it.
 //!
-//! `UPDATE=1 cargo test -p istio-compat --test golden` rewrites the outputs; read the
+//! `UPDATE=1 cargo test -p istio-compat --test compat golden` rewrites the outputs; read the
 //! difference before committing it.
 
 use std::collections::BTreeMap;
@@ -12,15 +12,20 @@ use istio_compat::parse::{Parsed, Raw, parse};
 use istio_compat::view::{Context, View};
 use serde_json::{Map, Value, json};
 
-#[test]
-fn every_case_translates_as_written() {
+/// The folders of all cases.
+pub(crate) fn cases() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let update = std::env::var_os("UPDATE").is_some();
-    let cases: Vec<PathBuf> = folders(&root)
+    folders(&root)
         .iter()
         .flat_map(|kind| folders(kind))
-        .collect();
-    assert!(cases.len() >= 30, "only {} cases found", cases.len());
+        .collect()
+}
+
+#[test]
+fn every_case_translates_as_written() {
+    let update = std::env::var_os("UPDATE").is_some();
+    let cases = cases();
+    assert!(cases.len() >= 100, "only {} cases found", cases.len());
     let mut different = Vec::new();
     for case in cases {
         let output = translate(&case);
@@ -93,7 +98,7 @@ fn translate(case: &Path) -> String {
     serde_saphyr::to_string(&output).expect("serializable")
 }
 
-fn read(path: &Path) -> Vec<Object> {
+pub(crate) fn read(path: &Path) -> Vec<Object> {
     let content = fs::read(path).expect("in.yaml is readable");
     let Parsed { objects, warnings } = parse(&path.display().to_string(), &content, Raw::Drop)
         .unwrap_or_else(|rejected| panic!("{:#?}", rejected.errors));

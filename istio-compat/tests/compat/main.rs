@@ -1,0 +1,5 @@
+//! Tests over whole files: golden pairs, incremental translation, hostile input.
+
+mod golden;
+mod hostile;
+mod incremental;
