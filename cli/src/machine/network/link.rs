@@ -17,6 +17,8 @@ use super::plan::Mac;
 /// The loopback interface is the first of every namespace.
 pub(super) const LOOPBACK: u32 = 1;
 
+const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
 /// The interfaces of one namespace.
 #[derive(Clone, Debug)]
 pub(super) struct Links(rtnetlink::Handle);
@@ -45,7 +47,7 @@ pub(super) async fn sysctls(netns: impl AsFd, kind: Sysctls) -> Result<()> {
         for (name, value) in settings(kind) {
             let path = format!("/proc/sys/net/{name}");
             match std::fs::write(&path, value) {
-                // A kernel without IPv6, or without this congestion control.
+                // A kernel without IPv6.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 // Only the host can allow a congestion control to namespaces.
                 Err(error)
@@ -54,6 +56,8 @@ pub(super) async fn sysctls(netns: impl AsFd, kind: Sysctls) -> Result<()> {
                 result => result.with_context(|| format!("cannot set {path} to {value}"))?,
             }
         }
+        // Only where the host allows it to namespaces; otherwise they use what the host uses.
+        let _ = std::fs::write(CONGESTION_CONTROL, "cubic");
         Ok(())
     })
     .await?
@@ -68,7 +72,6 @@ fn settings(kind: Sysctls) -> Vec<(&'static str, &'static str)> {
         ("ipv6/conf/default/accept_ra", "0"),
         ("ipv4/conf/all/rp_filter", "0"),
         ("ipv4/conf/default/rp_filter", "0"),
-        ("ipv4/tcp_congestion_control", "cubic"),
     ];
     match kind {
         Sysctls::Switch => {}
