@@ -1,11 +1,13 @@
 //! The calling end: handshakes over a connected socket, then CONNECT requests.
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,12 +17,11 @@ use rustls::{CertificateError, ClientConfig};
 use tokio::net::TcpStream;
 use tokio::time;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use crate::keepalive;
 use crate::settings::{CLIENT_HEADER_LIST, CLIENT_SEND_BUFFER, Settings};
 use crate::stream::Stream;
-use crate::transport::Transport;
+use crate::tls;
 
 /// A connection to one peer that carries many streams. It closes when it has been
 /// dropped and its last stream has ended.
@@ -101,13 +102,13 @@ async fn shake(
     let peer = tcp
         .peer_addr()
         .map_err(|error| ConnectError::Tls(Arc::new(error)))?;
-    let transport = Transport::new(tcp);
-    let activity = transport.activity();
     let stream = TlsConnector::from(tls)
-        .connect(identity::no_server_name(), transport)
+        .connect(identity::no_server_name(), tcp)
         .await
         .map_err(tls_error)?;
-    let key_exchange = key_exchange_name(&stream);
+    let (tcp, session) = stream.into_inner();
+    let key_exchange = identity::key_exchange_group(&session).unwrap_or("unknown");
+    let (stream, flusher, activity) = tls::split(tcp, session);
     let (requests, mut connection) = h2::client::Builder::new()
         .initial_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
@@ -130,8 +131,15 @@ async fn shake(
                 None => std::future::pending().await,
             }
         };
+        let driven = poll_fn(|cx| {
+            let ended = Pin::new(&mut connection).poll(cx);
+            match flusher.poll_flush(cx) {
+                Poll::Ready(Err(error)) if ended.is_pending() => Poll::Ready(Err(error)),
+                Poll::Ready(_) | Poll::Pending => ended.map_err(io::Error::other),
+            }
+        });
         tokio::select! {
-            result = &mut connection => if let Err(error) = result {
+            result = driven => if let Err(error) = result {
                 tracing::debug!(%peer, %error, "tunnel ended");
             },
             () = lost => tracing::debug!(%peer, "tunnel's peer is lost"),
@@ -165,10 +173,6 @@ fn tls_error(error: io::Error) -> ConnectError {
     }
 }
 
-fn key_exchange_name(stream: &TlsStream<Transport>) -> &'static str {
-    identity::key_exchange_group(stream.get_ref().1).unwrap_or("unknown")
-}
-
 // === impl Tunnel ===
 
 impl Tunnel {
@@ -196,8 +200,8 @@ impl Tunnel {
             return false;
         }
         let mut requests = self.requests.clone();
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        !matches!(requests.poll_ready(&mut cx), std::task::Poll::Ready(Err(_)))
+        let mut cx = Context::from_waker(Waker::noop());
+        !matches!(requests.poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
     pub(crate) fn reserve(&self) -> StreamSlot {

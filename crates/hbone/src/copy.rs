@@ -6,6 +6,7 @@
 
 mod buffer;
 mod socket;
+mod splice;
 mod tunnel;
 
 use std::cell::Cell;

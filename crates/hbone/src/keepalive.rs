@@ -5,7 +5,7 @@ use std::time::Duration;
 use h2::{Ping, PingPong};
 use tokio::time;
 
-use crate::transport::Activity;
+use crate::tls::Activity;
 
 /// Returns when the peer has answered nothing for too long.
 pub(crate) async fn peer_lost(

@@ -24,7 +24,7 @@ pub mod copy;
 pub mod pool;
 
 mod keepalive;
-mod transport;
+mod tls;
 
 #[cfg(test)]
 mod tests;

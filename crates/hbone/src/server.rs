@@ -1,9 +1,10 @@
 //! The called end: TLS with a required client certificate, HTTP/2, CONNECT requests.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -14,17 +15,17 @@ use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::time;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::headers::BAGGAGE;
 use crate::keepalive;
 use crate::settings::{SERVER_HEADER_LIST, SERVER_SEND_BUFFER, Settings};
 use crate::stream::Stream;
-use crate::transport::Transport;
+use crate::tls::{self, Flusher, Tls};
 
 /// An accepted tunnel. It makes progress only while [`Connection::next`] is awaited.
 pub struct Connection {
-    http2: h2::server::Connection<TlsStream<Transport>, Bytes>,
+    http2: h2::server::Connection<Tls, Bytes>,
+    flusher: Flusher,
     peer_lost: Pin<Box<dyn Future<Output = ()>>>,
     peer: Option<Identity>,
     key_exchange: &'static str,
@@ -69,25 +70,31 @@ async fn shake(
     tls: Arc<ServerConfig>,
     settings: &Settings,
 ) -> Result<Connection, AcceptError> {
-    let transport = Transport::new(tcp);
-    let activity = transport.activity();
     let stream = TlsAcceptor::from(tls)
-        .accept(transport)
+        .accept(tcp)
         .await
         .map_err(AcceptError::Tls)?;
-    let session = stream.get_ref().1;
-    let peer = identity::peer_identity(session);
-    let key_exchange = identity::key_exchange_group(session).unwrap_or("unknown");
-    let mut http2 = h2::server::Builder::new()
+    let (tcp, session) = stream.into_inner();
+    let peer = identity::peer_identity(&session);
+    let key_exchange = identity::key_exchange_group(&session).unwrap_or("unknown");
+    let (stream, flusher, activity) = tls::split(tcp, session);
+    let mut handshake = h2::server::Builder::new()
         .initial_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
         .max_frame_size(settings.frame_size)
         .max_header_list_size(SERVER_HEADER_LIST)
         .max_send_buffer_size(SERVER_SEND_BUFFER)
         .max_concurrent_streams(settings.server_streams)
-        .handshake::<_, Bytes>(stream)
-        .await
-        .map_err(AcceptError::Http2)?;
+        .handshake::<_, Bytes>(stream);
+    let mut http2 = poll_fn(|cx| {
+        let shaken = Pin::new(&mut handshake).poll(cx);
+        let flushed = flusher.poll_flush(cx).map_err(AcceptError::Tls)?;
+        match (shaken, flushed) {
+            (Poll::Ready(shaken), _) => Poll::Ready(shaken.map_err(AcceptError::Http2)),
+            (Poll::Pending, Poll::Ready(()) | Poll::Pending) => Poll::Pending,
+        }
+    })
+    .await?;
     let (interval, timeout) = (settings.ping_interval, settings.ping_timeout);
     let peer_lost: Pin<Box<dyn Future<Output = ()>>> = match http2.ping_pong() {
         Some(pings) => Box::pin(keepalive::peer_lost(pings, activity, interval, timeout)),
@@ -95,6 +102,7 @@ async fn shake(
     };
     Ok(Connection {
         http2,
+        flusher,
         peer_lost,
         peer,
         key_exchange,
@@ -116,8 +124,17 @@ impl Connection {
 
     /// The next request; none once the connection has ended. Safe to cancel.
     pub async fn next(&mut self) -> Option<Result<Request, h2::Error>> {
+        let (http2, flusher) = (&mut self.http2, &self.flusher);
+        let accepting = poll_fn(|cx| {
+            let accepted = http2.poll_accept(cx);
+            match flusher.poll_flush(cx) {
+                // The peer is gone, and nothing more can be answered.
+                Poll::Ready(Err(_)) if accepted.is_pending() => Poll::Ready(None),
+                Poll::Ready(_) | Poll::Pending => accepted,
+            }
+        });
         let accepted = tokio::select! {
-            accepted = self.http2.accept() => accepted?,
+            accepted = accepting => accepted?,
             () = &mut self.peer_lost => {
                 tracing::debug!("tunnel's peer is lost");
                 self.http2.abrupt_shutdown(h2::Reason::NO_ERROR);
@@ -167,6 +184,6 @@ impl Request {
 
     /// Waits until the client gives the request up.
     pub async fn abandoned(&mut self) {
-        let _ = std::future::poll_fn(|cx| self.response.poll_reset(cx)).await;
+        let _ = poll_fn(|cx| self.response.poll_reset(cx)).await;
     }
 }

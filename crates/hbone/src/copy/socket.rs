@@ -8,7 +8,13 @@ use std::task::Poll;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
+use super::splice::{Pipe, Spliced};
 use super::{CopyError, TURN, buffer};
+
+/// Bytes moved in large reads, one after the other, after which a transfer counts as bulk.
+const BULK: usize = 256 << 10;
+/// What a large read is.
+const LARGE: usize = 16 << 10;
 
 /// What one read brought.
 enum Moved {
@@ -24,23 +30,67 @@ pub(super) async fn pump(
     count: impl Fn(usize),
 ) -> Result<(), CopyError> {
     let mut turn = 0;
+    let mut run = 0;
     loop {
-        match step(reader, writer).await? {
-            Moved::End => {
-                return match writer.shutdown().await {
-                    Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error.into()),
-                    _ => Ok(()),
-                };
-            }
+        let amount = match step(reader, writer).await? {
+            Moved::End => return finish(writer).await,
             Moved::All(amount) => {
                 count(amount);
-                turn += amount;
+                amount
             }
             Moved::Part(amount, rest) => {
                 count(amount);
                 writer.write_all(&rest).await?;
                 count(rest.len());
-                turn += amount + rest.len();
+                amount + rest.len()
+            }
+        };
+        run = if amount >= LARGE { run + amount } else { 0 };
+        turn += amount;
+        if run >= BULK {
+            run = 0;
+            if bulk(reader, writer, &count).await? {
+                return finish(writer).await;
+            }
+        }
+        if turn >= TURN {
+            turn = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Splices until the source pauses, or ends: then true.
+async fn bulk(
+    reader: &ReadHalf<'_>,
+    writer: &WriteHalf<'_>,
+    count: &impl Fn(usize),
+) -> io::Result<bool> {
+    // Without a pipe, for want of descriptors, bytes are copied.
+    let Ok(pipe) = Pipe::take() else {
+        return Ok(false);
+    };
+    let mut turn = 0;
+    let mut pauses = 0;
+    loop {
+        match pipe.splice(reader.as_ref(), writer.as_ref()).await? {
+            Spliced::Moved(amount) => {
+                count(amount);
+                turn += amount;
+                pauses = 0;
+            }
+            // A sender that is only slower than us is given a moment.
+            Spliced::Idle if pauses < 2 => {
+                pauses += 1;
+                tokio::task::yield_now().await;
+            }
+            Spliced::Idle => {
+                pipe.give_back();
+                return Ok(false);
+            }
+            Spliced::End => {
+                pipe.give_back();
+                return Ok(true);
             }
         }
         if turn >= TURN {
@@ -70,4 +120,11 @@ async fn step(reader: &mut ReadHalf<'_>, writer: &mut WriteHalf<'_>) -> io::Resu
         }
     })
     .await
+}
+
+async fn finish(writer: &mut WriteHalf<'_>) -> Result<(), CopyError> {
+    match writer.shutdown().await {
+        Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error.into()),
+        _ => Ok(()),
+    }
 }

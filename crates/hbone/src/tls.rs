@@ -1,0 +1,237 @@
+//! A TLS session over a socket, shared by HTTP/2, which reads and writes it, and by the
+//! task that drives HTTP/2, which flushes it.
+//!
+//! HTTP/2 flushes after every large frame. Here that is put off until the driver's turn
+//! ends, so that the frames of all streams that had something to say leave in one write.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, BufRead, IoSlice, Write};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::io::poll_read_buf;
+
+/// Bytes asked of the kernel at a time.
+const READ_SIZE: usize = 64 << 10;
+/// Encrypted bytes that may wait for the socket.
+const WRITE_BUFFER: usize = 256 << 10;
+
+/// How many reads have brought bytes, so that a busy connection needs no probe.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Activity(Rc<Cell<u64>>);
+
+/// The end that HTTP/2 has.
+pub(crate) struct Tls(Rc<RefCell<Session>>);
+
+/// The end that the driver has.
+pub(crate) struct Flusher(Rc<RefCell<Session>>);
+
+struct Session {
+    tcp: TcpStream,
+    tls: rustls::Connection,
+    /// Read and not yet decrypted; given back whenever it is empty.
+    ahead: BytesMut,
+    activity: Activity,
+}
+
+/// Splits an established session.
+pub(crate) fn split(
+    tcp: TcpStream,
+    tls: impl Into<rustls::Connection>,
+) -> (Tls, Flusher, Activity) {
+    let mut tls = tls.into();
+    tls.set_buffer_limit(Some(WRITE_BUFFER));
+    let activity = Activity::default();
+    let session = Rc::new(RefCell::new(Session {
+        tcp,
+        tls,
+        ahead: BytesMut::new(),
+        activity: activity.clone(),
+    }));
+    (Tls(session.clone()), Flusher(session), activity)
+}
+
+// === impl Activity ===
+
+impl Activity {
+    pub(crate) fn reads(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+// === impl Flusher ===
+
+impl Flusher {
+    /// Sends what HTTP/2 has written. To be called at the end of every turn; the task is
+    /// woken for the rest.
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_flush(cx)
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.tls.wants_write() {
+            let mut writer = SocketWriter {
+                tcp: &mut self.tcp,
+                cx,
+            };
+            match self.tls.write_tls(&mut writer) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Decrypts some more, reading from the socket where nothing is left to decrypt.
+    fn poll_decrypt(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            if self.tcp.poll_read_ready(cx)?.is_pending() {
+                self.ahead = BytesMut::new();
+                return Poll::Pending;
+            }
+            self.ahead.reserve(READ_SIZE);
+            let tcp = Pin::new(&mut self.tcp);
+            if ready!(poll_read_buf(tcp, cx, &mut self.ahead))? > 0 {
+                self.activity.0.set(self.activity.0.get() + 1);
+            }
+        }
+        // An empty input tells the session that the socket has ended.
+        let mut input = &self.ahead[..];
+        let taken = self.tls.read_tls(&mut input)?;
+        self.ahead.advance(taken);
+        if let Err(error) = self.tls.process_new_packets() {
+            // The peer is told why, if the socket takes it at once.
+            let _ = self.poll_flush(cx);
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        loop {
+            while buf.remaining() > 0 {
+                let mut reader = self.tls.reader();
+                let plain = match reader.fill_buf() {
+                    Ok(plain) => plain,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // The bytes that came before the error are delivered first.
+                    Err(_) if buf.filled().len() > before => return Poll::Ready(Ok(())),
+                    Err(error) => return Poll::Ready(Err(error)),
+                };
+                if plain.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                let amount = plain.len().min(buf.remaining());
+                buf.put_slice(&plain[..amount]);
+                reader.consume(amount);
+            }
+            if buf.remaining() == 0 || (buf.filled().len() > before && self.ahead.is_empty()) {
+                return Poll::Ready(Ok(()));
+            }
+            match self.poll_decrypt(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if bufs.iter().all(|buf| buf.is_empty()) {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            let written = self.tls.writer().write_vectored(bufs)?;
+            if written > 0 {
+                return Poll::Ready(Ok(written));
+            }
+            ready!(self.poll_flush(cx))?;
+        }
+    }
+}
+
+// === impl Tls ===
+
+impl AsyncRead for Tls {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tls {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().poll_write(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().poll_write(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut session = self.0.borrow_mut();
+        session.tls.send_close_notify();
+        ready!(session.poll_flush(cx))?;
+        match ready!(Pin::new(&mut session.tcp).poll_shutdown(cx)) {
+            Err(error) if error.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(error)),
+            Ok(()) | Err(_) => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+/// Writes to the socket; what would wait is `WouldBlock`.
+struct SocketWriter<'a, 'b> {
+    tcp: &'a mut TcpStream,
+    cx: &'a mut Context<'b>,
+}
+
+impl Write for SocketWriter<'_, '_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(buf)])
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match Pin::new(&mut *self.tcp).poll_write_vectored(self.cx, bufs) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
