@@ -8,6 +8,7 @@ mod delete;
 mod demo;
 mod down;
 mod exec;
+mod fetch;
 mod get;
 mod logs;
 mod port_forward;
@@ -104,6 +105,8 @@ enum Command {
     Bookinfo(bookinfo::Arguments),
     #[command(hide = true)]
     Sandbox(sandbox::Arguments),
+    #[command(hide = true)]
+    Fetch(fetch::Arguments),
 }
 
 /// Parses, runs, and says what went wrong; the library's one entry.
@@ -170,6 +173,7 @@ impl Command {
             Self::Completion(arguments) => arguments.run(global)?,
             Self::Bookinfo(arguments) => arguments.run(global)?,
             Self::Sandbox(arguments) => arguments.run()?,
+            Self::Fetch(arguments) => arguments.run(global)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,19 +1,287 @@
-//! `weft demo`: a mesh with an application in it.
-use crate::command::Global;
-use crate::exit::{Exit, Result};
+//! `weft demo`: a mesh with an application in it, on one screen.
+
+mod screen;
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::command::{Global, up};
+use crate::control::client::{Client, unexpected};
+use crate::control::{self, Reply, Request, Status, Target};
+use crate::exit::{Exit, OrExit, Result};
+use crate::machine::launch::Config;
+use crate::state::State;
+use crate::system;
 
 const EXAMPLES: &str = "\
 Examples:
   weft demo
+  weft demo --once
 ";
+
+/// What the demo's folder holds; also to be found in manifests/examples.
+const FILES: &[(&str, &str)] = &[
+    (
+        "bookinfo.yaml",
+        include_str!("../../../manifests/examples/bookinfo.yaml"),
+    ),
+    (
+        "bookinfo-policy.yaml",
+        include_str!("../../../manifests/examples/bookinfo-policy.yaml"),
+    ),
+    (
+        "outsider.yaml",
+        include_str!("../../../manifests/examples/outsider.yaml"),
+    ),
+];
+
+/// How long the application may take to be ready.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+const NAMESPACE: &str = "bookinfo";
+/// In every page, and never on the link in clear.
+const TELLTALE: &str = "Shakespeare";
 
 /// A mesh with an application in it, to look at, until Ctrl-C
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
-pub(crate) struct Arguments {}
+pub(crate) struct Arguments {
+    /// Show the screen, then stop
+    #[arg(long)]
+    once: bool,
+}
 
 impl Arguments {
-    pub(crate) fn run(self, _global: &Global) -> Result {
-        Err(Exit::Failed.because("not there yet"))
+    pub(crate) fn run(self, global: &Global) -> Result {
+        let began = Instant::now();
+        let state = global.state()?;
+        let folder = state.root().join("demo");
+        write_files(&folder)?;
+        find_ourselves()?;
+        let mesh = up::start(Config {
+            folder,
+            nodes: 2,
+            ztunnel: up::program("ztunnel", None)?,
+            control_plane: up::program("control-plane", None)?,
+            cacerts: None,
+            trust_domain: mesh::identity::DEFAULT_TRUST_DOMAIN.to_owned(),
+            state: state.clone(),
+        })?;
+        let shown = Demo {
+            state: state.clone(),
+            began,
+        }
+        .show();
+        if shown.is_err() || self.once {
+            Client::connect(&state)?.call(&Request::Shutdown, &[])?;
+            mesh.wait()?;
+            return shown;
+        }
+        std::thread::spawn(move || keep_asking(&state));
+        mesh.wait()
     }
+}
+
+fn write_files(folder: &Path) -> Result {
+    let _ = std::fs::remove_dir_all(folder);
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .and_then(|()| {
+            FILES
+                .iter()
+                .try_for_each(|(name, text)| std::fs::write(folder.join(name), text))
+        })
+        .with_context(|| format!("can't write the demo to {}", folder.display()))
+        .or_exit(Exit::Failed)
+}
+
+/// The pods' command is `weft`, wherever this one was started from.
+fn find_ourselves() -> Result {
+    let exe = std::env::current_exe()?;
+    let ours = exe.parent().map(Path::to_owned);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = ours.into_iter().chain(std::env::split_paths(&path));
+    system::set_env("PATH", &std::env::join_paths(folders)?);
+    Ok(())
+}
+
+struct Demo {
+    state: State,
+    began: Instant,
+}
+
+/// What the screen shows of the link between the nodes.
+struct Link {
+    /// Packets to or from an HBONE port.
+    hbone: usize,
+    /// Lines of the capture with application text in them.
+    clear: usize,
+}
+
+// === impl Demo ===
+
+impl Demo {
+    fn show(&self) -> Result {
+        let edge = self.first_edge()?;
+        let took = self.began.elapsed();
+        let status = Client::connect(&self.state)?.status()?;
+        let link = self.watch_link(&status)?;
+        let refusal = self.refusal(&status)?;
+        screen::print(&status, &edge, took, &link, &refusal)
+    }
+
+    /// Asks for the page until it comes whole; the access log line of its call to reviews.
+    fn first_edge(&self) -> Result<String> {
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            let outcome = self.page().and_then(|page| {
+                if page.contains(TELLTALE) && !page.contains("error") {
+                    self.logged("reviews", "bookinfo-productpage", false)
+                } else {
+                    Err(Exit::TryAgain.because(format!("the page is not whole: {page}")))
+                }
+            });
+            match outcome {
+                Ok(line) => return Ok(line),
+                Err(failure) if Instant::now() > deadline => return Err(failure),
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+
+    fn page(&self) -> Result<String> {
+        page(&self.state)
+    }
+
+    /// An inbound access log line of the destination's node.
+    fn logged(&self, service: &str, client: &str, refused: bool) -> Result<String> {
+        let status = Client::connect(&self.state)?.status()?;
+        status
+            .nodes
+            .iter()
+            .filter_map(|node| std::fs::read_to_string(self.state.ztunnel_log(&node.name)).ok())
+            .find_map(|log| {
+                log.lines()
+                    .rev()
+                    .find(|line| {
+                        line.contains("direction=\"inbound\"")
+                            && line.contains(&format!("/sa/{client}\""))
+                            && line.contains(&format!("dst.workload=\"{service}"))
+                            && line.contains("error=") == refused
+                    })
+                    .map(str::to_owned)
+            })
+            .ok_or_else(|| Exit::TryAgain.because(format!("no call to {service} is logged")))
+    }
+
+    /// Captures between the nodes while pages are asked for.
+    fn watch_link(&self, status: &Status) -> Result<Option<Link>> {
+        let state = self.state.clone();
+        let command = [
+            "timeout", "3", "tcpdump", "-i", "any", "-nn", "-l", "-A", "-s", "0", "tcp",
+        ];
+        let watcher = std::thread::spawn(move || run(&state, Target::Switch, &command));
+        let _ = status;
+        let until = Instant::now() + Duration::from_millis(2500);
+        while Instant::now() < until {
+            self.page()?;
+        }
+        let Ok(Ok((_, captured))) = watcher.join() else {
+            return Ok(None);
+        };
+        let link = Link {
+            hbone: captured
+                .lines()
+                .filter(|line| line.contains(".15008"))
+                .count(),
+            clear: captured
+                .lines()
+                .filter(|line| line.contains(TELLTALE))
+                .count(),
+        };
+        Ok((link.hbone > 0).then_some(link))
+    }
+
+    /// Details has no business with ratings: policy refuses it, and the log says why.
+    fn refusal(&self, status: &Status) -> Result<String> {
+        let pod = pod_of(status, "details-v1")?;
+        let command = ["weft", "fetch", "http://ratings:9080/ratings/0"];
+        let (code, output) = run(&self.state, pod, &command)?;
+        if code == 0 {
+            return Err(
+                Exit::Failed.because(format!("the policy let details call ratings: {output}"))
+            );
+        }
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            match self.logged("ratings", "bookinfo-details", true) {
+                Err(failure) if Instant::now() > deadline => return Err(failure),
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+                Ok(line) => return Ok(line),
+            }
+        }
+    }
+}
+
+/// Traffic for whoever looks at metrics and logs, as long as the demo runs.
+fn keep_asking(state: &State) {
+    while Client::connect(state).is_ok() {
+        let _ = page(state);
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn page(state: &State) -> Result<String> {
+    let status = Client::connect(state)?.status()?;
+    let pod = pod_of(&status, "productpage-v1")?;
+    let command = ["weft", "fetch", "http://productpage:9080/productpage"];
+    let (_, output) = run(state, pod, &command)?;
+    Ok(output)
+}
+
+fn pod_of(status: &Status, deployment: &str) -> Result<Target> {
+    status
+        .pods
+        .iter()
+        .find(|pod| pod.namespace == NAMESPACE && pod.name.starts_with(deployment) && pod.ready)
+        .map(|pod| Target::Pod {
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+        })
+        .ok_or_else(|| Exit::TryAgain.because(format!("no pod of {deployment} is ready")))
+}
+
+/// Runs a command inside the machine; its exit code and what it printed.
+fn run(state: &State, target: Target, command: &[&str]) -> Result<(i32, String)> {
+    let mut client = Client::connect(state)?;
+    let (mut reader, writer) = std::io::pipe()?;
+    let null = std::fs::File::open("/dev/null")?;
+    let request = Request::Exec(control::Exec {
+        target: Some(target),
+        command: command.iter().map(|word| (*word).to_owned()).collect(),
+        ..control::Exec::default()
+    });
+    client.send(&request, &[null.as_fd(), writer.as_fd(), writer.as_fd()])?;
+    drop(writer);
+    let mut output = Vec::new();
+    reader.read_to_end(&mut output)?;
+    let output = String::from_utf8_lossy(&output).into_owned();
+    loop {
+        match client.receive()? {
+            Reply::Started => {}
+            Reply::Exited(code) => return Ok((code, output)),
+            other => return Err(unexpected(other)),
+        }
+    }
+}
+
+/// Flushes what was printed, so that the screen is whole before traffic goes on.
+fn flush() -> Result {
+    Ok(std::io::stdout().flush()?)
 }

@@ -1,0 +1,30 @@
+//! `weft fetch`: one HTTP request, as the demo's pods make it.
+
+use crate::bookinfo;
+use crate::command::{Global, block_on};
+use crate::exit::{Exit, OrExit, Result};
+
+const EXAMPLES: &str = "\
+Examples:
+  weft fetch http://productpage:9080/productpage
+";
+
+/// Ask a URL and print the JSON it answers with
+#[derive(Debug, clap::Args)]
+#[command(before_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    url: String,
+}
+
+impl Arguments {
+    pub(crate) fn run(self, _global: &Global) -> Result {
+        let answer = block_on(async {
+            bookinfo::fetch(&self.url)
+                .await
+                .map_err(anyhow::Error::msg)
+                .or_exit(Exit::Failed)
+        })?;
+        anstream::println!("{answer}");
+        Ok(())
+    }
+}

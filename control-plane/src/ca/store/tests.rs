@@ -1,0 +1,208 @@
+//! First start, second start, an operator's set, and everything that must stop the start.
+
+use super::*;
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+fn load(folder: &Path) -> Result<Signer, StoreError> {
+    load_or_create(folder, SystemTime::now())
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("exists").permissions().mode() & 0o777
+}
+
+/// An operator's set: an intermediate under a root that is elsewhere.
+fn plugged() -> tempfile::TempDir {
+    use std::process::Command;
+    let folder = folder();
+    let script = r#"
+        set -e
+        openssl ecparam -name prime256v1 -genkey -noout -out root-key.pem
+        openssl req -x509 -new -key root-key.pem -days 30 -subj /O=Acme/CN=Root -out root-cert.pem
+        openssl genrsa -out ca-key.pem 2048
+        openssl req -new -key ca-key.pem -subj /O=Acme/CN=Mesh -out ca.csr
+        printf 'basicConstraints=critical,CA:true,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n' > ext
+        openssl x509 -req -in ca.csr -CA root-cert.pem -CAkey root-key.pem -CAcreateserial -days 20 -extfile ext -out ca-cert.pem
+        cat ca-cert.pem root-cert.pem > cert-chain.pem
+        rm root-key.pem ca.csr ext
+    "#;
+    let output = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(folder.path())
+        .output()
+        .expect("a shell");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    folder
+}
+
+#[test]
+fn the_first_start_makes_a_root_and_the_next_one_keeps_it() {
+    let parent = folder();
+    let folder = parent.path().join("state/ca");
+    let made = load(&folder).expect("made");
+    assert_eq!(mode(&folder.join(KEY)), 0o600);
+    assert_eq!(mode(&folder), 0o700);
+    let mut files: Vec<_> = fs::read_dir(&folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    files.sort();
+    assert_eq!(files, [KEY, ROOT]);
+
+    fs::set_permissions(folder.join(KEY), Permissions::from_mode(0o644)).expect("set");
+    let kept = load(&folder).expect("kept");
+    assert_eq!(made.roots(), kept.roots());
+    assert_eq!(made.key().public(), kept.key().public());
+    assert_eq!(mode(&folder.join(KEY)), 0o600);
+}
+
+#[test]
+fn an_operators_set_signs_chains_that_verify_up_to_its_root() {
+    let folder = plugged();
+    let signer = load(folder.path()).expect("loaded");
+    let web = mesh::identity::Identity::new("cluster.local", "shop", "web");
+    let certificate = signer
+        .workload_certificate(&web, Duration::from_secs(3600), SystemTime::now())
+        .expect("signed");
+    assert_eq!(
+        certificate.chain().count(),
+        2,
+        "leaf and intermediate, no root"
+    );
+    assert_eq!(certificate.roots().count(), 1);
+}
+
+#[test]
+fn an_incomplete_set_is_fatal_whatever_is_missing() {
+    for name in [CERTIFICATE, KEY, ROOT, CHAIN] {
+        let folder = plugged();
+        fs::remove_file(folder.path().join(name)).expect("removed");
+        let error = load(folder.path()).err().expect("incomplete").to_string();
+        assert!(error.contains(&format!("no {name}")), "{error}");
+    }
+    for name in [KEY, ROOT] {
+        let folder = folder();
+        load(folder.path()).expect("made");
+        fs::remove_file(folder.path().join(name)).expect("removed");
+        let error = load(folder.path()).err().expect("incomplete").to_string();
+        assert!(error.contains(&format!("no {name}")), "{error}");
+        assert!(!folder.path().join(name).exists(), "nothing is made up");
+    }
+}
+
+#[test]
+fn half_a_file_a_foreign_key_or_a_foreign_root_is_fatal() {
+    for name in [KEY, ROOT] {
+        let folder = folder();
+        load(folder.path()).expect("made");
+        let path = folder.path().join(name);
+        let whole = fs::read(&path).expect("read");
+        fs::write(&path, &whole[..whole.len() / 2]).expect("written");
+        assert!(
+            matches!(load(folder.path()), Err(StoreError::Unusable { .. })),
+            "{name}"
+        );
+        fs::write(&path, []).expect("written");
+        assert!(
+            matches!(load(folder.path()), Err(StoreError::Unusable { .. })),
+            "{name}"
+        );
+    }
+    let (ours, theirs) = (plugged(), plugged());
+    for (name, reason) in [(KEY, "does not belong"), (ROOT, "does not verify")] {
+        let kept = fs::read(ours.path().join(name)).expect("read");
+        fs::copy(theirs.path().join(name), ours.path().join(name)).expect("copied");
+        let error = load(ours.path()).err().expect("foreign").to_string();
+        assert!(error.contains(reason), "{error}");
+        fs::write(ours.path().join(name), kept).expect("written");
+    }
+    load(ours.path()).expect("as it was");
+}
+
+#[test]
+fn a_leaf_or_an_expired_certificate_signs_nothing() {
+    let folder = plugged();
+    let later = SystemTime::now() + Duration::from_secs(21 * 86_400);
+    let error = load_or_create(folder.path(), later)
+        .err()
+        .expect("expired")
+        .to_string();
+    assert!(error.contains("expired"), "{error}");
+
+    let (own, leaf) = (
+        load(folder.path()).expect("loaded"),
+        identity::key::PrivateKey::generate(),
+    );
+    let leaf = leaf.expect("a key");
+    let subject =
+        identity::authority::Subject::Workload(mesh::identity::Identity::new("a", "b", "c"));
+    let issued = own
+        .issue(
+            leaf.public(),
+            &subject,
+            Duration::from_secs(3600),
+            SystemTime::now(),
+        )
+        .expect("signed");
+    fs::write(folder.path().join(CERTIFICATE), &issued.chain[0]).expect("written");
+    fs::write(folder.path().join(KEY), leaf.to_pem().expect("PEM")).expect("written");
+    let error = load(folder.path()).err().expect("no CA").to_string();
+    assert!(error.contains("no CA certificate"), "{error}");
+}
+
+#[test]
+fn a_place_that_cant_be_written_is_one_clear_error() {
+    let parent = folder();
+    fs::write(parent.path().join("file"), "").expect("written");
+    let error = load(&parent.path().join("file/ca"))
+        .err()
+        .expect("no folder");
+    assert!(matches!(error, StoreError::Write { .. }), "{error}");
+}
+
+/// Runs itself again in a mount namespace of its own, where the state folder is on a disk without room.
+#[test]
+fn a_full_disk_is_one_clear_error_and_leaves_nothing_behind() {
+    const DISK: &str = "WEFT_TEST_FULL_DISK";
+    if let Ok(disk) = std::env::var(DISK) {
+        let folder = Path::new(&disk).join("ca");
+        let error = load(&folder).err().expect("no room").to_string();
+        assert!(error.contains("ca-key.pem can't be written"), "{error}");
+        assert!(error.contains("No space left on device"), "{error}");
+        assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 0);
+        fs::remove_file(Path::new(&disk).join("ballast")).expect("removed");
+        load(&folder).expect("there is room again");
+        return;
+    }
+    let disk = folder();
+    let script = r#"mount -t tmpfs -o size=16k none "$1" && head -c 16k /dev/zero > "$1/ballast" && exec "$2" --exact "$3""#;
+    let name = "ca::store::tests::a_full_disk_is_one_clear_error_and_leaves_nothing_behind";
+    let output = std::process::Command::new("unshare")
+        .args([
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            script,
+            "sh",
+        ])
+        .arg(disk.path())
+        .arg(std::env::current_exe().expect("this test"))
+        .arg(name)
+        .env(DISK, disk.path())
+        .output()
+        .expect("unshare is installed");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+}
