@@ -25,6 +25,14 @@ impl ResourceType {
         }
     }
 
+    /// What Istio's metrics call it.
+    pub fn short_name(self) -> &'static str {
+        match self {
+            Self::Address => "wds",
+            Self::Authorization => "wads",
+        }
+    }
+
     pub fn from_url(url: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.url() == url)
     }

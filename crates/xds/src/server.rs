@@ -12,7 +12,7 @@ mod peers;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::Stream;
 use proto::discovery::{
@@ -30,6 +30,7 @@ pub use self::resources::{Resource, ResourceSet};
 pub use self::subscriber::Subscriber;
 use crate::client::MAX_MESSAGE;
 use crate::node::ProxyNode;
+use crate::resource_type::ResourceType;
 
 /// How long a client may take to say who it is.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
@@ -120,6 +121,7 @@ impl<A: Authenticate> AggregatedDiscoveryService for Server<A> {
         let (responses, outgoing) = mpsc::channel(2);
         let session = Session {
             subscriber: Subscriber::new(node.node_name.clone()),
+            changed_at: None,
             peer: self.peers.connect(node, SystemTime::now()),
             resources: self.resources.clone(),
             responses,
@@ -135,6 +137,8 @@ struct Session {
     peer: Connected,
     resources: watch::Receiver<ResourceSet>,
     responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+    /// When the resources changed that the client has not acknowledged yet.
+    changed_at: Option<Instant>,
 }
 
 impl Session {
@@ -147,6 +151,9 @@ impl Session {
         let mut request = Some(first);
         let reason = loop {
             if let Some(request) = request.take() {
+                if request.error_detail.is_some() {
+                    metrics::counter!("pilot_total_xds_rejects").increment(1);
+                }
                 self.subscriber.receive(request, SystemTime::now());
             }
             if let Err(reason) = self.push().await {
@@ -158,7 +165,9 @@ impl Session {
                     Ok(None) => break "the client ended the stream".to_owned(),
                     Err(status) => break status.message().to_owned(),
                 },
-                changed = self.resources.changed() => if changed.is_err() {
+                changed = self.resources.changed() => if changed.is_ok() {
+                    self.changed_at.get_or_insert_with(Instant::now);
+                } else {
                     let status = Status::unavailable("the control plane is stopping");
                     // A client that is gone needs no farewell.
                     let _ = self.responses.send(Err(status)).await;
@@ -175,12 +184,22 @@ impl Session {
     async fn push(&mut self) -> Result<(), String> {
         let resources = self.resources.borrow_and_update().clone();
         while let Some(response) = self.subscriber.next(&resources) {
+            if let Some(resource_type) = ResourceType::from_url(&response.type_url) {
+                let name = resource_type.short_name();
+                metrics::counter!("pilot_xds_pushes", "type" => name).increment(1);
+            }
             self.responses
                 .send(Ok(response))
                 .await
                 .map_err(|_| "the client is gone".to_owned())?;
         }
-        self.peer.update(self.subscriber.status());
+        let status = self.subscriber.status();
+        if status.values().all(|one| one.acked == one.sent)
+            && let Some(changed_at) = self.changed_at.take()
+        {
+            metrics::histogram!("pilot_proxy_convergence_time").record(changed_at.elapsed());
+        }
+        self.peer.update(status);
         Ok(())
     }
 }
