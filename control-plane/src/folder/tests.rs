@@ -295,11 +295,11 @@ async fn the_machines_folder_overlays_the_users() {
     );
     watched.until_version(SHOP, "cluster").await;
     assert_eq!(watched.errors(), [""; 0]);
-    watched.write("user/a.yaml", &namespace("shop", "user 2"));
+    watched.write("user/a.yaml", &namespace("shop", "user2"));
     watched.rest().await;
     assert_eq!(watched.objects[SHOP], "cluster");
     fs::remove_file(watched.path("cluster/Namespace..shop.json")).expect("works");
-    watched.until_version(SHOP, "user 2").await;
+    watched.until_version(SHOP, "user2").await;
     assert_eq!(watched.deleted, []);
 }
 

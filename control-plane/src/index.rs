@@ -1,0 +1,193 @@
+//! From objects to the mesh's resources, one change at a time.
+//!
+//! A change names the objects whose translation may be another now; each is translated
+//! anew, and only what came out different is published. Translating reads nothing but the
+//! objects, so that any order of changes ends in the same resources.
+//!
+//! - `published`: the resources in force, and what changed in them
+//! - `address_book`: addresses of ServiceEntries over restarts
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use istio_compat::kind::Kind;
+use istio_compat::kinds::metadata::Condition;
+use istio_compat::object::{Body, Object, ObjectKey};
+use istio_compat::view::{Context, View};
+use mesh::snapshot::Change;
+
+mod address_book;
+mod published;
+
+use address_book::AddressBook;
+use published::Published;
+pub use published::{Resource, ResourceKey};
+
+use crate::source::Event;
+
+/// All objects, and all resources made of them.
+pub struct Index {
+    view: View,
+    objects: BTreeMap<ObjectKey, Object>,
+    pods_by_node: HashMap<String, BTreeSet<ObjectKey>>,
+    published: Published,
+    conditions: HashMap<ObjectKey, Vec<Condition>>,
+    address_book: AddressBook,
+}
+
+// === impl Index ===
+
+impl Index {
+    /// An index that forgets the addresses it allocates.
+    pub fn new(context: Context) -> Self {
+        Self {
+            view: View::new(context),
+            objects: BTreeMap::new(),
+            pods_by_node: HashMap::new(),
+            published: Published::default(),
+            conditions: HashMap::new(),
+            address_book: AddressBook::default(),
+        }
+    }
+
+    /// Keeps the addresses it allocates in a file.
+    pub fn with_address_book(mut self, file: &Path) -> io::Result<Self> {
+        self.address_book = AddressBook::open(file)?;
+        Ok(self)
+    }
+
+    /// Applies events and returns what changed in the resources.
+    pub fn apply(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Change> {
+        let mut dirty = BTreeSet::new();
+        for event in events {
+            let (key, object) = match event {
+                Event::Applied(object) => (object.key(), Some(object)),
+                Event::Deleted(key) => (key, None),
+            };
+            dirty.extend(self.replace(&key, object));
+        }
+        for key in dirty {
+            self.derive(key);
+        }
+        self.published.take_changes()
+    }
+
+    /// Puts an object in, or takes it out, and names what depends on it.
+    fn replace(&mut self, key: &ObjectKey, object: Option<Object>) -> BTreeSet<ObjectKey> {
+        let object = object.map(|object| self.recall_addresses(object));
+        let old = match &object {
+            Some(object) => self.objects.insert(key.clone(), object.clone()),
+            None => self.objects.remove(key),
+        };
+        let (before, after) = (body(old.as_ref()), body(object.as_ref()));
+        // A file that was touched, or moved, says the same as before.
+        if before == after {
+            return BTreeSet::new();
+        }
+        if let Some(Body::Pod(pod)) = before
+            && let Some(pods) = self.pods_by_node.get_mut(&pod.spec.node_name)
+        {
+            pods.remove(key);
+            if pods.is_empty() {
+                self.pods_by_node.remove(&pod.spec.node_name);
+            }
+        }
+        if let Some(Body::Pod(pod)) = after {
+            let pods = self.pods_by_node.entry(pod.spec.node_name.clone());
+            pods.or_default().insert(key.clone());
+        }
+        self.view.apply(key, object.as_ref())
+    }
+
+    fn recall_addresses(&self, object: Object) -> Object {
+        match &object.body {
+            Body::ServiceEntry(entry) => match self.address_book.recall(entry) {
+                Some(entry) => Object {
+                    body: Body::ServiceEntry(entry.into()),
+                    ..object
+                },
+                None => object,
+            },
+            _ => object,
+        }
+    }
+
+    /// Translates an object anew.
+    fn derive(&mut self, key: ObjectKey) {
+        let translation = self.view.translate(&key);
+        if let Some(Body::ServiceEntry(entry)) = body(self.objects.get(&key)) {
+            for host in &entry.spec.hosts {
+                if let Some(addresses) = self.view.allocated(&key, host) {
+                    self.address_book.note(entry, host, &addresses);
+                }
+            }
+        }
+        if translation.conditions.is_empty() {
+            self.conditions.remove(&key);
+        } else {
+            self.conditions.insert(key.clone(), translation.conditions);
+        }
+        let workloads = translation.workloads.into_iter().map(Arc::new);
+        let services = translation.services.into_iter().map(Arc::new);
+        let policies = translation.authorizations.into_iter().map(Arc::new);
+        let resources = workloads
+            .map(Resource::Workload)
+            .chain(services.map(Resource::Service))
+            .chain(policies.map(Resource::Authorization));
+        self.published.replace(key, resources);
+    }
+
+    /// Writes down the addresses allocated since the last call.
+    pub fn save_addresses(&mut self) -> io::Result<()> {
+        self.address_book.save()
+    }
+
+    pub fn object(&self, key: &ObjectKey) -> Option<&Object> {
+        self.objects.get(key)
+    }
+
+    /// Every object in force, by kind, namespace and name.
+    pub fn objects(&self) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        self.objects.iter()
+    }
+
+    /// The objects of a kind, in one namespace or in all.
+    pub fn objects_of<'a>(
+        &'a self,
+        kind: Kind,
+        namespace: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Object> {
+        let first = ObjectKey::new(kind, namespace.unwrap_or_default(), "");
+        self.objects
+            .range(first..)
+            .take_while(move |(key, _)| {
+                key.kind == kind && namespace.is_none_or(|namespace| *key.namespace == *namespace)
+            })
+            .map(|(_, object)| object)
+    }
+
+    /// What was made of an object, as its status has it.
+    pub fn conditions(&self, key: &ObjectKey) -> &[Condition] {
+        self.conditions.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every resource in force.
+    pub fn resources(&self) -> impl Iterator<Item = (&ResourceKey, &Resource)> {
+        self.published.iter()
+    }
+
+    /// The pods bound to a node.
+    pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &Object> {
+        let keys = self.pods_by_node.get(node).into_iter().flatten();
+        keys.filter_map(|key| self.objects.get(key))
+    }
+}
+
+fn body(object: Option<&Object>) -> Option<&Body> {
+    object.map(|object| &object.body)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,333 @@
+//! Whatever the order of changes, the index ends where building it anew would, and tells
+//! its followers every step of the way.
+
+use std::collections::BTreeMap;
+
+use istio_compat::parse::{Raw, parse};
+use proptest::prelude::*;
+
+use super::*;
+
+/// What somebody may do to a folder: a document, or the key of one to delete.
+#[derive(Clone, Debug)]
+enum Step {
+    Apply(String),
+    Delete(ObjectKey),
+}
+
+impl Step {
+    fn event(&self) -> Event {
+        match self {
+            Self::Apply(text) => Event::Applied(object(text)),
+            Self::Delete(key) => Event::Deleted(key.clone()),
+        }
+    }
+}
+
+fn object(text: &str) -> Object {
+    let parsed = parse("test.yaml", text.as_bytes(), Raw::Drop)
+        .unwrap_or_else(|rejected| panic!("{:?}\n{text}", rejected.errors));
+    let mut objects = parsed.objects;
+    objects.pop().expect("one document")
+}
+
+fn namespaces() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["istio-system", "shop", "bank"])
+}
+
+fn names() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["a", "b", "c"])
+}
+
+/// Labels that meet selectors often enough.
+fn labels() -> impl Strategy<Value = String> {
+    let pair = |key: &'static str| {
+        prop::option::of(prop::sample::select(vec!["one", "two"]))
+            .prop_map(move |value| value.map(|value| format!("{key}: {value}")))
+    };
+    (pair("app"), pair("version")).prop_map(|(app, version)| {
+        let pairs: Vec<String> = app.into_iter().chain(version).collect();
+        format!("{{{}}}", pairs.join(", "))
+    })
+}
+
+fn document(kind: &str, api_version: &str, namespace: &str, name: &str, rest: &str) -> String {
+    format!(
+        "apiVersion: {api_version}\nkind: {kind}\nmetadata:\n  name: {name}\n  namespace: {namespace}\n{rest}"
+    )
+}
+
+fn pod() -> impl Strategy<Value = String> {
+    let phases = prop::sample::select(vec!["Pending", "Running", "Succeeded"]);
+    let captured = prop::sample::select(vec!["enabled", "pending"]);
+    let nodes = prop::sample::select(vec!["node-1", "node-2"]);
+    let scope = (namespaces(), names());
+    (scope, labels(), nodes, phases, captured, 1..20u8).prop_map(
+        |((namespace, name), labels, node, phase, captured, ip)| {
+            let rest = format!(
+                "  labels: {labels}\n  annotations: {{ambient.istio.io/redirection: {captured}}}\n\
+                 spec:\n  nodeName: {node}\n  serviceAccountName: {name}\n  containers:\n  - name: main\n    \
+                 command: [serve]\n    ports:\n    - {{name: http, containerPort: 80{}}}\n\
+                 status:\n  phase: {phase}\n  podIPs: [{{ip: 10.244.1.{ip}}}]\n  \
+                 conditions: [{{type: Ready, status: \"True\"}}]\n",
+                ip % 10
+            );
+            document("Pod", "v1", namespace, name, &rest)
+        },
+    )
+}
+
+fn service() -> impl Strategy<Value = String> {
+    let ports = prop::sample::select(vec!["8080", "http"]);
+    (namespaces(), names(), labels(), ports, 1..20u8).prop_map(
+        |(namespace, name, selector, port, ip)| {
+            let rest = format!(
+                "spec:\n  clusterIP: 10.96.0.{ip}\n  selector: {selector}\n  ports:\n  \
+                 - {{name: http, port: 80, targetPort: {port}}}\n"
+            );
+            document("Service", "v1", namespace, name, &rest)
+        },
+    )
+}
+
+fn service_entry() -> impl Strategy<Value = String> {
+    let hosts = prop::sample::select(vec![
+        "api.example.com",
+        "db.example.com",
+        "a.shop.svc.cluster.local",
+    ]);
+    let backs = prop_oneof![
+        labels().prop_filter_map("a selector needs labels", |labels| {
+            (labels != "{}").then(|| format!("  workloadSelector: {{labels: {labels}}}\n"))
+        }),
+        (1..9u8, labels()).prop_map(|(ip, labels)| format!(
+            "  endpoints:\n  - {{address: 10.9.0.{ip}, labels: {labels}}}\n"
+        )),
+    ];
+    (namespaces(), names(), hosts, backs).prop_map(|(namespace, name, host, backs)| {
+        let rest = format!(
+            "spec:\n  hosts: [{host}]\n  resolution: STATIC\n  \
+             ports: [{{number: 80, name: http, protocol: HTTP}}]\n{backs}"
+        );
+        document(
+            "ServiceEntry",
+            "networking.istio.io/v1",
+            namespace,
+            name,
+            &rest,
+        )
+    })
+}
+
+fn workload_entry() -> impl Strategy<Value = String> {
+    (namespaces(), names(), labels(), 1..9u8).prop_map(|(namespace, name, labels, ip)| {
+        let rest = format!("spec:\n  address: 10.8.0.{ip}\n  labels: {labels}\n");
+        document(
+            "WorkloadEntry",
+            "networking.istio.io/v1",
+            namespace,
+            name,
+            &rest,
+        )
+    })
+}
+
+fn selector() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just(String::new()),
+        labels().prop_filter_map("a selector needs labels", |labels| {
+            (labels != "{}").then(|| format!("  selector: {{matchLabels: {labels}}}\n"))
+        }),
+    ]
+}
+
+fn authorization_policy() -> impl Strategy<Value = String> {
+    let actions = prop::sample::select(vec!["ALLOW", "DENY", "AUDIT"]);
+    let rules = prop::sample::select(vec![
+        "  rules:\n  - from: [{source: {namespaces: [shop]}}]\n",
+        "  rules:\n  - to: [{operation: {methods: [GET]}}]\n",
+        "  rules:\n  - {}\n",
+    ]);
+    (namespaces(), names(), selector(), actions, rules).prop_map(
+        |(namespace, name, selector, action, rules)| {
+            let rest = format!("spec:\n  action: {action}\n{selector}{rules}");
+            document(
+                "AuthorizationPolicy",
+                "security.istio.io/v1",
+                namespace,
+                name,
+                &rest,
+            )
+        },
+    )
+}
+
+fn peer_authentication() -> impl Strategy<Value = String> {
+    let modes = || prop::sample::select(vec!["UNSET", "DISABLE", "PERMISSIVE", "STRICT"]);
+    (namespaces(), names(), selector(), modes(), modes()).prop_map(
+        |(namespace, name, selector, mode, port)| {
+            let ports = match selector.as_str() {
+                "" => String::new(),
+                _ => format!("  portLevelMtls: {{80: {{mode: {port}}}}}\n"),
+            };
+            let rest = format!("spec:\n  mtls: {{mode: {mode}}}\n{selector}{ports}");
+            document(
+                "PeerAuthentication",
+                "security.istio.io/v1",
+                namespace,
+                name,
+                &rest,
+            )
+        },
+    )
+}
+
+fn namespace() -> impl Strategy<Value = String> {
+    let distributions = prop::sample::select(vec!["PreferClose", "PreferSameNode", "Any"]);
+    let waypoints = prop::sample::select(vec!["none", "waypoint"]);
+    (namespaces(), distributions, waypoints).prop_map(|(name, distribution, waypoint)| {
+        format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  \
+             labels: {{istio.io/use-waypoint: {waypoint}}}\n  \
+             annotations: {{networking.istio.io/traffic-distribution: {distribution}}}\n"
+        )
+    })
+}
+
+fn node() -> impl Strategy<Value = String> {
+    let nodes = prop::sample::select(vec!["node-1", "node-2"]);
+    let zones = prop::sample::select(vec!["z1", "z2"]);
+    (nodes, zones).prop_map(|(name, zone)| {
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\n  \
+             labels: {{topology.kubernetes.io/region: r, topology.kubernetes.io/zone: {zone}}}\n"
+        )
+    })
+}
+
+fn deletion() -> impl Strategy<Value = Step> {
+    let kinds = prop::sample::select(Kind::ALL.to_vec());
+    (kinds, namespaces(), names()).prop_map(|(kind, namespace, name)| {
+        Step::Delete(match kind {
+            Kind::Namespace => ObjectKey::new(kind, "", namespace),
+            Kind::Node => ObjectKey::new(kind, "", "node-1"),
+            _ => ObjectKey::new(kind, namespace, name),
+        })
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => pod().prop_map(Step::Apply),
+        2 => service().prop_map(Step::Apply),
+        2 => service_entry().prop_map(Step::Apply),
+        1 => workload_entry().prop_map(Step::Apply),
+        2 => authorization_policy().prop_map(Step::Apply),
+        2 => peer_authentication().prop_map(Step::Apply),
+        1 => namespace().prop_map(Step::Apply),
+        1 => node().prop_map(Step::Apply),
+        4 => deletion(),
+    ]
+}
+
+/// What a follower of the changes holds, by name.
+type Followed = BTreeMap<String, String>;
+
+fn follow(followed: &mut Followed, changes: Vec<Change>) {
+    for change in changes {
+        match &change {
+            Change::Workload(workload) => {
+                followed.insert(format!("address {}", workload.uid), format!("{workload:?}"));
+            }
+            Change::Service(service) => {
+                followed.insert(format!("address {}", service.key()), format!("{service:?}"));
+            }
+            Change::Authorization(policy) => {
+                followed.insert(format!("policy {}", policy.key()), format!("{policy:?}"));
+            }
+            Change::RemoveAddress(name) => {
+                let known = followed.remove(&format!("address {name}"));
+                assert!(known.is_some(), "{name} was removed and never sent");
+            }
+            Change::RemoveAuthorization(key) => {
+                let known = followed.remove(&format!("policy {key}"));
+                assert!(known.is_some(), "{key} was removed and never sent");
+            }
+        }
+    }
+}
+
+fn resources(index: &Index) -> BTreeMap<ResourceKey, Resource> {
+    let resources = index.resources();
+    resources
+        .map(|(key, resource)| (key.clone(), resource.clone()))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_order_of_changes_ends_in_what_building_anew_gives(
+        batches in prop::collection::vec(prop::collection::vec(step(), 1..6), 1..12)
+    ) {
+        let mut index = Index::new(Context::default());
+        let mut followed = Followed::new();
+        for batch in &batches {
+            follow(&mut followed, index.apply(batch.iter().map(Step::event)));
+        }
+        let mut anew = Index::new(Context::default());
+        let objects = index.objects().map(|(_, object)| Event::Applied(object.clone()));
+        let mut told_anew = Followed::new();
+        follow(&mut told_anew, anew.apply(objects));
+
+        prop_assert_eq!(resources(&index), resources(&anew));
+        prop_assert_eq!(&index.conditions, &anew.conditions);
+        prop_assert_eq!(&index.pods_by_node, &anew.pods_by_node);
+        prop_assert_eq!(followed, told_anew);
+    }
+}
+
+#[test]
+fn what_did_not_change_is_not_told() {
+    let mut index = Index::new(Context::default());
+    let web = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\n\
+               spec: {clusterIP: 10.96.0.1, selector: {app: web}, ports: [{port: 80}]}\n";
+    assert_eq!(index.apply([Event::Applied(object(web))]).len(), 1);
+    let moved = format!("# The same, further down.\n\n{web}");
+    assert_eq!(index.apply([Event::Applied(object(&moved))]), []);
+    assert_eq!(
+        index.objects().next().map(|(_, object)| object.origin.line),
+        Some(3)
+    );
+    let unrelated = web.replace("{app: web}", "{app: other}");
+    assert_eq!(index.apply([Event::Applied(object(&unrelated))]), []);
+}
+
+#[test]
+fn a_host_without_address_keeps_the_one_it_got() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let book = folder.path().join("book.json");
+    let entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n\
+                 metadata: {name: api, namespace: shop}\n\
+                 spec: {hosts: [api.example.com], resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}]}\n";
+    let run = || {
+        let index = Index::new(Context::default());
+        let mut index = index.with_address_book(&book).expect("opens");
+        let changes = index.apply([Event::Applied(object(entry))]);
+        index.save_addresses().expect("saves");
+        changes.into_iter().find_map(|change| match change {
+            Change::Service(service) => Some(service.addresses),
+            _ => None,
+        })
+    };
+    let first = run().expect("a service");
+    assert_eq!(first.len(), 2);
+    let text = std::fs::read_to_string(&book).expect("written");
+    let text = text.replace(&first[0].address.to_string(), "240.240.9.9");
+    let text = text.replace(&first[1].address.to_string(), "2001:2::909");
+    std::fs::write(&book, text).expect("writes");
+    let second = run().expect("a service");
+    assert_eq!(second[0].address.to_string(), "240.240.9.9");
+    assert_eq!(second[1].address.to_string(), "2001:2::909");
+}
