@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
+use istio_compat::view::Context;
 
-use crate::failure::{Failure, Kind};
+use crate::ca::Account;
 
 /// Turns Kubernetes and Istio YAML into what the mesh's proxies need, and issues their
 /// certificates.
@@ -90,15 +91,15 @@ pub struct Args {
         value_delimiter = ',',
         default_value = "weft-system/ztunnel"
     )]
-    pub trusted_node_accounts: Vec<String>,
+    pub trusted_node_accounts: Vec<Account>,
 
     /// Logging levels: LEVEL or TARGET=LEVEL, separated by commas
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     pub log_level: String,
 
-    /// One JSON object per line of the log
-    #[arg(long, env = "LOG_FORMAT", value_parser = ["plain", "json"], default_value = "plain")]
-    pub log_format: String,
+    /// Format of the log: plain or json
+    #[arg(long, env = "LOG_FORMAT", default_value = "plain")]
+    pub log_format: runtime::logs::Format,
 }
 
 // === impl Args ===
@@ -112,6 +113,17 @@ impl Args {
             .collect()
     }
 
+    /// What is the same for the whole mesh.
+    pub fn mesh(&self) -> Context {
+        Context {
+            trust_domain: self.trust_domain.as_str().into(),
+            root_namespace: self.root_namespace.as_str().into(),
+            cluster_domain: self.domain_suffix.as_str().into(),
+            cluster_id: self.cluster_id.as_str().into(),
+            ..Context::default()
+        }
+    }
+
     /// Where allocated addresses are written down.
     pub fn address_book(&self) -> PathBuf {
         let parent = || self.ca_dir.parent().map(PathBuf::from).unwrap_or_default();
@@ -119,17 +131,5 @@ impl Args {
             .clone()
             .unwrap_or_else(parent)
             .join("service-entry-addresses.json")
-    }
-
-    /// Everything that can be wrong with the arguments themselves.
-    pub fn check(&self) -> Result<(), Failure> {
-        let malformed = self.trusted_node_accounts.iter().find(|account| {
-            !matches!(account.split_once('/'), Some((namespace, name)) if !namespace.is_empty() && !name.is_empty())
-        });
-        if let Some(account) = malformed {
-            let message = format!("trusted node account {account:?} is not NAMESPACE/NAME");
-            return Err(Failure::new(Kind::Usage, message));
-        }
-        Ok(())
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! - [`config`], [`failure`]: how it is started, and why it can't be
 //! - [`source`]: where objects come from; [`folder`] is one such place
-//! - [`ca`]: the certificate authority
+//! - [`index`]: from objects to resources, incrementally
+//! - [`controller`]: the one writer between a source and everybody who reads
+//! - [`ca`]: the certificate authority; `pods` is what it knows of them
+//! - [`serve`]: the program: xDS and certificates for proxies, `api` for people, `telemetry`
 
 pub mod config;
 pub mod failure;
@@ -11,4 +14,15 @@ pub mod source;
 
 pub mod folder;
 
+pub mod index;
+
+pub mod controller;
+
 pub mod ca;
+
+mod pods;
+
+pub mod serve;
+
+mod api;
+mod telemetry;

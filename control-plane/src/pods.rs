@@ -1,0 +1,37 @@
+//! What the certificate authority needs to know of pods, from the objects in force.
+
+use istio_compat::kind::Kind;
+use istio_compat::kinds::pod::Pod;
+use istio_compat::object::ObjectKey;
+
+use crate::ca::{PodRecord, Pods};
+use crate::controller::Knowledge;
+
+impl Pods for Knowledge {
+    fn pod(&self, namespace: &str, name: &str) -> Option<PodRecord> {
+        let state = self.read();
+        let object = state
+            .index
+            .object(&ObjectKey::new(Kind::Pod, namespace, name))?;
+        let pod = object.get::<Pod>()?;
+        Some(PodRecord {
+            uid: pod.metadata.uid.clone(),
+            service_account: pod.service_account().to_owned(),
+            node: Some(pod.spec.node_name.clone()).filter(|node| !node.is_empty()),
+            finished: pod.is_finished(),
+        })
+    }
+
+    fn runs_on(&self, node: &str, namespace: &str, service_account: &str) -> bool {
+        let state = self.read();
+        let mut pods = state
+            .index
+            .pods_on(node)
+            .filter_map(|object| object.get::<Pod>());
+        pods.any(|pod| {
+            pod.metadata.namespace == namespace
+                && pod.service_account() == service_account
+                && !pod.is_finished()
+        })
+    }
+}
