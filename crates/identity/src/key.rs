@@ -140,6 +140,11 @@ impl PublicKey {
         &self.der
     }
 
+    /// The key itself as the info's bit string holds it: for an ECDSA key, its uncompressed point.
+    pub fn bits(&self) -> &[u8] {
+        &self.bits
+    }
+
     /// The key identifier of RFC 7093 §2 method 1: the leftmost 160 bits of the key's SHA-256.
     pub(crate) fn identifier(&self) -> Vec<u8> {
         boring::sha::sha256(&self.bits)[..20].to_vec()

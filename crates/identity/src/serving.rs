@@ -36,6 +36,11 @@ impl ServingCertificate {
         Ok(())
     }
 
+    /// What handshakes use now.
+    pub fn current(&self) -> Arc<CertifiedKey> {
+        self.0.load_full()
+    }
+
     /// A configuration for HTTP/2 that asks clients for no certificate: they prove themselves by token.
     pub fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, CertificateError> {
         let mut config = ServerConfig::builder_with_provider(provider())
@@ -52,7 +57,7 @@ impl ServingCertificate {
 
 impl ResolvesServerCert for ServingCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+        Some(self.current())
     }
 }
 
