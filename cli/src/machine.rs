@@ -18,7 +18,7 @@ mod allocation;
 mod controller;
 mod desired;
 mod enablement;
-mod endpoints;
+pub(crate) mod endpoints;
 mod pod_status;
 mod replicas;
 mod schedule;

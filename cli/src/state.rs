@@ -98,6 +98,11 @@ impl State {
         self.run().join("cluster")
     }
 
+    /// What Kubernetes would know of a pod.
+    pub(crate) fn pod_object(&self, namespace: &str, pod: &str) -> PathBuf {
+        self.cluster().join(format!("Pod.{namespace}.{pod}.json"))
+    }
+
     pub(crate) fn token_issuer(&self) -> PathBuf {
         self.run().join("token-issuer.pub.pem")
     }
