@@ -182,3 +182,81 @@ fn hash(text: &str) -> u64 {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::Kind;
+
+    fn entry(hosts: &[&str], addresses: &[&str]) -> ServiceEntry {
+        let mut entry = ServiceEntry::default();
+        entry.spec.resolution = Resolution::Dns;
+        entry.spec.hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        entry.spec.addresses = addresses.iter().map(|one| (*one).to_owned()).collect();
+        entry
+    }
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::new(Kind::ServiceEntry, "shop", name)
+    }
+
+    #[test]
+    fn the_order_of_arrival_does_not_matter() {
+        let names: Vec<String> = (0..100).map(|number| format!("entry-{number}")).collect();
+        let (mut one, mut other) = (Allocator::default(), Allocator::default());
+        for name in &names {
+            one.assign(&key(name), &entry(&["a.example.com"], &[]));
+        }
+        for name in names.iter().rev() {
+            other.assign(&key(name), &entry(&["a.example.com"], &[]));
+        }
+        for name in &names {
+            let allocated = one.allocated(&key(name), "a.example.com");
+            assert!(allocated.is_some());
+            assert_eq!(allocated, other.allocated(&key(name), "A.example.com"));
+        }
+    }
+
+    #[test]
+    fn no_two_hosts_share_an_address() {
+        let mut allocator = Allocator::default();
+        let mut seen = BTreeSet::new();
+        for number in 0..2_000 {
+            let host = format!("h{number}.example.com");
+            let key = key(&format!("entry-{number}"));
+            allocator.assign(&key, &entry(&[&host], &[]));
+            for address in allocator.allocated(&key, &host).expect("there is room") {
+                assert!(seen.insert(address), "{address} is taken twice");
+            }
+        }
+    }
+
+    #[test]
+    fn a_given_address_displaces_an_allocated_one() {
+        let mut allocator = Allocator::default();
+        let host = "a.example.com";
+        allocator.assign(&key("auto"), &entry(&[host], &[]));
+        let before = allocator.allocated(&key("auto"), host).expect("allocated");
+        let given = entry(&["b.example.com"], &[&before[0].to_string()]);
+        let moved = allocator.assign(&key("given"), &given);
+        assert_eq!(moved, BTreeSet::from([key("auto")]));
+        let after = allocator.allocated(&key("auto"), host).expect("moved");
+        assert_ne!(before, after);
+        assert_eq!(allocator.allocated(&key("given"), "b.example.com"), None);
+    }
+
+    #[test]
+    fn a_host_that_goes_gives_its_address_back() {
+        let mut allocator = Allocator::default();
+        allocator.assign(
+            &key("one"),
+            &entry(&["a.example.com", "b.example.com"], &[]),
+        );
+        let kept = allocator.allocated(&key("one"), "a.example.com");
+        allocator.assign(&key("one"), &entry(&["a.example.com"], &[]));
+        assert_eq!(allocator.allocated(&key("one"), "a.example.com"), kept);
+        assert_eq!(allocator.allocated(&key("one"), "b.example.com"), None);
+        allocator.release(&key("one"));
+        assert!(allocator.places.is_empty());
+    }
+}

@@ -306,7 +306,8 @@ fn remark_on<T: Resource>(remark: &reader::Remark) -> (Severity, String) {
 
 fn suggestion(kind: &str) -> String {
     let names = Kind::ALL.map(Kind::name);
-    reader::closest(kind, &names).map_or(String::new(), |name| format!(" (did you mean {name}?)"))
+    reader::spelling::closest(kind, &names)
+        .map_or(String::new(), |name| format!(" (did you mean {name}?)"))
 }
 
 /// One error for each object that was already there, naming both places. Objects of one

@@ -3,6 +3,8 @@
 //! Strict as the Kubernetes API: a number is no string. A field without value counts as
 //! absent; a list item without value is an error.
 
+pub(crate) mod spelling;
+
 use std::cell::RefCell;
 use std::fmt;
 
@@ -349,7 +351,7 @@ impl<'de> de::MapAccess<'de> for Fields<'de, '_> {
                     Some(Treatment::Accept) => {}
                     Some(Treatment::Warn) => reader.remark(RemarkKind::NotHonoured),
                     None => reader.remark(RemarkKind::Unknown {
-                        suggestion: closest(&entry.key, fields),
+                        suggestion: spelling::closest(&entry.key, fields),
                     }),
                 }
                 continue;
@@ -379,33 +381,4 @@ impl<'de> de::MapAccess<'de> for Fields<'de, '_> {
         };
         seed.deserialize(reader).map_err(|error| reader.at(error))
     }
-}
-
-/// The field the author may have meant: at most two letters away.
-pub(crate) fn closest(text: &str, known: &[&'static str]) -> Option<&'static str> {
-    if text.len() > 64 {
-        return None;
-    }
-    known
-        .iter()
-        .map(|field| (distance(text, field), *field))
-        .filter(|(distance, field)| *distance <= 2 && *distance < field.len() / 2)
-        .min()
-        .map(|(_, field)| field)
-}
-
-/// Levenshtein distance, letter case apart.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in right.iter().enumerate() {
-            let substitution = diagonal + usize::from(!a.eq_ignore_ascii_case(b));
-            diagonal = row[j + 1];
-            row[j + 1] = substitution.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[right.len()]
 }

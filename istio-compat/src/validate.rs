@@ -130,3 +130,6 @@ impl Validate for ServiceAccount {
 impl Validate for ClusterNode {
     fn validate(&self, _problems: &mut Problems<'_>) {}
 }
+
+#[cfg(test)]
+mod tests;

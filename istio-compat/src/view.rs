@@ -282,6 +282,3 @@ fn namespace_of(key: &ObjectKey) -> Arc<str> {
         _ => key.namespace.clone(),
     }
 }
-
-#[cfg(test)]
-mod tests;

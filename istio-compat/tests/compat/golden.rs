@@ -130,3 +130,13 @@ fn is_blank(value: &Value) -> bool {
         Value::Bool(true) | Value::Number(_) => false,
     }
 }
+
+#[test]
+fn the_examples_read_without_warnings() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/examples");
+    let mut objects = 0;
+    for entry in fs::read_dir(examples).expect("a folder") {
+        objects += read(&entry.expect("readable").path()).len();
+    }
+    assert!(objects > 0);
+}
