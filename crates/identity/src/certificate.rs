@@ -100,7 +100,7 @@ impl WorkloadCertificate {
                 .map_err(|error| CertificateError::Malformed(error.to_string()))?;
         }
         let root_store = Arc::new(root_store);
-        check_chain(leaf, &certificates[1..], &root_store, summary.not_before)?;
+        check_chain(&certificates, &root_store)?;
 
         let certified = CertifiedKey::new(certificates, Arc::new(HandshakeKey::new(key)?));
         certified.keys_match().map_err(CertificateError::Chain)?;
@@ -235,21 +235,24 @@ fn time(seconds: i64) -> SystemTime {
 }
 
 /// A chain that doesn't verify would fail every handshake: better one clear error here.
-/// It is checked at its own start, so that a clock running behind the CA's is no error.
+/// It is checked at the moment all of it has begun, so that a clock running behind the CA's is no error.
 fn check_chain(
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
+    chain: &[CertificateDer<'_>],
     roots: &RootCertStore,
-    not_before: SystemTime,
 ) -> Result<(), CertificateError> {
-    let start = not_before
+    let (leaf, intermediates) = chain.split_first().ok_or(CertificateError::Incomplete)?;
+    let mut begun = SystemTime::UNIX_EPOCH;
+    for certificate in chain {
+        begun = begun.max(CertificateSummary::read(certificate)?.not_before);
+    }
+    let begun = begun
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     verify_server_cert_signed_by_trust_anchor(
         &ParsedCertificate::try_from(leaf).map_err(CertificateError::Chain)?,
         roots,
         intermediates,
-        UnixTime::since_unix_epoch(start),
+        UnixTime::since_unix_epoch(begun),
         provider().signature_verification_algorithms.all,
     )
     .map_err(CertificateError::Chain)

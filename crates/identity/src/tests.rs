@@ -332,3 +332,24 @@ fn client_configurations_are_shared() {
     assert!(Arc::ptr_eq(&first, &same_list_elsewhere));
     assert!(Arc::ptr_eq(&web.server_config(), &web.server_config()));
 }
+
+#[test]
+fn a_mangled_certificate_shows_no_identity_and_never_panics() {
+    let web = certificate(&signer(), &identity("web"));
+    let leaf = web.chain().next().expect("a leaf");
+    let der = crate::certificate::read_pem(&leaf.pem)
+        .expect("PEM")
+        .remove(0);
+    assert_eq!(crate::peer::identities(&der), [identity("web")]);
+    for end in 0..der.len() {
+        assert!(crate::peer::identities(&der[..end].to_vec().into()).is_empty());
+    }
+    for at in 0..der.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut mangled = der.to_vec();
+            mangled[at] ^= flip;
+            // What is read may differ; that it is read without a panic is the point.
+            let _ = crate::peer::identities(&mangled.into());
+        }
+    }
+}

@@ -1,5 +1,15 @@
 //! First start, second start, an operator's set, and everything that must stop the start.
 
+use boring::pkey::PKey;
+use boring::rsa::Rsa;
+use identity::authority::Subject;
+use identity::key::PrivateKey;
+use mesh::identity::Identity;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, Issuer,
+    KeyIdMethod, KeyUsagePurpose,
+};
+
 use super::*;
 
 fn folder() -> tempfile::TempDir {
@@ -14,32 +24,51 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("exists").permissions().mode() & 0o777
 }
 
-/// An operator's set: an intermediate under a root that is elsewhere.
-fn plugged() -> tempfile::TempDir {
-    use std::process::Command;
-    let folder = folder();
-    let script = r#"
-        set -e
-        openssl ecparam -name prime256v1 -genkey -noout -out root-key.pem
-        openssl req -x509 -new -key root-key.pem -days 30 -subj /O=Acme/CN=Root -out root-cert.pem
-        openssl genrsa -out ca-key.pem 2048
-        openssl req -new -key ca-key.pem -subj /O=Acme/CN=Mesh -out ca.csr
-        printf 'basicConstraints=critical,CA:true,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n' > ext
-        openssl x509 -req -in ca.csr -CA root-cert.pem -CAkey root-key.pem -CAcreateserial -days 20 -extfile ext -out ca-cert.pem
-        cat ca-cert.pem root-cert.pem > cert-chain.pem
-        rm root-key.pem ca.csr ext
-    "#;
-    let output = Command::new("sh")
-        .args(["-c", script])
-        .current_dir(folder.path())
-        .output()
-        .expect("a shell");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
+fn ca_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(
+        DnType::OrganizationName,
+        DnValue::PrintableString("Acme".try_into().expect("printable")),
     );
+    params.distinguished_name.push(DnType::CommonName, name);
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .expect("after 1970");
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + since;
+    params.not_after = params.not_before + Duration::from_secs(20 * 86_400);
+    params.serial_number = Some(7.into());
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.use_authority_key_identifier_extension = true;
+    params.key_identifier_method = KeyIdMethod::PreSpecified(name.as_bytes().to_vec());
+    params
+}
+
+/// An operator's set: an intermediate with this key, under a root whose key is elsewhere.
+fn plugged_with(key: &PrivateKey) -> tempfile::TempDir {
+    let folder = folder();
+    let root_key = PrivateKey::generate().expect("a key");
+    let root_params = ca_params("Root");
+    let root = root_params.self_signed(&root_key).expect("signed").pem();
+    let issuer = Issuer::new(root_params, root_key);
+    let certificate = ca_params("Mesh")
+        .signed_by(key, &issuer)
+        .expect("signed")
+        .pem();
+    for (name, content) in [
+        (ROOT, root.as_bytes()),
+        (CERTIFICATE, certificate.as_bytes()),
+        (CHAIN, format!("{certificate}{root}").as_bytes()),
+        (KEY, &key.to_pem().expect("PEM")),
+    ] {
+        fs::write(folder.path().join(name), content).expect("written");
+    }
     folder
+}
+
+fn plugged() -> tempfile::TempDir {
+    plugged_with(&PrivateKey::generate().expect("a key"))
 }
 
 #[test]
@@ -65,18 +94,22 @@ fn the_first_start_makes_a_root_and_the_next_one_keeps_it() {
 
 #[test]
 fn an_operators_set_signs_chains_that_verify_up_to_its_root() {
-    let folder = plugged();
-    let signer = load(folder.path()).expect("loaded");
-    let web = mesh::identity::Identity::new("cluster.local", "shop", "web");
-    let certificate = signer
-        .workload_certificate(&web, Duration::from_secs(3600), SystemTime::now())
-        .expect("signed");
-    assert_eq!(
-        certificate.chain().count(),
-        2,
-        "leaf and intermediate, no root"
-    );
-    assert_eq!(certificate.roots().count(), 1);
+    let rsa = PKey::from_rsa(Rsa::generate(2048).expect("a key")).expect("a key");
+    let rsa = rsa.private_key_to_pem_pkcs8().expect("PEM");
+    for key in [PrivateKey::generate(), PrivateKey::from_pem(&rsa)] {
+        let folder = plugged_with(&key.expect("a key"));
+        let signer = load(folder.path()).expect("loaded");
+        let web = Identity::new("cluster.local", "shop", "web");
+        let certificate = signer
+            .workload_certificate(&web, Duration::from_secs(3600), SystemTime::now())
+            .expect("signed");
+        assert_eq!(
+            certificate.chain().count(),
+            2,
+            "leaf and intermediate, no root"
+        );
+        assert_eq!(certificate.roots().count(), 1);
+    }
 }
 
 #[test]
@@ -141,8 +174,7 @@ fn a_leaf_or_an_expired_certificate_signs_nothing() {
         identity::key::PrivateKey::generate(),
     );
     let leaf = leaf.expect("a key");
-    let subject =
-        identity::authority::Subject::Workload(mesh::identity::Identity::new("a", "b", "c"));
+    let subject = Subject::Workload(Identity::new("a", "b", "c"));
     let issued = own
         .issue(
             leaf.public(),

@@ -63,6 +63,7 @@ impl CaClient for TestCa {
             self.most_running.fetch_max(running, Ordering::SeqCst);
             sleep(self.takes).await;
             self.running.fetch_sub(1, Ordering::SeqCst);
+            assert_ne!(&*identity.service_account, "panics");
             if *self.down.lock().expect("no panic") {
                 return Err(FetchError::Refused {
                     code: tonic::Code::Unavailable,
@@ -235,6 +236,17 @@ async fn a_dump_has_istios_shape() {
             .is_some_and(|time| time.ends_with('Z'))
     );
     assert_eq!(dump[1]["rootCerts"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_one_fetch_does_not_end_the_others() {
+    let manager = CertificateManager::new(TestCa::new(DAY, Duration::ZERO));
+    let refused = manager.certificate(&identity("panics")).await;
+    assert!(refused.expect_err("a bug").reason.contains("panic"));
+    manager
+        .certificate(&identity("web"))
+        .await
+        .expect("available");
 }
 
 #[test]

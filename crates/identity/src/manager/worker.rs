@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mesh::identity::Identity;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -35,7 +35,8 @@ pub(super) struct Worker {
     states: States,
     schedule: Schedule,
     waiting: HashMap<Identity, Vec<Reply>>,
-    fetches: JoinSet<(Identity, Outcome)>,
+    fetches: JoinSet<Outcome>,
+    fetching: HashMap<task::Id, Identity>,
 }
 
 // === impl Worker ===
@@ -48,6 +49,7 @@ impl Worker {
             schedule: Schedule::default(),
             waiting: HashMap::new(),
             fetches: JoinSet::new(),
+            fetching: HashMap::new(),
         }
     }
 
@@ -63,11 +65,7 @@ impl Worker {
                     Some(Command::Forget(identity)) => self.forget(&identity),
                     None => return,
                 },
-                Some(finished) = self.fetches.join_next() => {
-                    // Fetches are never aborted; a panic in one is a bug that must not stay hidden.
-                    let (identity, outcome) = finished.expect("a fetch does not panic");
-                    self.finish(&identity, outcome);
-                }
+                Some(finished) = self.fetches.join_next_with_id() => self.joined(finished),
                 () = async { tokio::time::sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {}
             }
         }
@@ -76,13 +74,24 @@ impl Worker {
     fn start_due(&mut self) {
         while let Some(identity) = self.schedule.start_next(Instant::now()) {
             debug!(%identity, "fetching a certificate");
-            let ca = self.ca.clone();
-            self.fetches.spawn(async move {
-                let outcome = tokio::time::timeout(FETCH_TIMEOUT, ca.fetch(&identity))
+            let (ca, asked) = (self.ca.clone(), identity.clone());
+            let fetch = self.fetches.spawn(async move {
+                tokio::time::timeout(FETCH_TIMEOUT, ca.fetch(&asked))
                     .await
-                    .unwrap_or(Err(FetchError::Timeout));
-                (identity, outcome)
+                    .unwrap_or(Err(FetchError::Timeout))
             });
+            self.fetching.insert(fetch.id(), identity);
+        }
+    }
+
+    /// A fetch that panicked is a bug, but one identity's: the others must still be renewed.
+    fn joined(&mut self, finished: Result<(task::Id, Outcome), JoinError>) {
+        let (id, outcome) = finished.unwrap_or_else(|error| {
+            let failed = FetchError::Request(format!("the fetch ended early: {error}"));
+            (error.id(), Err(failed))
+        });
+        if let Some(identity) = self.fetching.remove(&id) {
+            self.finish(&identity, outcome);
         }
     }
 
