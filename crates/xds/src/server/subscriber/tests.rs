@@ -1,5 +1,6 @@
 //! The server's half of delta xDS, request by request.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::address::{NamespacedHostname, NetworkAddress};
