@@ -169,10 +169,7 @@ fn a_leaf_or_an_expired_certificate_signs_nothing() {
         .to_string();
     assert!(error.contains("expired"), "{error}");
 
-    let (own, leaf) = (
-        load(folder.path()).expect("loaded"),
-        identity::key::PrivateKey::generate(),
-    );
+    let (own, leaf) = (load(folder.path()).expect("loaded"), PrivateKey::generate());
     let leaf = leaf.expect("a key");
     let subject = Subject::Workload(Identity::new("a", "b", "c"));
     let issued = own
