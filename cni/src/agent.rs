@@ -17,7 +17,7 @@ use proto::zds::WorkloadInfo;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::apply;
+use crate::apply::{self, Seen};
 use crate::rules::Options;
 use crate::zds_server::{Delivery, Peer, Server};
 
@@ -78,13 +78,13 @@ struct Enrolled {
     pod: Pod,
     netns: Arc<OwnedFd>,
     /// Held while its rules are written, so that a repair can't overtake a release.
-    rules: tokio::sync::Mutex<RulesState>,
+    rules: tokio::sync::Mutex<Rules>,
     drift: Mutex<Option<String>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RulesState {
-    Capture,
+#[derive(Debug)]
+enum Rules {
+    Capture(Seen),
     Release,
 }
 
@@ -117,16 +117,16 @@ impl Agent {
         let enrolled = Arc::new(Enrolled {
             pod,
             netns: Arc::new(netns),
-            rules: tokio::sync::Mutex::new(RulesState::Capture),
+            rules: tokio::sync::Mutex::new(Rules::Capture(Seen::default())),
             drift: Mutex::default(),
         });
         let former = self.inner.pods().insert(uid.clone(), enrolled.clone());
         if let Some(former) = former {
             // A repair under way for the former entry must not write older options over ours.
-            *former.rules.lock().await = RulesState::Release;
+            *former.rules.lock().await = Rules::Release;
         }
         let state = enrolled.rules.lock().await;
-        if *state == RulesState::Capture
+        if matches!(*state, Rules::Capture(_))
             && let Err(error) = apply::capture(&enrolled.netns, &enrolled.pod.options).await
         {
             self.inner.forget(&uid, &enrolled);
@@ -157,7 +157,7 @@ impl Agent {
             return;
         };
         let mut state = enrolled.rules.lock().await;
-        *state = RulesState::Release;
+        *state = Rules::Release;
         if let Err(error) = apply::release(&enrolled.netns).await {
             // The pod may be on its way out, which must not keep it with ztunnel.
             tracing::warn!(uid, %error, "cannot release the pod's rules");

@@ -3,12 +3,13 @@
 //! Every operation is idempotent and leaves the caller's own namespace alone. A pod is
 //! [`capture`]d, [`release`]d (no redirects, live connections kept), or cleared by [`remove`].
 
+mod generation;
 mod nft;
 mod routing;
 mod verify;
 
 pub use nft::load;
-pub use verify::{Drift, Verifier};
+pub use verify::{Drift, Seen, Verifier};
 
 use std::io;
 use std::os::fd::AsFd;

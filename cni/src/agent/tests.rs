@@ -32,14 +32,14 @@ async fn namespace() -> OwnedFd {
 }
 
 fn captured(namespace: &OwnedFd) -> bool {
-    let output = netns::run_blocking(namespace, || {
-        std::process::Command::new("nft")
-            .args(["list", "ruleset"])
-            .output()
-            .unwrap()
-    })
-    .unwrap();
-    String::from_utf8_lossy(&output.stdout).contains("redirect to :15001")
+    nft(namespace, &["list", "ruleset"]).contains("redirect to :15001")
+}
+
+fn nft(namespace: &OwnedFd, arguments: &[&str]) -> String {
+    let run = || std::process::Command::new("nft").args(arguments).output();
+    let output = netns::run_blocking(namespace, run).unwrap().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Acknowledges `answers` in turn, then everything; ends with its connection.
@@ -155,4 +155,21 @@ async fn a_pod_whose_rules_fail_is_not_enrolled() {
     let error = agent.enrol(pod("a"), not_a_namespace).await.unwrap_err();
     assert!(matches!(error, apply::Error::Namespace(_)), "{error}");
     assert_eq!(agent.enrolment("a"), None);
+}
+
+#[tokio::test]
+async fn rules_that_the_pod_changed_are_put_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::new(&folder.path().join("ztunnel.sock")).unwrap();
+    let netns = namespace().await;
+    agent
+        .enrol(pod("a"), netns.try_clone().unwrap())
+        .await
+        .unwrap();
+    nft(&netns, &["flush", "ruleset"]);
+    assert!(!captured(&netns));
+    watch_over::repair_all(&agent.inner, &mut Default::default()).await;
+    assert!(captured(&netns));
+    let drift = agent.status().pods.remove(0).drift;
+    assert!(drift.unwrap().ends_with("(repaired)"));
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 
-use super::{Enrolled, Inner, RulesState};
+use super::{Enrolled, Inner, Rules};
 use crate::apply::{self, Verifier};
 use crate::zds_server::Delivery;
 
 const FIRST_RETRY: Duration = Duration::from_millis(5);
 const LAST_RETRY: Duration = Duration::from_secs(5);
-const VERIFY_EVERY: Duration = Duration::from_secs(10);
+const VERIFY_EVERY: Duration = Duration::from_secs(5);
 
 /// When a pending pod is offered next, and how long to wait after that.
 struct Retry {
@@ -76,26 +76,30 @@ fn pending(inner: &Inner) -> Vec<String> {
         .collect()
 }
 
-/// Looks at every pod's rules and puts back what differs.
+/// Looks at every pod's rules, again and again, and puts back what differs.
 pub(super) async fn repair_rules(inner: Arc<Inner>) {
     let mut verifier = Verifier::default();
     let mut ticks = tokio::time::interval(VERIFY_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        for enrolled in inner.all() {
-            repair(&enrolled, &mut verifier).await;
-        }
+        repair_all(&inner, &mut verifier).await;
+    }
+}
+
+pub(super) async fn repair_all(inner: &Inner, verifier: &mut Verifier) {
+    for enrolled in inner.all() {
+        repair(&enrolled, verifier).await;
     }
 }
 
 async fn repair(enrolled: &Enrolled, verifier: &mut Verifier) {
-    let state = enrolled.rules.lock().await;
-    if *state == RulesState::Release {
+    let mut rules = enrolled.rules.lock().await;
+    let Rules::Capture(seen) = &mut *rules else {
         return;
-    }
+    };
     let (uid, options) = (&enrolled.pod.uid, &enrolled.pod.options);
-    let differences = match verifier.verify(&enrolled.netns, options).await {
+    let differences = match verifier.verify(&enrolled.netns, options, seen).await {
         Ok(differences) if differences.is_empty() => return,
         Ok(differences) => differences,
         Err(error) => {

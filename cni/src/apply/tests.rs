@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt};
 
-use super::{Drift, Verifier, capture, release, remove};
+use super::{Drift, Seen, Verifier, capture, release, remove};
 use crate::netns;
 use crate::rules::{Family, Options, Table};
 
@@ -252,16 +252,33 @@ async fn a_borrowed_client_address_survives_release() {
 async fn drift_is_seen_and_repaired() {
     let cable = Cable::new();
     let options = Options::default();
-    let mut verifier = Verifier::default();
+    let (mut verifier, mut seen) = (Verifier::default(), Seen::default());
     capture(&cable.pod, &options).await.unwrap();
     capture(&cable.pod, &options).await.unwrap();
-    assert_eq!(verifier.verify(&cable.pod, &options).await.unwrap(), []);
+    assert_eq!(
+        verifier
+            .verify(&cable.pod, &options, &mut seen)
+            .await
+            .unwrap(),
+        []
+    );
+    assert_ne!(seen, Seen::default());
+    assert_eq!(
+        verifier
+            .verify(&cable.pod, &options, &mut seen)
+            .await
+            .unwrap(),
+        []
+    );
     sh(
         &cable.pod,
         "nft flush table inet istio-ambient-nat; nft delete table inet istio-ambient-raw; ip rule del pref 32764",
     );
     assert_eq!(
-        verifier.verify(&cable.pod, &options).await.unwrap(),
+        verifier
+            .verify(&cable.pod, &options, &mut seen)
+            .await
+            .unwrap(),
         [
             Drift::TableChanged(Table::Nat),
             Drift::TableMissing(Table::Raw),
@@ -269,7 +286,13 @@ async fn drift_is_seen_and_repaired() {
         ]
     );
     capture(&cable.pod, &options).await.unwrap();
-    assert_eq!(verifier.verify(&cable.pod, &options).await.unwrap(), []);
+    assert_eq!(
+        verifier
+            .verify(&cable.pod, &options, &mut seen)
+            .await
+            .unwrap(),
+        []
+    );
 }
 
 #[tokio::test]
@@ -283,7 +306,7 @@ async fn without_ipv6_only_ipv4_is_captured() {
     capture(&cable.pod, &options).await.unwrap();
     assert_eq!(
         Verifier::default()
-            .verify(&cable.pod, &options)
+            .verify(&cable.pod, &options, &mut Seen::default())
             .await
             .unwrap(),
         []

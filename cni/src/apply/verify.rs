@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::os::fd::AsFd;
 
-use super::{Error, nft, routing, within_reach};
+use super::{Error, generation, nft, routing, within_reach};
 use crate::netns;
 use crate::rules::{self, Family, Options, Table};
 
@@ -17,6 +17,10 @@ use crate::rules::{self, Family, Options, Table};
 pub struct Verifier {
     expected: HashMap<Options, Listing>,
 }
+
+/// The ruleset of one namespace that was last found right. Until it changes, it still is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen(Option<u32>);
 
 /// Our tables as nft prints them.
 type Listing = BTreeMap<Table, String>;
@@ -37,11 +41,21 @@ impl Verifier {
         &mut self,
         netns: impl AsFd,
         options: &Options,
+        seen: &mut Seen,
     ) -> Result<Vec<Drift>, Error> {
         let netns = netns.as_fd();
         let options = within_reach(netns, options).await?;
-        let found = ours(&nft::list(netns).await?);
-        let mut drift = compare(self.expected(&options).await?, &found);
+        // Asked before the tables are read: a change in between shows next time.
+        let generation = netns::run(netns, generation::current)
+            .await
+            .map_err(Error::Namespace)?
+            .ok();
+        let mut drift = Vec::new();
+        if generation.is_none() || seen.0 != generation {
+            let found = ours(&nft::list(netns).await?);
+            drift = compare(self.expected(&options).await?, &found);
+            seen.0 = generation.filter(|_| drift.is_empty());
+        }
         let handle = netns::netlink(netns).map_err(Error::Namespace)?;
         for family in options.families() {
             let present = routing::present(&handle, family).await?;
