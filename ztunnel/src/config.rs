@@ -54,6 +54,7 @@ pub struct Config {
     /// None: no certificates can be had.
     #[serde(serialize_with = "as_address")]
     pub ca: Option<grpc::Config>,
+    #[serde(serialize_with = "as_duration")]
     pub secret_ttl: Duration,
     pub node_metadata: serde_json::Map<String, serde_json::Value>,
     /// False: the data path stays off.
@@ -61,6 +62,7 @@ pub struct Config {
     #[serde(skip)]
     pub proxy: proxy::config::Config,
     pub dns: Option<Dns>,
+    #[serde(serialize_with = "as_duration")]
     pub termination_deadline: Duration,
     pub worker_threads: NonZeroUsize,
     pub ports: Ports,
@@ -74,7 +76,7 @@ pub struct Config {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Mode {
     /// All pods of the node, handed over by the CNI agent.
     Shared { inpod_uds: PathBuf },
@@ -186,11 +188,31 @@ fn unsupported(raw: &mut Raw) -> Vec<String> {
     if raw.text("LOCAL_XDS").is_some() || raw.text("LOCAL_XDS_PATH").is_some() {
         raw.mistake("LOCAL_XDS, LOCAL_XDS_PATH: not supported, use a control plane");
     }
-    if raw.truth("TLS12_ENABLED", false) {
-        warnings.push("TLS12_ENABLED: TLS 1.2 is not offered".to_owned());
+    for (name, default, what) in [
+        ("TLS12_ENABLED", false, "TLS 1.2 is never offered"),
+        (
+            "UNSTABLE_ENABLE_SOCKS5",
+            false,
+            "there is no SOCKS5 listener",
+        ),
+        ("INPOD_PORT_REUSE", true, "ports are always shared"),
+        (
+            "LOCALHOST_APP_TUNNEL",
+            true,
+            "application tunnels are not served",
+        ),
+        (
+            "AUTHZ_POLICY_INFO_LOGGING",
+            false,
+            "denials are in the access log",
+        ),
+    ] {
+        if raw.truth(name, default) != default {
+            warnings.push(format!("{name} has no effect: {what}"));
+        }
     }
-    if raw.truth("UNSTABLE_ENABLE_SOCKS5", false) {
-        warnings.push("UNSTABLE_ENABLE_SOCKS5: the SOCKS5 listener is not served".to_owned());
+    if raw.text("PREFERED_SERVICE_NAMESPACE").is_some() {
+        warnings.push("PREFERED_SERVICE_NAMESPACE has no effect".to_owned());
     }
     if let Some(policy) = raw.text("COMPLIANCE_POLICY") {
         raw.mistake(format!("COMPLIANCE_POLICY: {policy:?} is not supported"));
@@ -393,6 +415,13 @@ fn as_address<S: serde::Serializer>(
         .as_ref()
         .map(|config| &config.address)
         .serialize(serializer)
+}
+
+fn as_duration<S: serde::Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_duration(*duration))
 }
 
 // === impl ConfigError ===

@@ -7,7 +7,7 @@
 //! - [`sync`]: the control plane's resources.
 //! - [`inpod`]: which pods the CNI agent hands over.
 //! - [`local`]: finding them among the mesh's workloads.
-//! - [`certificates`]: theirs.
+//! - [`certificates`] of their identities.
 //! - [`proxy`]: the data path.
 //! - [`dns`]: the DNS proxy.
 //! - [`metrics`], [`access_log`], [`admin`]: what is told of it all.

@@ -124,11 +124,12 @@ impl Roster {
 
     fn reconcile(&mut self, named: &BTreeSet<Arc<str>>) -> Step {
         self.pending.retain(|uid, _| named.contains(uid));
-        let gone: Vec<_> = self
-            .served
-            .extract_if(.., |uid, _| !named.contains(uid))
-            .map(|(uid, _)| uid)
+        let served = self.served.keys();
+        let gone: Vec<_> = served
+            .filter(|uid| !named.contains(*uid))
+            .cloned()
             .collect();
+        self.served.retain(|uid, _| named.contains(uid));
         match gone.is_empty() {
             true => Step::Nothing,
             false => Step::Stop(gone),
