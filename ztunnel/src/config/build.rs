@@ -1,0 +1,283 @@
+//! From settings as text to the typed configuration.
+
+use std::time::Duration;
+
+use hbone::settings::Settings;
+use identity::grpc;
+
+use super::raw::Raw;
+use super::{ADMIN_PORT, Config, Dns, Mode, Node, Ports, READINESS_PORT, STATS_PORT, workers};
+use crate::proxy::config::{Keepalive, OriginalSource};
+use crate::proxy::{self, WorkloadInfo};
+
+const ISTIOD: &str = "https://istiod.istio-system.svc:15012";
+const LOCAL_ISTIOD: &str = "https://localhost:15012";
+const ROOT_CERT: &str = "./var/run/secrets/istio/root-cert.pem";
+const TOKEN: &str = "./var/run/secrets/tokens/istio-token";
+/// SO_MARK by which a pod's redirect rules know the tunnel's own sockets.
+const PACKET_MARK: u32 = 1337;
+const ZDS: &str = "/var/run/ztunnel/ztunnel.sock";
+
+pub(super) fn config(raw: &mut Raw, cpus: usize) -> Option<Config> {
+    let node = node(raw);
+    let mode = mode(raw);
+    // Where the mode is a mistake, the other settings are still looked at.
+    let assumed = mode.clone().unwrap_or_else(|| shared(raw));
+    let config = Config {
+        mode: assumed.clone(),
+        xds: control_plane(raw, "XDS"),
+        ca: control_plane(raw, "CA"),
+        secret_ttl: raw.duration("SECRET_TTL", Duration::from_secs(86_400)),
+        node_metadata: raw.node_metadata(),
+        enable_proxy: raw.truth("ENABLE_PROXY", true),
+        proxy: proxy(raw, &node, &assumed),
+        dns: dns(raw),
+        termination_deadline: termination_deadline(raw),
+        worker_threads: workers::threads(raw, cpus),
+        ports: Ports {
+            admin: raw.proxy_config.proxy_admin_port.unwrap_or(ADMIN_PORT),
+            stats: raw.proxy_config.stats_port.unwrap_or(STATS_PORT),
+            readiness: READINESS_PORT,
+        },
+        ipv6: raw.truth("IPV6_ENABLED", true),
+        log_levels: raw.parsed("RUST_LOG").unwrap_or_default(),
+        log_format: raw.parsed("LOG_FORMAT").unwrap_or_default(),
+        warnings: unsupported(raw),
+        node,
+    };
+    mode.map(|_| config)
+}
+
+/// What Istio's tunnel knows and this one does not: ignoring a security setting would be
+/// worse than not starting.
+fn unsupported(raw: &mut Raw) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if raw.text("CRL_PATH").is_some() {
+        raw.mistake("CRL_PATH: revocation lists are not supported");
+    }
+    if raw.truth("FAKE_CA", false) {
+        raw.mistake("FAKE_CA: only test builds of Istio's tunnel have it");
+    }
+    if raw.truth("XDS_ON_DEMAND", false) {
+        raw.mistake("XDS_ON_DEMAND: not supported");
+    }
+    if raw.text("LOCAL_XDS").is_some() || raw.text("LOCAL_XDS_PATH").is_some() {
+        raw.mistake("LOCAL_XDS, LOCAL_XDS_PATH: not supported, use a control plane");
+    }
+    for (name, default, what) in [
+        ("TLS12_ENABLED", false, "TLS 1.2 is never offered"),
+        (
+            "UNSTABLE_ENABLE_SOCKS5",
+            false,
+            "there is no SOCKS5 listener",
+        ),
+        ("INPOD_PORT_REUSE", true, "ports are always shared"),
+        (
+            "LOCALHOST_APP_TUNNEL",
+            true,
+            "application tunnels are not served",
+        ),
+        (
+            "AUTHZ_POLICY_INFO_LOGGING",
+            false,
+            "denials are in the access log",
+        ),
+    ] {
+        if raw.truth(name, default) != default {
+            warnings.push(format!("{name} has no effect: {what}"));
+        }
+    }
+    if raw.text("PREFERED_SERVICE_NAMESPACE").is_some() {
+        warnings.push("PREFERED_SERVICE_NAMESPACE has no effect".to_owned());
+    }
+    if let Some(policy) = raw.text("COMPLIANCE_POLICY") {
+        raw.mistake(format!("COMPLIANCE_POLICY: {policy:?} is not supported"));
+    }
+    warnings
+}
+
+fn shared(raw: &Raw) -> Mode {
+    Mode::Shared {
+        inpod_uds: raw.text("INPOD_UDS").unwrap_or_else(|| ZDS.into()).into(),
+    }
+}
+
+fn mode(raw: &mut Raw) -> Option<Mode> {
+    match raw.text("PROXY_MODE").as_deref() {
+        None | Some("shared") => Some(shared(raw)),
+        Some("dedicated") => {
+            let Some(text) = raw.text("PROXY_WORKLOAD_INFO") else {
+                raw.mistake("PROXY_WORKLOAD_INFO: required when PROXY_MODE is dedicated");
+                return None;
+            };
+            let parts: Vec<&str> = text.split('/').collect();
+            let [namespace, name, service_account] = parts[..] else {
+                raw.mistake(format!(
+                    "PROXY_WORKLOAD_INFO: {text:?} is not namespace/name/service-account"
+                ));
+                return None;
+            };
+            Some(Mode::Dedicated {
+                workload: WorkloadInfo {
+                    name: name.into(),
+                    namespace: namespace.into(),
+                    service_account: service_account.into(),
+                },
+            })
+        }
+        Some(other) => {
+            raw.mistake(format!(
+                "PROXY_MODE: {other:?} is neither shared nor dedicated"
+            ));
+            None
+        }
+    }
+}
+
+fn node(raw: &mut Raw) -> Node {
+    let text = |name: &str, default: &str| raw.text(name).unwrap_or_else(|| default.into());
+    Node {
+        name: text("NODE_NAME", "").into(),
+        network: text("NETWORK", "").into(),
+        cluster_id: cluster_id(raw).into(),
+        cluster_domain: text("CLUSTER_DOMAIN", "cluster.local").into(),
+        trust_domain: text("TRUST_DOMAIN", "cluster.local").into(),
+        pod_name: text("POD_NAME", ""),
+        pod_namespace: text("POD_NAMESPACE", ""),
+        service_account: text("SERVICE_ACCOUNT", ""),
+        instance_ip: raw.parsed("INSTANCE_IP"),
+    }
+}
+
+fn cluster_id(raw: &Raw) -> String {
+    raw.text("CLUSTER_ID")
+        .or_else(|| raw.text("ISTIO_META_CLUSTER_ID"))
+        .unwrap_or_else(|| "Kubernetes".to_owned())
+}
+
+fn control_plane(raw: &mut Raw, prefix: &str) -> Option<grpc::Config> {
+    let default = match raw.text("KUBERNETES_SERVICE_HOST") {
+        Some(_) => ISTIOD,
+        None => LOCAL_ISTIOD,
+    };
+    let variable = format!("{prefix}_ADDRESS");
+    let address = match raw.set_text(&variable) {
+        Some(address) => address,
+        None => match &raw.proxy_config.discovery_address {
+            Some(address) => address.clone(),
+            None => default.to_owned(),
+        },
+    };
+    // Set and empty: off.
+    if address.is_empty() {
+        return None;
+    }
+    let address = if address.contains("://") {
+        address
+    } else {
+        format!("https://{address}")
+    };
+    if address
+        .parse::<http::Uri>()
+        .ok()
+        .is_none_or(|uri| uri.host().is_none() || uri.scheme_str() != Some("https"))
+    {
+        raw.mistake(format!("{variable}: {address:?} is not https://host:port"));
+    }
+    let roots = raw.text(&format!("{prefix}_ROOT_CA"));
+    let token = raw.text("AUTH_TOKEN");
+    let mut headers = vec![("clusterid".to_owned(), cluster_id(raw))];
+    headers.extend(raw.prefixed(&format!("{prefix}_HEADER_")));
+    Some(grpc::Config {
+        address,
+        roots: grpc::Roots::parse(roots.as_deref().unwrap_or(ROOT_CERT)),
+        alternate_name: raw.text(&format!("ALT_{prefix}_HOSTNAME")),
+        token: Some(grpc::Token::parse(token.as_deref().unwrap_or(TOKEN))),
+        headers,
+    })
+}
+
+fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
+    let defaults = proxy::config::Config::default();
+    let settings = Settings::default();
+    let mark = match mode {
+        Mode::Shared { .. } => Some(PACKET_MARK),
+        Mode::Dedicated { .. } => None,
+    };
+    proxy::config::Config {
+        network: node.network.clone(),
+        node: node.name.clone(),
+        cluster_id: node.cluster_id.clone(),
+        trust_domain: node.trust_domain.clone(),
+        packet_mark: raw.parsed("PACKET_MARK").or(mark),
+        original_source: match raw.text("ENABLE_ORIG_SRC") {
+            None => OriginalSource::BestEffort,
+            Some(_) if raw.truth("ENABLE_ORIG_SRC", true) => OriginalSource::Required,
+            Some(_) => OriginalSource::Never,
+        },
+        keepalive: raw.truth("KEEPALIVE_ENABLED", true).then(|| Keepalive {
+            time: raw.duration("KEEPALIVE_TIME", Duration::from_secs(180)),
+            interval: raw.duration("KEEPALIVE_INTERVAL", Duration::from_secs(180)),
+            retries: raw.parsed("KEEPALIVE_RETRIES").unwrap_or(9),
+        }),
+        user_timeout: raw.truth("USER_TIMEOUT_ENABLED", false),
+        pool_idle: raw.duration("POOL_UNUSED_RELEASE_TIMEOUT", defaults.pool_idle),
+        response_baggage: raw.truth("ENABLE_RESPONSE_BAGGAGE", true),
+        ipv6: raw.truth("IPV6_ENABLED", true),
+        tunnel: Settings {
+            stream_window: raw
+                .parsed("HTTP2_STREAM_WINDOW_SIZE")
+                .unwrap_or(settings.stream_window),
+            connection_window: raw
+                .parsed("HTTP2_CONNECTION_WINDOW_SIZE")
+                .unwrap_or(settings.connection_window),
+            frame_size: raw
+                .parsed("HTTP2_FRAME_SIZE")
+                .unwrap_or(settings.frame_size),
+            client_streams: raw
+                .parsed("POOL_MAX_STREAMS_PER_CONNECTION")
+                .unwrap_or(settings.client_streams),
+            ..settings
+        },
+        ..defaults
+    }
+}
+
+fn dns(raw: &mut Raw) -> Option<Dns> {
+    let on = raw.meta("ISTIO_META_DNS_CAPTURE").as_deref() != Some("false")
+        && raw
+            .meta("ISTIO_META_DNS_CAPTURE")
+            .is_none_or(|text| text == "true");
+    let port = match raw.meta("ISTIO_META_DNS_PROXY_ADDR") {
+        None => Some(15053),
+        // Only the port can differ: the listeners are on the pods' loopback addresses.
+        Some(text) => match text.rsplit_once(':').map(|(_, port)| port.parse()) {
+            Some(Ok(port)) => Some(port),
+            _ => {
+                raw.mistake(format!(
+                    "ISTIO_META_DNS_PROXY_ADDR: {text:?} is not address:port"
+                ));
+                None
+            }
+        },
+    };
+    on.then_some(Dns { port: port? })
+}
+
+/// How long connections may go on after SIGTERM: said, or a little less than the grace
+/// period after which the process is killed.
+fn termination_deadline(raw: &mut Raw) -> Duration {
+    let grace = raw.text("TERMINATION_GRACE_PERIOD_SECONDS").map(|text| {
+        let seconds = text.parse().map(Duration::from_secs);
+        seconds.unwrap_or_else(|_| raw.duration("TERMINATION_GRACE_PERIOD_SECONDS", Duration::ZERO))
+    });
+    let default = match grace.map(|grace| grace.as_secs()) {
+        None => 5,
+        Some(seconds) if seconds > 10 => seconds - 5,
+        Some(seconds) => seconds.saturating_sub(1).max(1),
+    };
+    raw.duration(
+        "CONNECTION_TERMINATION_DEADLINE",
+        Duration::from_secs(default),
+    )
+}
