@@ -217,6 +217,14 @@ impl Lab {
         self.nodes[node - 1].workers.remove_pod(name);
     }
 
+    /// Drains a node's proxy and tells how long that took.
+    pub(crate) fn drain(&mut self, node: usize, deadline: Duration) -> Duration {
+        let drained = self.nodes.remove(node - 1);
+        let started = Instant::now();
+        self.runtime.block_on(drained.workers.drain(deadline));
+        started.elapsed()
+    }
+
     pub(crate) fn workload(&self, name: &str, node: usize) -> Workload {
         let mut workload = Workload::new(&format!("Kubernetes//Pod/shop/{name}"), name, "shop");
         workload.service_account = name.into();

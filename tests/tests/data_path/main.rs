@@ -301,7 +301,9 @@ fn bulk_passes_unchanged_both_ways_at_once() {
         lab.pod("server", node);
         let (mut stream, _) = lab.call("client", lab.address("server")).expect("call");
         let mut writer = stream.try_clone().expect("clone");
-        let sent: Arc<[u8]> = (0..SIZE).map(|index| ((index * index) >> 9) as u8).collect();
+        let sent: Arc<[u8]> = (0..SIZE)
+            .map(|index| ((index * index) >> 9) as u8)
+            .collect();
         let sending = sent.clone();
         let sender = thread::spawn(move || {
             writer.write_all(&sending).expect("write");
@@ -337,4 +339,30 @@ fn the_tunnels_own_ports_lead_nowhere() {
     }
     let (mut stream, _) = lab.call("client", lab.address("server")).expect("still up");
     echo(&mut stream);
+}
+
+#[test]
+fn a_drain_waits_for_what_runs_and_cuts_at_its_deadline() {
+    let mut lab = Lab::new();
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    let mut stream = lab.call("client", lab.address("server")).expect("call").0;
+    let closing = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(300));
+        echo(&mut stream);
+        close(stream);
+    });
+    let took = lab.drain(2, PATIENCE);
+    closing.join().expect("undisturbed");
+    assert!(
+        took > Duration::from_millis(250) && took < PATIENCE,
+        "{took:?}"
+    );
+
+    let mut lab = Lab::new();
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    let mut stream = lab.call("client", lab.address("server")).expect("call").0;
+    lab.drain(2, Duration::from_millis(100));
+    cut(&mut stream);
 }

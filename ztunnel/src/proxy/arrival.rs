@@ -91,7 +91,7 @@ impl Arrival {
         service: Option<&str>,
     ) -> Result<Passage, Refusal> {
         let mut conversation = self.conversation(Instant::now());
-        let admitted = self.judge(&mut conversation, authority, service).await;
+        let admitted = Box::pin(self.judge(&mut conversation, authority, service)).await;
         if let Err(refusal) = &admitted {
             conversation.fail(&self.worker, &refusal.as_seen_by_server());
         }

@@ -42,10 +42,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         Err(reason) => return arrival.conversation(started).reject(&worker, reason),
     };
     let settings = &worker.shared.config.tunnel;
-    let mut connection = match server::accept(tcp, certificate.server_config(), settings).await {
-        Ok(connection) => connection,
-        Err(error) => return arrival.conversation(started).reject(&worker, error),
-    };
+    let mut connection =
+        match Box::pin(server::accept(tcp, certificate.server_config(), settings)).await {
+            Ok(connection) => connection,
+            Err(error) => return arrival.conversation(started).reject(&worker, error),
+        };
     arrival.identity = connection.peer().cloned();
     arrival.tls_group = Some(connection.key_exchange());
     worker.count_handshake(connection.key_exchange(), Direction::Inbound);
@@ -77,7 +78,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     }
 }
 
-async fn serve_request(arrival: Arrival, request: Request) {
+pub(crate) async fn serve_request(arrival: Arrival, request: Request) {
     let Some(authority) = read_authority(&request) else {
         let conversation = arrival.conversation(Instant::now());
         let what = request.authority.as_ref().map_or("", |text| text.as_str());
@@ -88,7 +89,7 @@ async fn serve_request(arrival: Arrival, request: Request) {
         return request.refuse(StatusCode::BAD_REQUEST);
     };
     let host = headers::forwarded_host(&request.headers).map(str::to_owned);
-    let passage = match arrival.admit(&authority, host.as_deref()).await {
+    let passage = match Box::pin(arrival.admit(&authority, host.as_deref())).await {
         Ok(passage) => passage,
         Err(refusal) => return request.refuse(refusal.status()),
     };

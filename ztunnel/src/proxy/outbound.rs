@@ -75,14 +75,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     match decision.route {
         Route::Passthrough => {
             let target = client.original;
-            client.tcp(None, target).await
+            Box::pin(client.tcp(None, target)).await;
         }
-        Route::Endpoints(hops) => client.endpoints(hops).await,
+        Route::Endpoints(hops) => Box::pin(client.endpoints(hops)).await,
         Route::Resolve {
             workload,
             hostname,
             port,
-        } => client.resolve(&workload, &hostname, port).await,
+        } => Box::pin(client.resolve(&workload, &hostname, port)).await,
         Route::Refuse(refusal) => {
             let conversation = client.conversation(None, client.original);
             client.give_up(
@@ -159,7 +159,9 @@ impl Client {
         let mut last = None;
         for hop in hops {
             let attempt = match &hop.transport {
-                Transport::Tcp => return self.tcp(Some(&hop.workload), hop.target).await,
+                Transport::Tcp => {
+                    return Box::pin(self.tcp(Some(&hop.workload), hop.target)).await;
+                }
                 Transport::Hbone { address, expected } => {
                     let local = (address.port() == destination::HBONE_PORT)
                         .then(|| {
@@ -169,9 +171,10 @@ impl Client {
                         .flatten();
                     match local {
                         Some(pod) => {
-                            same_node::run(&mut self, &hop, *address, expected, &pod).await
+                            Box::pin(same_node::run(&mut self, &hop, *address, expected, &pod))
+                                .await
                         }
-                        None => self.hbone(&hop, *address, expected).await,
+                        None => Box::pin(self.hbone(&hop, *address, expected)).await,
                     }
                 }
             };
@@ -221,7 +224,8 @@ impl Client {
         let conversation = self.conversation(destination, target);
         let config = &self.worker.shared.config;
         let netns = self.accepted.pod.netns.as_deref();
-        let mut server = match sockets::connect(netns, target, None, config).await {
+        let connecting = Box::pin(sockets::connect(netns, target, None, config));
+        let mut server = match connecting.await {
             Ok(server) => server,
             Err(error) => return self.give_up(&conversation, &Failure::connect(&error)),
         };
@@ -240,7 +244,8 @@ impl Client {
         expected: &Arc<[Identity]>,
     ) -> Result<(), HopFailure> {
         let mut conversation = self.mutual(hop, address);
-        match self.open_tunnel(hop, address, expected).await {
+        // What only the setup needs does not stay with the connection.
+        match Box::pin(self.open_tunnel(hop, address, expected)).await {
             Ok(mut opened) => {
                 conversation.tls_group = Some(opened.key_exchange);
                 let tracked = conversation.open(&self.worker);

@@ -46,7 +46,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
             return conversation.fail(&worker, &Failure::denied(&verdict));
         }
     };
-    let mut application = match arrival.connect(original).await {
+    let mut application = match Box::pin(arrival.connect(original)).await {
         Ok(application) => application,
         Err(error) => {
             copy::abort(&accepted.tcp);

@@ -42,7 +42,7 @@ pub(crate) async fn run(
     };
     let authority = Authority::Address(hop.target);
     let service = client.service.as_ref().map(|service| &*service.hostname);
-    let passage = match arrival.admit(&authority, service).await {
+    let passage = match Box::pin(arrival.admit(&authority, service)).await {
         Ok(passage) => passage,
         Err(refusal) => {
             let unreachable = matches!(refusal, Refusal::Connect(_));

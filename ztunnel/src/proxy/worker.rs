@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use hbone::pool::Pool;
 use identity::WorkloadCertificate;
 use mesh::identity::Identity;
@@ -18,7 +19,7 @@ use metrics::{Gauge, counter, gauge};
 use runtime::drain::Watch;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time;
 
 use super::Shared;
@@ -48,7 +49,9 @@ pub(crate) struct Worker {
 }
 
 /// The accept loops of one pod; they end when this is dropped.
-struct Listening(Vec<JoinHandle<()>>);
+struct Listening {
+    _stop: [oneshot::Sender<()>; 3],
+}
 
 /// One accepted connection, counted as an open socket while it lasts.
 pub(crate) struct Accepted {
@@ -126,14 +129,14 @@ impl Worker {
         let outbound = listen(OUTBOUND_PORT, Kind::Outbound)?;
         let plaintext = listen(PLAINTEXT_PORT, Kind::Inbound)?;
         let tunnels = listen(HBONE_PORT, Kind::Inbound)?;
-        let loops = vec![
+        let _stop = [
             self.accept(outbound, &pod, drain, Direction::Outbound, outbound::serve),
             self.accept(plaintext, &pod, drain, Direction::Inbound, plaintext::serve),
             self.accept(tunnels, &pod, drain, Direction::Inbound, inbound::serve),
         ];
         self.listening
             .borrow_mut()
-            .insert(pod.uid.clone(), Listening(loops));
+            .insert(pod.uid.clone(), Listening { _stop });
         Ok(())
     }
 
@@ -149,32 +152,43 @@ impl Worker {
         drain: &Watch,
         direction: Direction,
         serve: impl Fn(Rc<Self>, Accepted) -> F + 'static,
-    ) -> JoinHandle<()>
+    ) -> oneshot::Sender<()>
     where
         F: Future<Output = ()> + 'static,
     {
+        let (stop, mut stopped) = oneshot::channel();
         let (worker, pod, drain) = (self.clone(), pod.clone(), drain.clone());
+        let admit = move |tcp, peer| {
+            sockets::accepted(&tcp, &worker.shared.config);
+            let accepted = Accepted {
+                tcp,
+                peer: sockets::canonical(peer),
+                pod: pod.clone(),
+                drain: drain.clone(),
+                _socket: worker.open_sockets.count(direction),
+            };
+            spawn_local(serve(worker.clone(), accepted));
+        };
         spawn_local(async move {
             loop {
-                match listener.accept().await {
-                    Ok((tcp, peer)) => {
-                        sockets::accepted(&tcp, &worker.shared.config);
-                        let accepted = Accepted {
-                            tcp,
-                            peer: sockets::canonical(peer),
-                            pod: pod.clone(),
-                            drain: drain.clone(),
-                            _socket: worker.open_sockets.count(direction),
-                        };
-                        spawn_local(serve(worker.clone(), accepted));
-                    }
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    _ = &mut stopped => break,
+                };
+                match accepted {
+                    Ok((tcp, peer)) => admit(tcp, peer),
                     Err(error) => {
-                        tracing::warn!(pod = %pod.uid, %error, "can't accept");
+                        tracing::warn!(%error, "can't accept");
                         time::sleep(ACCEPT_PAUSE).await;
                     }
                 }
             }
-        })
+            // Who is already in the queue would see a reset.
+            while let Some(Ok((tcp, peer))) = listener.accept().now_or_never() {
+                admit(tcp, peer);
+            }
+        });
+        stop
     }
 
     /// Counts a TLS handshake by its key exchange.
@@ -196,7 +210,7 @@ impl Worker {
             return Ok(certificate);
         }
         let requested = certificates.certificate(identity);
-        match time::timeout(self.shared.config.connect_timeout, requested).await {
+        match Box::pin(time::timeout(self.shared.config.connect_timeout, requested)).await {
             Ok(Ok(certificate)) if certificate.is_expired() => {
                 Err(format!("the certificate of {identity} has expired"))
             }
@@ -222,17 +236,9 @@ impl Worker {
                 changes.changed().await.ok()?;
             }
         };
-        time::timeout(config.workload_wait, wait).await.ok()?
-    }
-}
-
-// === impl Listening ===
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        for accepting in &self.0 {
-            accepting.abort();
-        }
+        Box::pin(time::timeout(config.workload_wait, wait))
+            .await
+            .ok()?
     }
 }
 
@@ -272,3 +278,6 @@ pub(crate) fn reporter(direction: Direction) -> Reporter {
         Direction::Outbound => Reporter::Source,
     }
 }
+
+#[cfg(test)]
+mod tests;
