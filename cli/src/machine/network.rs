@@ -37,7 +37,6 @@ pub(crate) struct Network {
     switch: OwnedFd,
     control_plane: OwnedFd,
     nodes: Vec<Node>,
-    ipv6: bool,
 }
 
 /// A node's namespace and what serves in it.
@@ -104,7 +103,6 @@ impl Network {
             switch,
             control_plane,
             nodes: Vec::new(),
-            ipv6,
         };
         for number in 1..=nodes {
             let node = Node::new(number, &uplink)
@@ -113,10 +111,6 @@ impl Network {
             network.nodes.push(node);
         }
         Ok(network)
-    }
-
-    pub(crate) fn ipv6(&self) -> bool {
-        self.ipv6
     }
 
     /// The namespace whose bridge carries everything between nodes: where to capture packets.
@@ -131,10 +125,6 @@ impl Network {
     /// Node `number`, counted from 1.
     pub(crate) fn node(&self, number: usize) -> Option<&Node> {
         self.nodes.get(number.checked_sub(1)?)
-    }
-
-    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter()
     }
 
     /// Gives the pod living in `netns` its interface and addresses, on node `node`.

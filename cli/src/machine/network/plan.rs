@@ -7,7 +7,6 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 /// One /24 of host numbers, without the ends and the control plane's.
 pub(crate) const MAX_NODES: usize = 253;
 pub(super) const CONTROL_PLANE_HOST: u8 = 254;
-pub(crate) const CONTROL_PLANE_IPV4: Ipv4Addr = uplink_ipv4(CONTROL_PLANE_HOST);
 
 pub(crate) const CLUSTER_DNS_IPV4: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 pub(crate) const CLUSTER_DNS_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 0xa);
@@ -148,7 +147,7 @@ mod tests {
         assert_eq!(node.pod_ipv4(7).to_string(), "10.244.2.7");
         assert_eq!(node.pod_ipv6(7).to_string(), "fd00:244:2::7");
         assert_eq!(node.pods_ipv6().to_string(), "fd00:244:2::/64");
-        assert_eq!(CONTROL_PLANE_IPV4.to_string(), "172.30.0.254");
+        assert_eq!(uplink_ipv4(CONTROL_PLANE_HOST).to_string(), "172.30.0.254");
         assert_eq!(CLUSTER_DNS_IPV6.to_string(), "fd00:96::a");
     }
 
