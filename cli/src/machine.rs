@@ -34,7 +34,7 @@ mod exec;
 mod server;
 
 mod backoff;
-mod file;
+pub(crate) mod file;
 mod orphans;
 
 use std::cell::RefCell;

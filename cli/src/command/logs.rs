@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::command::Global;
 use crate::exit::{Exit, Result};
+use crate::machine::file::older;
 use crate::state::State;
 
 const EXAMPLES: &str = "\
@@ -53,7 +54,7 @@ impl Arguments {
     pub(crate) fn run(self, global: &Global) -> Result {
         let log = self.find(&global.state()?, global.namespace())?;
         let mut out = std::io::stdout().lock();
-        let mut content = std::fs::read(log.path.with_added_extension("1")).unwrap_or_default();
+        let mut content = std::fs::read(older(&log.path)).unwrap_or_default();
         let current = std::fs::read(&log.path).unwrap_or_default();
         let position = current.len() as u64;
         content.extend(current);

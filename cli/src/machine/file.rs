@@ -2,7 +2,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Writes beside the file and renames over it, readable by its owner only.
 ///
@@ -27,14 +27,6 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     written
 }
 
-/// Like [`write`], but leaves a file alone that already says so.
-pub(crate) fn write_if_changed(path: &Path, content: &[u8]) -> io::Result<()> {
-    match std::fs::read(path) {
-        Ok(present) if present == content => Ok(()),
-        _ => write(path, content),
-    }
-}
-
 /// Keeps a log that a process appends to below `most` bytes: the older half of what is kept goes to `.1`.
 pub(crate) fn rotate(path: &Path, most: u64) -> io::Result<()> {
     let length = match std::fs::metadata(path) {
@@ -46,8 +38,15 @@ pub(crate) fn rotate(path: &Path, most: u64) -> io::Result<()> {
         return Ok(());
     }
     // The writer holds it open for appending, so that it can't be renamed away.
-    std::fs::copy(path, path.with_added_extension("1"))?;
+    std::fs::copy(path, older(path))?;
     File::options().write(true).open(path)?.set_len(0)
+}
+
+/// Where the older half of a log is.
+pub(crate) fn older(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".1");
+    name.into()
 }
 
 #[cfg(test)]

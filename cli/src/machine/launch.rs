@@ -412,7 +412,8 @@ fn describe(status: WaitStatus) -> String {
     }
 }
 
-fn last_words(log: &str) -> String {
+/// The end of a log, to stand under an error.
+pub(super) fn last_words(log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
     let last = &lines[lines.len().saturating_sub(5)..];
     if last.is_empty() {

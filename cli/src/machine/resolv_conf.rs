@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use istio_compat::kinds::pod::{DnsPolicy, Pod, PodSpec};
 
-/// Cluster DNS, on every node.
-pub(crate) const CLUSTER_DNS: &str = "10.96.0.10";
+use super::network::plan::CLUSTER_DNS_IPV4;
+
 /// glibc reads three.
 const MOST_NAMESERVERS: usize = 3;
 
@@ -35,7 +35,7 @@ impl ResolvConf {
     /// What the mesh's own processes use.
     pub(crate) fn cluster(namespace: &str) -> Self {
         Self {
-            nameservers: vec![CLUSTER_DNS.to_owned()],
+            nameservers: vec![CLUSTER_DNS_IPV4.to_string()],
             searches: vec![
                 format!("{namespace}.svc.cluster.local"),
                 "svc.cluster.local".to_owned(),

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::launch::{self, Config, Report};
-use super::network::Network;
+use super::network::{Network, plan};
 use super::node::Node;
 use super::piece::{self, Piece};
 use super::resolv_conf::ResolvConf;
@@ -22,10 +22,11 @@ use super::{Machine, file, node};
 use crate::exit::{Exit, Result};
 use crate::state::State;
 
-const CONTROL_PLANE: &str = "https://172.30.0.254:15012";
-const CONTROL_PLANE_ADDRESSES: [&str; 2] = ["172.30.0.254", "fd00:30::fe"];
+const CONTROL_PLANE_PORT: u16 = 15012;
 const LOOK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A piece that ended so often while starting won't start.
+const MOST_RESTARTS: u32 = 5;
 
 /// The running processes; they end with [`Pieces::stop`].
 pub(super) struct Pieces {
@@ -62,15 +63,31 @@ pub(super) async fn announce(machine: Rc<Machine>, nodes: Vec<Rc<Node>>, mut lau
             tokio::time::sleep(LOOK).await;
         }
     };
-    let report = match tokio::time::timeout(PATIENCE, ready).await {
-        Ok(()) => {
-            let _ = machine.ready.send(true);
-            Report::Ready
+    let hopeless = async {
+        while machine
+            .pieces
+            .borrow()
+            .iter()
+            .all(|piece| piece.borrow().restarts < MOST_RESTARTS)
+        {
+            tokio::time::sleep(LOOK).await;
         }
-        Err(_) => Report::Failed {
+    };
+    let ready = async {
+        tokio::select! {
+            () = ready => true,
+            () = hopeless => false,
+            () = tokio::time::sleep(PATIENCE) => false,
+        }
+    };
+    let report = if ready.await {
+        machine.ready.send_replace(true);
+        Report::Ready
+    } else {
+        Report::Failed {
             exit: Exit::TryAgain.code(),
             reason: machine.what_is_missing(&nodes),
-        },
+        }
     };
     tracing::info!(?report, "started");
     // Its loss is noticed by the kernel.
@@ -216,7 +233,7 @@ fn control_plane(config: &Config, network: &Network) -> anyhow::Result<Piece> {
         "--token-issuer".to_owned(),
         text(&state.token_issuer()),
         "--xds-listen".to_owned(),
-        "[::]:15012".to_owned(),
+        format!("[::]:{CONTROL_PLANE_PORT}"),
         "--metrics-listen".to_owned(),
         "[::]:15014".to_owned(),
         "--api-socket".to_owned(),
@@ -224,9 +241,7 @@ fn control_plane(config: &Config, network: &Network) -> anyhow::Result<Piece> {
         "--trust-domain".to_owned(),
         config.trust_domain.clone(),
     ];
-    for address in CONTROL_PLANE_ADDRESSES {
-        arguments.extend(["--san".to_owned(), address.to_owned()]);
-    }
+    arguments.extend(["--san".to_owned(), plan::CONTROL_PLANE_IPV4.to_string()]);
     if let Some(cacerts) = &config.cacerts {
         arguments.extend(["--cacerts".to_owned(), text(cacerts)]);
     }
@@ -247,10 +262,11 @@ fn ztunnel(config: &Config, node: &Node, resolv_conf: &Path) -> anyhow::Result<P
     let folder = config.state.node(&node.name);
     let addresses = node.addresses();
     let address = addresses.first().context("a node without address")?;
+    let control_plane = format!("https://{}:{CONTROL_PLANE_PORT}", plan::CONTROL_PLANE_IPV4);
     let mut environment = passed_on();
     environment.extend([
-        ("XDS_ADDRESS", CONTROL_PLANE.to_owned()),
-        ("CA_ADDRESS", CONTROL_PLANE.to_owned()),
+        ("XDS_ADDRESS", control_plane.clone()),
+        ("CA_ADDRESS", control_plane),
         ("NODE_NAME", node.name.clone()),
         ("CLUSTER_ID", "Kubernetes".to_owned()),
         ("TRUST_DOMAIN", config.trust_domain.clone()),
@@ -302,10 +318,11 @@ impl Machine {
                 None => self.config.state.control_plane_log(),
             };
             if let Some(ended) = &piece.last_exit {
+                let said = std::fs::read_to_string(log).unwrap_or_default();
                 missing.push(format!(
-                    "{} keeps ending ({ended}), see {}",
+                    "{} keeps ending ({ended}){}",
                     piece.name,
-                    log.display()
+                    launch::last_words(&said)
                 ));
             }
         }
@@ -315,10 +332,6 @@ impl Machine {
         if missing.is_empty() {
             missing.push("the control plane does not answer".to_owned());
         }
-        format!(
-            "the mesh is not ready after {}s: {}",
-            PATIENCE.as_secs(),
-            missing.join("; ")
-        )
+        format!("the mesh doesn't get ready: {}", missing.join("; "))
     }
 }

@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 /// One /24 of host numbers, without the ends and the control plane's.
 pub(crate) const MAX_NODES: usize = 253;
 pub(super) const CONTROL_PLANE_HOST: u8 = 254;
+pub(crate) const CONTROL_PLANE_IPV4: Ipv4Addr = uplink_ipv4(CONTROL_PLANE_HOST);
 
 pub(crate) const CLUSTER_DNS_IPV4: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 pub(crate) const CLUSTER_DNS_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 0xa);

@@ -8,6 +8,8 @@ use std::rc::Rc;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::machine::file::older;
+
 /// The file and its predecessor together hold at most twice that.
 const LONGEST: u64 = 10 << 20;
 /// Longer lines are cut, as container runtimes do.
@@ -77,7 +79,7 @@ impl Inner {
     /// A full disk costs lines, never the container.
     fn write(&mut self, lines: &[u8]) {
         if self.length > LONGEST {
-            let _ = std::fs::rename(&self.path, self.path.with_added_extension("1"));
+            let _ = std::fs::rename(&self.path, older(&self.path));
             if let Ok(file) = create(&self.path) {
                 self.file = file;
                 self.length = 0;
