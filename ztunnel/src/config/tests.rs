@@ -1,6 +1,7 @@
 //! Settings from given environments; nothing here reads the real one.
 
 use super::*;
+use crate::proxy::config::OriginalSource;
 
 fn parse(environment: &[(&str, &str)], mesh: Option<&str>) -> Result<Config, Vec<String>> {
     let environment = environment
