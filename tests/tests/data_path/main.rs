@@ -4,7 +4,7 @@ mod forged;
 mod lab;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,7 +17,11 @@ use mesh::authorization::{
 use mesh::identity::Identity;
 use mesh::service::{AppProtocol, Port, Service};
 use mesh::snapshot::Change;
+use mesh::workload::TunnelProtocol;
 use ztunnel::proxy::access_log::{AccessLogRecord, Direction};
+
+/// Where [`publish_service`] puts its service.
+const SERVICE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 80)), 80);
 
 fn identity_of(account: &str) -> Identity {
     Identity::new("cluster.local", "shop", account)
@@ -221,13 +225,8 @@ fn an_unmeshed_destination_is_reached_in_plaintext() {
     assert_eq!(record.destination.identity, None);
 }
 
-#[test]
-fn a_service_is_reached_by_its_address_past_an_endpoint_that_is_down() {
-    let mut lab = Lab::new();
-    lab.pod("client", 1);
-    lab.pod("server", 2);
-    lab.bare_pod("down");
-    let vip: IpAddr = "10.96.0.80".parse().expect("address");
+/// Makes the service `10.96.0.80:80` of these pods.
+fn publish_service(lab: &mut Lab, members: &[(&str, usize)], tunnel_protocol: TunnelProtocol) {
     let key = NamespacedHostname::new("shop", "web.shop.svc.cluster.local");
     let port = Port {
         service_port: 80,
@@ -235,20 +234,39 @@ fn a_service_is_reached_by_its_address_past_an_endpoint_that_is_down() {
         app_protocol: AppProtocol::Unknown,
     };
     let mut service = Service::new("web", "shop", &key.hostname);
-    service.addresses = vec![NetworkAddress::new("", vip)];
+    service.addresses = vec![NetworkAddress::new("", SERVICE.ip())];
     service.ports = vec![port];
-    let members = [("server", 2), ("down", 2)].map(|(name, node)| {
-        let mut workload = lab.workload(name, node);
-        workload.services.insert(key.clone(), vec![port]);
-        Change::Workload(workload)
-    });
+    let members: Vec<_> = members
+        .iter()
+        .map(|(name, node)| {
+            let mut workload = lab.workload(name, *node);
+            workload.tunnel_protocol = tunnel_protocol;
+            workload.services.insert(key.clone(), vec![port]);
+            Change::Workload(workload)
+        })
+        .collect();
     lab.publish([Change::Service(service)].into_iter().chain(members));
-    for _ in 0..8 {
-        let (mut stream, caller) = lab
-            .call("client", SocketAddr::new(vip, 80))
-            .expect("one endpoint is up");
-        assert_eq!(caller, lab.ip("client"));
-        echo(&mut stream);
+}
+
+#[test]
+fn a_service_is_reached_by_its_address_past_an_endpoint_that_is_down() {
+    for tunnel_protocol in [TunnelProtocol::Hbone, TunnelProtocol::None] {
+        let mut lab = Lab::new();
+        lab.pod("client", 1);
+        match tunnel_protocol {
+            TunnelProtocol::Hbone => lab.pod("server", 2),
+            TunnelProtocol::None => {
+                lab.bare_pod("server");
+                lab.serve("server");
+            }
+        }
+        lab.bare_pod("down");
+        publish_service(&mut lab, &[("server", 2), ("down", 2)], tunnel_protocol);
+        for _ in 0..8 {
+            let (mut stream, caller) = lab.call("client", SERVICE).expect("one endpoint is up");
+            assert_eq!(caller, lab.ip("client"));
+            echo(&mut stream);
+        }
     }
 }
 

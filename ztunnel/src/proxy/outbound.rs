@@ -64,7 +64,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     }
     let snapshot = worker.shared.state.snapshot();
     let decision = destination::outbound(&snapshot, &workload, original, &mut rand::rng());
-    let client = Client {
+    let mut client = Client {
         worker,
         accepted,
         workload,
@@ -75,7 +75,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     match decision.route {
         Route::Passthrough => {
             let target = client.original;
-            Box::pin(client.tcp(None, target)).await;
+            if let Err(failed) = Box::pin(client.tcp(None, target)).await {
+                client.give_up(&failed.conversation, &failed.failure);
+            }
         }
         Route::Endpoints(hops) => Box::pin(client.endpoints(hops)).await,
         Route::Resolve {
@@ -160,7 +162,7 @@ impl Client {
         for hop in hops {
             let attempt = match &hop.transport {
                 Transport::Tcp => {
-                    return Box::pin(self.tcp(Some(&hop.workload), hop.target)).await;
+                    Box::pin(self.tcp(Some(&hop.workload), hop.target)).await
                 }
                 Transport::Hbone { address, expected } => {
                     let local = (address.port() == destination::HBONE_PORT)
@@ -200,7 +202,7 @@ impl Client {
     }
 
     /// Plain TCP to an endpoint known by name only.
-    async fn resolve(self, destination: &Arc<Workload>, hostname: &str, port: u16) {
+    async fn resolve(mut self, destination: &Arc<Workload>, hostname: &str, port: u16) {
         let config = &self.worker.shared.config;
         let found = time::timeout(config.connect_timeout, lookup_host((hostname, port))).await;
         let addresses: Vec<_> = match found {
@@ -211,7 +213,11 @@ impl Client {
         let mut random = rand::rng();
         let chosen = addresses.iter().filter(of_family).choose(&mut random);
         match chosen.or_else(|| addresses.iter().choose(&mut random)) {
-            Some(target) => self.tcp(Some(destination), *target).await,
+            Some(target) => {
+                if let Err(failed) = Box::pin(self.tcp(Some(destination), *target)).await {
+                    self.give_up(&failed.conversation, &failed.failure);
+                }
+            }
             None => {
                 let conversation = self.conversation(Some(destination), self.original);
                 let reason = format!("the host {hostname} can't be resolved");
@@ -220,14 +226,24 @@ impl Client {
         }
     }
 
-    async fn tcp(mut self, destination: Option<&Arc<Workload>>, target: SocketAddr) {
+    async fn tcp(
+        &mut self,
+        destination: Option<&Arc<Workload>>,
+        target: SocketAddr,
+    ) -> Result<(), HopFailure> {
         let conversation = self.conversation(destination, target);
         let config = &self.worker.shared.config;
         let netns = self.accepted.pod.netns.as_deref();
         let connecting = Box::pin(sockets::connect(netns, target, None, config));
         let mut server = match connecting.await {
             Ok(server) => server,
-            Err(error) => return self.give_up(&conversation, &Failure::connect(&error)),
+            Err(error) => {
+                return Err(HopFailure {
+                    failure: Failure::connect(&error),
+                    conversation,
+                    unreachable: true,
+                });
+            }
         };
         let half_closed = config.half_closed_timeout;
         let tracked = conversation.open(&self.worker);
@@ -235,6 +251,7 @@ impl Client {
         let result =
             copy::sockets(&mut self.accepted.tcp, &mut server, half_closed, &tracked).await;
         tracked.finish(Failure::of_copy(result));
+        Ok(())
     }
 
     async fn hbone(
