@@ -1,13 +1,14 @@
 //! The mesh on one machine: what Kubernetes and its kubelets would do, in namespaces of our own.
 //!
-//! - [`launch`], [`record`]: the host's side: checks, the lock, the fork into new namespaces
+//! - [`launch`], [`namespaces`], [`record`]: the host's side: checks, the lock, the fork into new namespaces
 //! - [`start`], [`piece`], [`token`]: the mesh's own processes, kept running
 //! - [`controller`]: what pods there are to be; [`replicas`], [`schedule`], [`allocation`],
-//!   [`enablement`] and [`pod_status`] decide for it; [`desired`] and [`store`] are its input and output
+//!   and [`pod_status`] decide for it; [`desired`] and [`store`] are its input and output
 //! - [`node`], [`pod`], [`sandbox`]: a pod from its network to its processes
 //! - [`network`]: the links between them; [`endpoints`] tells it who answers for a service
 //! - [`server`], [`exec`]: what commands ask of a running machine
 pub(crate) mod launch;
+mod namespaces;
 pub(crate) mod record;
 
 mod piece;
@@ -17,7 +18,6 @@ mod token;
 mod allocation;
 mod controller;
 mod desired;
-mod enablement;
 pub(crate) mod endpoints;
 mod pod_status;
 mod replicas;

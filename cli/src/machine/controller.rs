@@ -3,29 +3,30 @@
 //!
 //! One task owns it; every change of the folder or of a pod leads to [`Controller::reconcile`],
 //! which is idempotent and looks at everything.
+mod entry;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use istio_compat::kinds::pod::{Pod, PodPhase};
+use istio_compat::kinds::pod::Pod;
 use istio_compat::kinds::service::Service;
 use istio_compat::labels::REDIRECTION;
 use tokio::sync::{mpsc, watch};
 
 use super::allocation::Allocations;
 use super::desired::{Desired, Name};
-use super::enablement;
 use super::file;
 use super::node::Node;
 use super::pod::{Event, Life, Wish};
 use super::pod_status::{self, Stage};
-use super::replicas::{self, Existing};
+use super::replicas;
 use super::sandbox::Report;
 use super::schedule::{self, Candidate};
 use super::store::Store;
 use crate::control;
 use crate::state::State;
+use entry::{Entry, Origin};
 
 const DEFAULT_GRACE: u32 = 30;
 
@@ -41,26 +42,6 @@ pub(crate) struct Controller {
     problems: BTreeSet<String>,
     /// No pod is started any more.
     ending: Option<Duration>,
-}
-
-/// A pod that is there, or on its way in or out.
-struct Entry {
-    pod: Pod,
-    origin: Origin,
-    stage: Stage,
-    report: Report,
-    /// Set once it is scheduled.
-    wish: Option<watch::Sender<Wish>>,
-    sandbox: Option<i32>,
-    captured_since: Option<String>,
-    capture_pending: Option<String>,
-}
-
-/// Who asked for a pod.
-enum Origin {
-    /// The object as it was when the pod was made: another one replaces the pod.
-    Folder(Arc<Pod>),
-    Deployment(Name),
 }
 
 // === impl Controller ===
@@ -452,7 +433,7 @@ impl Controller {
         else {
             return;
         };
-        let captured = enablement::is_enabled(&entry.pod, self.desired.namespace_labels(&name.0));
+        let captured = self.desired.captures(&entry.pod);
         let (wish, wishes) = watch::channel(Wish {
             captured,
             end: None,
@@ -471,9 +452,8 @@ impl Controller {
     }
 
     fn reconcile_capture(&mut self) {
-        for (name, entry) in &mut self.pods {
-            let captured =
-                enablement::is_enabled(&entry.pod, self.desired.namespace_labels(&name.0));
+        for entry in self.pods.values() {
+            let captured = self.desired.captures(&entry.pod);
             if let Some(wish) = &entry.wish {
                 wish.send_if_modified(|wish| {
                     std::mem::replace(&mut wish.captured, captured) != captured
@@ -502,84 +482,5 @@ impl Controller {
                 .into_iter()
                 .filter_map(|result| Some(format!("{:#}", result.err()?))),
         );
-    }
-}
-
-// === impl Entry ===
-
-impl Entry {
-    fn is_of(&self, deployment: &Name) -> bool {
-        matches!(&self.origin, Origin::Deployment(name) if name == deployment)
-    }
-
-    fn existing(&self) -> Existing {
-        Existing {
-            name: self.pod.metadata.name.clone(),
-            template: self
-                .pod
-                .metadata
-                .labels
-                .get(replicas::TEMPLATE_HASH)
-                .cloned()
-                .unwrap_or_default(),
-            ready: self.pod.is_ready(),
-            going: self.pod.metadata.deletion_timestamp.is_some(),
-        }
-    }
-
-    fn addressed(&mut self, addresses: &[std::net::IpAddr]) {
-        let status = &mut self.pod.status;
-        status.pod_ip = addresses.first().copied();
-        status.pod_ips = addresses
-            .iter()
-            .map(|ip| istio_compat::kinds::pod::PodIp { ip: *ip })
-            .collect();
-        status.start_time = Some(super::now());
-    }
-
-    /// Labels and annotations change without a restart.
-    fn relabel(&mut self, wanted: Arc<Pod>) {
-        let metadata = &mut self.pod.metadata;
-        let redirection = metadata.annotations.remove(REDIRECTION);
-        metadata.labels.clone_from(&wanted.metadata.labels);
-        metadata
-            .annotations
-            .clone_from(&wanted.metadata.annotations);
-        metadata.annotations.remove(REDIRECTION);
-        metadata
-            .annotations
-            .extend(redirection.map(|value| (REDIRECTION.to_owned(), value)));
-        self.origin = Origin::Folder(wanted);
-    }
-
-    fn status(&self) -> control::Pod {
-        let pod = &self.pod;
-        let going = pod.metadata.deletion_timestamp.is_some();
-        let phase = pod.status.phase.unwrap_or(PodPhase::Pending);
-        control::Pod {
-            namespace: pod.metadata.namespace.clone(),
-            name: pod.metadata.name.clone(),
-            uid: pod.metadata.uid.clone(),
-            service_account: pod.service_account().to_owned(),
-            node: Some(pod.spec.node_name.clone()).filter(|node| !node.is_empty()),
-            addresses: pod.ips(),
-            phase: if going {
-                "Terminating".to_owned()
-            } else {
-                format!("{phase:?}")
-            },
-            ready: pod.is_ready(),
-            restarts: self
-                .report
-                .containers
-                .iter()
-                .map(|container| container.restart_count)
-                .sum(),
-            created: pod.metadata.creation_timestamp.clone().unwrap_or_default(),
-            reason: pod_status::summary(pod),
-            captured: self.captured_since.is_some(),
-            captured_since: self.captured_since.clone(),
-            capture_pending: self.capture_pending.clone(),
-        }
     }
 }

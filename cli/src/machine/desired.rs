@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use istio_compat::enablement::is_ambient;
 use istio_compat::kind::Kind;
 use istio_compat::kinds::deployment::Deployment;
 use istio_compat::kinds::namespace::Namespace;
@@ -59,9 +60,9 @@ impl Desired {
         }
     }
 
-    pub(crate) fn namespace_labels(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
-        self.namespaces
-            .get(namespace)
-            .map(|namespace| &namespace.metadata.labels)
+    /// Whether the mesh is to capture the pod.
+    pub(crate) fn captures(&self, pod: &Pod) -> bool {
+        let namespace = self.namespaces.get(&pod.metadata.namespace);
+        is_ambient(pod, namespace.map(Arc::as_ref)).is_captured()
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Writes beside the file and renames over it, readable by its owner only.
+/// Writes beside the file and renames over it, readable by its owner only. An error names the file.
 ///
 /// The temporary name begins with a dot, so that no watcher takes it for an object.
 pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -21,10 +21,13 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
         .open(&temporary)
         .and_then(|mut file| file.write_all(content))
         .and_then(|()| std::fs::rename(&temporary, path));
-    if written.is_err() {
+    written.map_err(|error| {
         let _ = std::fs::remove_file(&temporary);
-    }
-    written
+        io::Error::new(
+            error.kind(),
+            format!("can't write {}: {error}", path.display()),
+        )
+    })
 }
 
 /// Keeps a log that a process appends to below `most` bytes: the older half of what is kept goes to `.1`.

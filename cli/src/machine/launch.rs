@@ -15,15 +15,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::namespaces;
 use super::record::{Process, Record};
 use crate::exit::{Exit, Failure, Result};
 use crate::state::State;
@@ -156,7 +155,7 @@ pub(crate) fn launch(config: Config, lock: File) -> Result<Launched> {
             .collect(),
         started: super::now(),
     };
-    new_pid_namespace()?;
+    namespaces::new_pid_namespace()?;
     let Some(machine) = system::fork()? else {
         drop(ours);
         let code = in_machine(config, theirs, log, lock);
@@ -180,7 +179,7 @@ pub(crate) fn launch(config: Config, lock: File) -> Result<Launched> {
     };
     let path = launched.state.machine_json();
     super::file::write(&path, &serde_json::to_vec_pretty(&record)?)
-        .map_err(|error| writing(&path, &error))?;
+        .map_err(|error| unwritten(&error))?;
     // The machine waits for this: it must not outlive a launcher that failed so far.
     launched.reports.get_ref().write_all(b"go\n")?;
     Ok(launched)
@@ -188,50 +187,24 @@ pub(crate) fn launch(config: Config, lock: File) -> Result<Launched> {
 
 /// A plain sentence and the exit code for a file that can't be made.
 pub(crate) fn writing(path: &Path, error: &io::Error) -> Failure {
-    let exit = match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Exit::NotPermitted,
-        _ => Exit::Failed,
-    };
-    let hint = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ": the disk of the state folder is full; free some space, or give another folder with --state"
-        }
-        io::ErrorKind::PermissionDenied => ": give a folder of yours with --state",
-        _ => "",
-    };
-    exit.because(format!("can't write {}: {error}{hint}", path.display()))
+    let text = format!("can't write {}: {error}", path.display());
+    unwritten(&io::Error::new(error.kind(), text))
 }
 
-/// Children of this process, but not itself, are in a new PID namespace.
-fn new_pid_namespace() -> Result {
-    let mut flags = CloneFlags::CLONE_NEWPID;
-    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    if !uid.is_root() {
-        flags |= CloneFlags::CLONE_NEWUSER;
-    }
-    unshare(flags).map_err(not_permitted)?;
-    if !uid.is_root() {
-        std::fs::write("/proc/self/setgroups", "deny")?;
-        std::fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
-        std::fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
-    }
-    Ok(())
-}
-
-fn not_permitted(errno: Errno) -> Failure {
-    let how = match errno {
-        Errno::ENOSPC | Errno::EUSERS => {
-            "this machine's limit is reached: raise the sysctls user.max_user_namespaces, user.max_pid_namespaces and user.max_net_namespaces"
+/// Says what to do about an error that names its file.
+fn unwritten(error: &io::Error) -> Failure {
+    let (exit, hint) = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (
+            Exit::Failed,
+            ": the disk of the state folder is full; free some space, or give another folder with --state",
+        ),
+        io::ErrorKind::PermissionDenied => {
+            (Exit::NotPermitted, ": give a folder of yours with --state")
         }
-        _ if nix::unistd::geteuid().is_root() => {
-            "root lacks CAP_SYS_ADMIN here: in a container, start it with --privileged or --cap-add SYS_ADMIN,NET_ADMIN"
-        }
-        _ => {
-            "run it as root, or allow unprivileged user namespaces: \
-             sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), kernel.unprivileged_userns_clone=1 (Debian)"
-        }
+        io::ErrorKind::ReadOnlyFilesystem => (Exit::NotPermitted, ""),
+        _ => (Exit::Failed, ""),
     };
-    Exit::NotPermitted.because(format!("can't make namespaces ({}): {how}", errno.desc()))
+    exit.because(format!("{error}{hint}"))
 }
 
 /// The machine's first steps, in the forked child; returns its exit code.
@@ -241,6 +214,11 @@ fn in_machine(config: Config, launcher: UnixStream, log: File, lock: File) -> i3
         Err(_) => return 1,
     };
     let failed = |reports: &mut UnixStream, failure: Failure| {
+        let full = failure
+            .error
+            .downcast_ref()
+            .filter(|error: &&io::Error| error.kind() == io::ErrorKind::StorageFull);
+        let failure = full.map(unwritten).unwrap_or(failure);
         let report = Report::Failed {
             exit: failure.exit.code(),
             reason: format!("{:#}", failure.error),
@@ -248,7 +226,7 @@ fn in_machine(config: Config, launcher: UnixStream, log: File, lock: File) -> i3
         let _ = tell(reports, &report);
         i32::from(failure.exit.code())
     };
-    if let Err(failure) = enter(&launcher, &log) {
+    if let Err(failure) = namespaces::enter(&launcher, &log) {
         return failed(&mut reports, failure);
     }
     match super::run(config, launcher) {
@@ -258,42 +236,6 @@ fn in_machine(config: Config, launcher: UnixStream, log: File, lock: File) -> i3
         }
         Err(failure) => failed(&mut reports, failure),
     }
-}
-
-fn enter(launcher: &UnixStream, log: &File) -> Result {
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-    let _ = nix::sys::prctl::set_name(c"weft-machine");
-    // Read byte by byte: what follows is not for this reader. A launcher that died before the
-    // line above took effect has closed its end.
-    let mut go = String::new();
-    BufReader::with_capacity(1, launcher).read_line(&mut go)?;
-    if go != "go\n" {
-        return Err(Exit::Failed.because("the launcher is gone"));
-    }
-    // Ctrl-C goes to the whole foreground group; the launcher tells us instead.
-    nix::unistd::setsid()?;
-    let null = File::open("/dev/null")?;
-    nix::unistd::dup2_stdin(null)?;
-    nix::unistd::dup2_stdout(log)?;
-    nix::unistd::dup2_stderr(log)?;
-    unshare(
-        CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWUTS
-            | CloneFlags::CLONE_NEWIPC,
-    )
-    .map_err(not_permitted)?;
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(not_permitted)?;
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), "/proc", Some("proc"), flags, none).map_err(|errno| {
-        Exit::NotPermitted.because(format!(
-            "can't mount /proc for the mesh's own processes ({}): in a container, its /proc must not be masked (--privileged)",
-            errno.desc()
-        ))
-    })?;
-    nix::unistd::sethostname("weft")?;
-    Ok(())
 }
 
 /// Sends one report to the launcher.

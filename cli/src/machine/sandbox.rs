@@ -6,10 +6,11 @@
 //!
 //! - [`environment`]: what a container's process is given
 //! - [`container`]: a container's life
-//! - [`probe`]: whether it is started, alive, ready
+//! - [`health`], [`probe`]: whether it is started, alive, ready
 //! - [`log`]: what it writes
 mod container;
 mod environment;
+mod health;
 mod log;
 mod probe;
 

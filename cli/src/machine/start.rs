@@ -199,7 +199,7 @@ async fn give_root(state: &State, cacerts: Option<&Path>, folder: &Path) {
                 let path = folder.join("var/run/secrets/istio/root-cert.pem");
                 match file::write(&path, &content) {
                     Ok(()) => return,
-                    Err(error) => tracing::warn!(path = %path.display(), %error, "can't write"),
+                    Err(error) => tracing::warn!(%error),
                 }
             }
             _ => {}

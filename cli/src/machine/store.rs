@@ -30,8 +30,7 @@ impl Store {
             return Ok(());
         }
         let path = self.folder.join(&name);
-        file::write(&path, &content)
-            .map_err(|error| anyhow::anyhow!("can't write {}: {error}", path.display()))?;
+        file::write(&path, &content)?;
         self.written.insert(name, content);
         Ok(())
     }

@@ -2,7 +2,6 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
 use boring::ec::{EcGroup, EcKey};
 use boring::nid::Nid;
 use boring::pkey::PKey;
@@ -99,8 +98,7 @@ impl Issuer {
     pub(crate) fn write(&self, subject: &Subject, folder: &Path) -> anyhow::Result<()> {
         let path = folder.join("var/run/secrets/tokens/istio-token");
         let token = self.issue(subject, SystemTime::now())?;
-        super::file::write(&path, token.as_bytes())
-            .with_context(|| format!("can't write {}", path.display()))
+        Ok(super::file::write(&path, token.as_bytes())?)
     }
 }
 

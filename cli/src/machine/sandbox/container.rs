@@ -15,19 +15,14 @@ use istio_compat::kinds::pod::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
     ContainerStatus, RestartPolicy,
 };
-use istio_compat::kinds::probe::Probe;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use super::probe::{self, Thresholds};
 use super::{Shared, environment};
 use crate::machine::backoff::Backoff;
 use crate::machine::{now, piece};
-
-/// A container that was never ready yet is asked this often: applications start faster than most periods.
-const EAGER: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -44,12 +39,12 @@ pub(super) enum Outcome {
 }
 
 pub(super) struct Container {
-    shared: Rc<Shared>,
+    pub(super) shared: Rc<Shared>,
     kind: Kind,
     index: usize,
     variables: BTreeMap<String, String>,
     command: Vec<String>,
-    started: CancellationToken,
+    pub(super) started: CancellationToken,
 }
 
 /// The status of a container that does nothing yet.
@@ -219,96 +214,7 @@ impl Container {
         Ok(status)
     }
 
-    /// Never ends while the container is well.
-    async fn probe(&self) -> String {
-        let spec = self.spec();
-        if let Some(startup) = &spec.startup_probe {
-            if let Err(reason) = self.started_by(startup).await {
-                return reason;
-            }
-            let ready = spec.readiness_probe.is_none();
-            self.update(|status| {
-                status.started = Some(true);
-                status.ready = ready;
-            });
-            self.started.cancel();
-        }
-        let readiness = async {
-            match &spec.readiness_probe {
-                Some(probe) => self.follow_readiness(probe).await,
-                None => std::future::pending().await,
-            }
-        };
-        let liveness = async {
-            match &spec.liveness_probe {
-                Some(probe) => self.alive_by(probe).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            reason = liveness => reason,
-            () = readiness => std::future::pending().await,
-        }
-    }
-
-    async fn started_by(&self, probe: &Probe) -> Result<(), String> {
-        let mut thresholds = Thresholds::new(probe);
-        let mut due = first_time(probe, period(probe));
-        loop {
-            due.tick().await;
-            let answer = self.ask(probe).await;
-            match (thresholds.record(answer.is_ok()), answer) {
-                (Some(true), _) => return Ok(()),
-                (Some(false), Err(error)) => {
-                    return Err(format!("startup probe failed: {error:#}"));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    async fn alive_by(&self, probe: &Probe) -> String {
-        let mut thresholds = Thresholds::new(probe);
-        let mut due = first_time(probe, period(probe));
-        loop {
-            due.tick().await;
-            let answer = self.ask(probe).await;
-            if let (Some(false), Err(error)) = (thresholds.record(answer.is_ok()), answer) {
-                return format!("liveness probe failed: {error:#}");
-            }
-        }
-    }
-
-    async fn follow_readiness(&self, probe: &Probe) {
-        let mut thresholds = Thresholds::new(probe);
-        let mut due = first_time(probe, EAGER.min(period(probe)));
-        let mut eager = true;
-        loop {
-            due.tick().await;
-            let verdict = thresholds.record(self.ask(probe).await.is_ok());
-            if let Some(ready) = verdict {
-                self.update(|status| status.ready = ready);
-            }
-            if eager && verdict == Some(true) {
-                eager = false;
-                due = tokio::time::interval_at(
-                    tokio::time::Instant::now() + period(probe),
-                    period(probe),
-                );
-            }
-        }
-    }
-
-    async fn ask(&self, probe: &Probe) -> anyhow::Result<()> {
-        let target = probe::Target {
-            address: self.shared.pod.ips().first().copied(),
-            container: self.spec(),
-            run: &|command| Ok(self.spawn(command, false)?),
-        };
-        probe::ask(probe, &target).await
-    }
-
-    fn spawn(&self, command: &[String], logged: bool) -> std::io::Result<Child> {
+    pub(super) fn spawn(&self, command: &[String], logged: bool) -> std::io::Result<Child> {
         let Some((program, arguments)) = command.split_first() else {
             return Err(std::io::Error::other("no command"));
         };
@@ -361,11 +267,11 @@ impl Container {
         });
     }
 
-    fn update(&self, change: impl FnOnce(&mut ContainerStatus)) {
+    pub(super) fn update(&self, change: impl FnOnce(&mut ContainerStatus)) {
         self.shared.update(self.kind, self.index, change);
     }
 
-    fn spec(&self) -> &Spec {
+    pub(super) fn spec(&self) -> &Spec {
         spec(&self.shared, self.kind, self.index)
     }
 
@@ -408,17 +314,6 @@ async fn terminate_within(
             child.wait().await
         }
     }
-}
-
-fn first_time(probe: &Probe, period: Duration) -> tokio::time::Interval {
-    let delay = Duration::from_secs(probe.initial_delay_seconds.into());
-    let mut due = tokio::time::interval_at(tokio::time::Instant::now() + delay, period);
-    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    due
-}
-
-fn period(probe: &Probe) -> Duration {
-    Duration::from_secs(probe.period_seconds.max(1).into())
 }
 
 fn waiting_state(reason: &str, message: &str) -> ContainerState {
