@@ -1,0 +1,167 @@
+//! The program as it is started and stopped: its servers, its exit codes, its errors.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The program with nothing in its environment but `variables`.
+fn ztunnel(variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ztunnel"));
+    command
+        .env_clear()
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Runs a test in a network namespace of its own, so that no port is anybody else's.
+fn alone(test: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("needs CAP_SYS_ADMIN");
+        let up = Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status();
+        assert!(up.expect("ip is installed").success());
+        test();
+    };
+    if let Err(panic) = thread::spawn(run).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn ask(method: &str, port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+fn until<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(value) = attempt() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within 20 s");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn stop(child: &mut Child) -> ExitStatus {
+    let pid = i32::try_from(child.id()).expect("a pid");
+    kill(Pid::from_raw(pid), Signal::SIGTERM).expect("signals");
+    until(|| child.try_wait().expect("waits"))
+}
+
+fn text(output: &[u8]) -> String {
+    String::from_utf8_lossy(output).into_owned()
+}
+
+#[test]
+fn mistakes_are_told_together_with_exit_code_2() {
+    let Output { status, stderr, .. } = ztunnel(&[("SECRET_TTL", "x"), ("IPV6_ENABLED", "x")])
+        .output()
+        .expect("runs");
+    assert_eq!(status.code(), Some(2));
+    let stderr = text(&stderr);
+    assert!(
+        stderr.contains("SECRET_TTL") && stderr.contains("IPV6_ENABLED"),
+        "{stderr}"
+    );
+
+    let unknown = ztunnel(&[]).arg("frobnicate").output().expect("runs");
+    assert_eq!(unknown.status.code(), Some(2));
+    let version = ztunnel(&[]).arg("version").output().expect("runs");
+    assert!(text(&version.stdout).starts_with("ztunnel "));
+}
+
+#[test]
+fn it_serves_and_stops_when_told() {
+    alone(|| {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let socket = directory.path().join("ztunnel.sock");
+        let mut child = ztunnel(&[
+            ("XDS_ADDRESS", ""),
+            ("CA_ADDRESS", ""),
+            ("INPOD_UDS", socket.to_str().expect("text")),
+        ])
+        .spawn()
+        .expect("starts");
+        // There is no agent, so it waits for one.
+        let waiting = until(|| {
+            ask("GET", 15021, "/healthz/ready").filter(|answer| answer.contains("pending:\n- work"))
+        });
+        assert!(waiting.contains("500 Internal Server Error"), "{waiting}");
+        assert!(waiting.ends_with("- workload proxy manager\n"), "{waiting}");
+        let metrics = ask("GET", 15020, "/stats/prometheus").expect("answers");
+        assert!(
+            metrics.contains("istio_build{component=\"ztunnel\""),
+            "{metrics}"
+        );
+        assert!(metrics.contains("tokio_num_workers 1"), "{metrics}");
+        let dump = ask("GET", 15000, "/config_dump").expect("answers");
+        assert!(dump.contains("\"workloadState\": {}"), "{dump}");
+        let levels = ask("POST", 15000, "/logging?level=access:off,xds:debug").expect("answers");
+        assert!(
+            levels.ends_with("current log level is access=off,xds=debug,info\n"),
+            "{levels}"
+        );
+        let levels = ask("POST", 15000, "/logging?reset").expect("answers");
+        assert!(levels.ends_with("current log level is info\n"), "{levels}");
+        assert_eq!(stop(&mut child).code(), Some(0));
+        let mut log = String::new();
+        let mut stdout = child.stdout.take().expect("piped");
+        stdout.read_to_string(&mut log).expect("reads");
+        assert!(
+            log.contains("\tinfo\tapp\tshutting down\treason=\"SIGTERM\""),
+            "{log}"
+        );
+    });
+}
+
+#[test]
+fn a_dedicated_tunnel_needs_no_agent() {
+    alone(|| {
+        let mut child = ztunnel(&[
+            ("XDS_ADDRESS", ""),
+            ("CA_ADDRESS", ""),
+            ("PROXY_MODE", "dedicated"),
+            ("PROXY_WORKLOAD_INFO", "shop/web-0/web"),
+            ("LOG_FORMAT", "json"),
+        ])
+        .spawn()
+        .expect("starts");
+        until(|| ask("GET", 15021, "/healthz/ready").filter(|a| a.ends_with("\r\n\r\nready\n")));
+        for port in [15001, 15006, 15008, 15053] {
+            TcpStream::connect(("127.0.0.1", port)).expect("listens");
+        }
+        let quit = ask("POST", 15000, "/quitquitquit").expect("answers");
+        assert!(quit.ends_with("shutting down\n"), "{quit}");
+        let status = until(|| child.try_wait().expect("waits"));
+        assert_eq!(status.code(), Some(0));
+    });
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    alone(|| {
+        let _taken = std::net::TcpListener::bind("127.0.0.1:15000").expect("binds");
+        let output = ztunnel(&[("XDS_ADDRESS", ""), ("CA_ADDRESS", "")])
+            .output()
+            .expect("runs");
+        assert_eq!(output.status.code(), Some(1));
+        let stderr = text(&output.stderr);
+        assert!(stderr.contains("127.0.0.1:15000"), "{stderr}");
+    });
+}
