@@ -106,7 +106,8 @@ impl ControlPlane {
         tasks.spawn(async move { knowledge.follow(batches).await });
         let mut public = api.clone().public_router();
         if let Some(metrics) = &metrics {
-            telemetry::install(metrics, self.knowledge.clone(), peers.clone());
+            let authority = self.security.authority.clone();
+            telemetry::install(metrics, self.knowledge.clone(), peers.clone(), authority);
             public = public.merge(metrics.router());
             tasks.spawn(metrics.clone().upkeep());
         }

@@ -1,4 +1,4 @@
-//! The mesh's authority: one signer, its roots, and what is told about when they end.
+//! The mesh's authority: one signer, its roots, and when they end.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -27,20 +27,17 @@ impl Authority {
     }
 
     pub fn new(signer: Signer) -> Self {
-        let end = signer.not_after();
-        let seconds = |since: SystemTime| end.duration_since(since).unwrap_or_default().as_secs();
-        for name in ["root_cert", "cert_chain"] {
-            metrics::gauge!(format!("citadel_server_{name}_expiry_timestamp"))
-                .set(seconds(SystemTime::UNIX_EPOCH) as f64);
-            metrics::gauge!(format!("citadel_server_{name}_expiry_seconds"))
-                .set(seconds(SystemTime::now()) as f64);
-        }
         Self { signer }
     }
 
     /// What every proxy of the mesh must trust; PEM.
     pub fn roots(&self) -> &str {
         self.signer.roots()
+    }
+
+    /// When it can sign no more.
+    pub fn not_after(&self) -> SystemTime {
+        self.signer.not_after()
     }
 
     pub(super) fn issue(

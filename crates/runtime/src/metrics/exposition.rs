@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 
 /// A text under construction.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Exposition {
     text: String,
 }
@@ -41,7 +41,7 @@ impl Exposition {
         }
     }
 
-    pub(super) fn into_text(self) -> String {
+    pub fn into_text(self) -> String {
         self.text
     }
 }
