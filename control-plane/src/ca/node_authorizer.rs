@@ -13,7 +13,8 @@ pub trait Pods: Send + Sync + 'static {
     /// The pod of that name, as it is now.
     fn pod(&self, namespace: &str, name: &str) -> Option<PodRecord>;
 
-    /// Whether a pod with that account is on `node` and has not come to its end.
+    /// Whether a pod with that account is on `node`, is in the mesh or about to be, and has
+    /// not come to its end.
     fn runs_on(&self, node: &str, namespace: &str, service_account: &str) -> bool;
 }
 
@@ -49,7 +50,7 @@ pub enum Refusal {
     Identity(String),
     #[error("{0} is not of this trust domain")]
     TrustDomain(Identity),
-    #[error("no pod of {identity} runs on {node}")]
+    #[error("no running pod of {identity} is enrolled on {node}")]
     NotOnNode { identity: Identity, node: String },
 }
 

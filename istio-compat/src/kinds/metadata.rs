@@ -77,7 +77,7 @@ impl ObjectMeta {
         self.labels.get(key).map(String::as_str)
     }
 
-    pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
+    pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.get(key).map(String::as_str)
     }
 }

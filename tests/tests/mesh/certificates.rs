@@ -55,6 +55,14 @@ fn an_identity_that_runs_nowhere_is_refused_and_logged() {
 }
 
 #[test]
+fn an_identity_of_a_pod_outside_the_mesh_is_refused_and_logged() {
+    check_refused(
+        "spiffe://cluster.local/ns/plain/sa/default",
+        "no running pod",
+    );
+}
+
+#[test]
 fn an_identity_of_another_node_is_refused_and_logged() {
     check_refused(
         "spiffe://cluster.local/ns/plain/sa/nobody",

@@ -67,17 +67,17 @@ fn a_trusted_tunnel_gets_the_identities_of_its_own_nodes_pods_only() {
     refused(
         &ztunnel("node-2"),
         Some(WEB),
-        "no pod of spiffe://cluster.local/ns/shop/sa/web runs on node-2",
+        "no running pod of spiffe://cluster.local/ns/shop/sa/web is enrolled on node-2",
     );
     refused(
         &ztunnel("node-1"),
         Some("spiffe://cluster.local/ns/shop/sa/api"),
-        "runs on node-1",
+        "enrolled on node-1",
     );
     refused(
         &ztunnel("node-1"),
         Some("spiffe://cluster.local/ns/other/sa/web"),
-        "runs on node-1",
+        "enrolled on node-1",
     );
 }
 
@@ -86,7 +86,7 @@ fn a_finished_pod_counts_for_nothing() {
     refused(
         &ztunnel("node-1"),
         Some("spiffe://cluster.local/ns/shop/sa/job"),
-        "runs on node-1",
+        "enrolled on node-1",
     );
     refused(&workload("shop", "job-1", "job"), None, "not running");
 }
