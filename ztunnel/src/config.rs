@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::grpc;
+use identity::{KeyExchange, grpc};
 use runtime::logs;
 use serde::Serialize;
 
@@ -59,6 +59,8 @@ pub struct Config {
     pub termination_deadline: Duration,
     pub worker_threads: NonZeroUsize,
     pub ports: Ports,
+    #[serde(skip)]
+    pub key_exchange: KeyExchange,
     pub ipv6: bool,
     #[serde(skip)]
     pub log_levels: logs::Levels,

@@ -22,7 +22,7 @@ pub mod verify;
 
 pub use certificate::{WorkloadCertificate, no_server_name};
 pub use peer::{key_exchange_group, peer_identity};
-pub use provider::provider;
+pub use provider::{InUse, KeyExchange, choose_key_exchange, provider};
 pub use request::signing_request;
 
 #[cfg(test)]

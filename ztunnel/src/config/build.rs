@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hbone::settings::Settings;
-use identity::grpc;
+use identity::{KeyExchange, grpc};
 
 use super::raw::Raw;
 use super::{ADMIN_PORT, Config, Dns, Mode, Node, Ports, READINESS_PORT, STATS_PORT, workers};
@@ -39,6 +39,7 @@ pub(super) fn config(raw: &mut Raw, cpus: usize) -> Option<Config> {
             stats: raw.proxy_config.stats_port.unwrap_or(STATS_PORT),
             readiness: READINESS_PORT,
         },
+        key_exchange: key_exchange(raw),
         ipv6: raw.truth("IPV6_ENABLED", true),
         log_levels: raw.parsed("RUST_LOG").unwrap_or_default(),
         log_format: raw.parsed("LOG_FORMAT").unwrap_or_default(),
@@ -90,10 +91,20 @@ fn unsupported(raw: &mut Raw) -> Vec<String> {
     if raw.text("PREFERED_SERVICE_NAMESPACE").is_some() {
         warnings.push("PREFERED_SERVICE_NAMESPACE has no effect".to_owned());
     }
-    if let Some(policy) = raw.text("COMPLIANCE_POLICY") {
-        raw.mistake(format!("COMPLIANCE_POLICY: {policy:?} is not supported"));
-    }
     warnings
+}
+
+fn key_exchange(raw: &mut Raw) -> KeyExchange {
+    match raw.text("COMPLIANCE_POLICY").as_deref() {
+        None => KeyExchange::Preferred,
+        Some("pqc") => KeyExchange::PostQuantumOnly,
+        Some(other) => {
+            raw.mistake(format!(
+                "COMPLIANCE_POLICY: {other:?} is not supported, only pqc is"
+            ));
+            KeyExchange::PostQuantumOnly
+        }
+    }
 }
 
 fn shared(raw: &Raw) -> Mode {

@@ -105,6 +105,27 @@ fn all_mistakes_are_reported_together() {
 }
 
 #[test]
+fn a_compliance_policy_is_kept_or_refused() {
+    let of = |environment: &[(&str, &str)]| valid(environment).key_exchange;
+    assert_eq!(of(&[]), KeyExchange::Preferred);
+    let pqc = [("COMPLIANCE_POLICY", "pqc")];
+    assert_eq!(of(&pqc), KeyExchange::PostQuantumOnly);
+    let mistakes = parse(&[("COMPLIANCE_POLICY", "fips-140-9")], None).expect_err("unknown");
+    assert!(mistakes[0].starts_with("COMPLIANCE_POLICY"), "{mistakes:?}");
+}
+
+#[test]
+fn a_revocation_list_is_never_ignored_and_old_tls_is_warned_of() {
+    let mistakes = parse(&[("CRL_PATH", "/crl.pem")], None).expect_err("not supported");
+    assert_eq!(mistakes, ["CRL_PATH: revocation lists are not supported"]);
+    let warnings = valid(&[("TLS12_ENABLED", "true")]).warnings;
+    assert_eq!(
+        warnings,
+        ["TLS12_ENABLED has no effect: TLS 1.2 is never offered"]
+    );
+}
+
+#[test]
 fn dedicated_mode_names_its_workload() {
     let config = valid(&[
         ("PROXY_MODE", "dedicated"),

@@ -161,9 +161,7 @@ impl Client {
         let mut last = None;
         for hop in hops {
             let attempt = match &hop.transport {
-                Transport::Tcp => {
-                    Box::pin(self.tcp(Some(&hop.workload), hop.target)).await
-                }
+                Transport::Tcp => Box::pin(self.tcp(Some(&hop.workload), hop.target)).await,
                 Transport::Hbone { address, expected } => {
                     let local = (address.port() == destination::HBONE_PORT)
                         .then(|| {
