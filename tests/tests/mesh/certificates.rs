@@ -51,7 +51,7 @@ fn an_identity_of_the_node_is_signed() {
 
 #[test]
 fn an_identity_that_runs_nowhere_is_refused_and_logged() {
-    check_refused("spiffe://cluster.local/ns/shop/sa/nobody", "no running pod");
+    check_refused("spiffe://cluster.local/ns/shop/sa/nobody", "no pod of");
 }
 
 #[test]

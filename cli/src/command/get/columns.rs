@@ -217,13 +217,18 @@ fn service_cells(service: &Service) -> Columns<String> {
             )
         })
         .collect();
+    // As it is written: ClusterIP, not the variant's name.
+    let service_type = serde_json::to_value(service.spec.type_)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default();
     let shown = if service.is_headless() {
         "None".to_owned()
     } else {
         addresses.join(",")
     };
     (
-        vec![format!("{:?}", service.spec.type_), shown, ports.join(",")],
+        vec![service_type, shown, ports.join(",")],
         vec![labels(service.spec.selector.iter())],
     )
 }
