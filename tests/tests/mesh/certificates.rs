@@ -64,10 +64,7 @@ fn an_identity_of_a_pod_outside_the_mesh_is_refused_and_logged() {
 
 #[test]
 fn an_identity_of_another_node_is_refused_and_logged() {
-    check_refused(
-        "spiffe://cluster.local/ns/plain/sa/nobody",
-        "no running pod",
-    );
+    check_refused("spiffe://cluster.local/ns/shop/sa/remote", "no pod of");
 }
 
 #[test]

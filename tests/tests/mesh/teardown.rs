@@ -88,7 +88,7 @@ fn nothing_stays_behind_after_a_crash_of_each_piece() {
         let lab = Lab::up(YAML).expect("the mesh starts");
         let machine: serde_json::Value =
             serde_json::from_str(&lab.run_file("machine.json")).expect("machine.json");
-        let pid = machine[what]
+        let pid = machine[what]["pid"]
             .as_i64()
             .unwrap_or_else(|| panic!("{what} in {machine}"));
         let killed = Command::new("kill")
