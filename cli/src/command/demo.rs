@@ -8,7 +8,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use anstream::eprintln;
 use anyhow::Context;
+use nix::sys::wait::{WaitStatus, waitpid};
 
 use crate::command::{Global, up};
 use crate::control::client::{Client, unexpected};
@@ -61,8 +63,11 @@ impl Arguments {
         let state = global.state()?;
         let folder = state.root().join("demo");
         write_files(&folder)?;
-        find_ourselves()?;
-        let mesh = up::start(Config {
+        let mut program = find_ourselves()?;
+        if let Some(folder) = &global.state {
+            program += &format!(" --state {}", folder.display());
+        }
+        let config = Config {
             folder,
             nodes: 2,
             ztunnel: up::program("ztunnel", None)?,
@@ -70,20 +75,52 @@ impl Arguments {
             cacerts: None,
             trust_domain: mesh::identity::DEFAULT_TRUST_DOMAIN.to_owned(),
             state: state.clone(),
-        })?;
-        let shown = Demo {
-            state: state.clone(),
-            began,
+        };
+        // A launcher can start neither threads nor other processes of its own once its machine
+        // has a PID namespace, so another process shows the screen; it begins when it is told.
+        let (mut told, mut tell) = std::io::pipe()?;
+        let Some(shower) = system::fork()? else {
+            drop(tell);
+            let ready = told.read_exact(&mut [0]).is_ok();
+            let code = if ready {
+                show(state, began, program, self.once)
+            } else {
+                Exit::Failed
+            };
+            std::process::exit(code.code().into());
+        };
+        drop(told);
+        let mesh = up::start(config)?;
+        tell.write_all(&[1])?;
+        mesh.wait()?;
+        match waitpid(shower, None)? {
+            WaitStatus::Exited(_, code) if code != 0 => {
+                Err(Exit::Failed.because("the demo could not be shown"))
+            }
+            _ => Ok(()),
         }
-        .show();
-        if shown.is_err() || self.once {
-            Client::connect(&state)?.call(&Request::Shutdown, &[])?;
-            mesh.wait()?;
-            return shown;
-        }
-        std::thread::spawn(move || keep_asking(&state));
-        mesh.wait()
     }
+}
+
+/// The screen, then traffic for as long as the mesh runs; `once` ends both with the screen.
+fn show(state: State, began: Instant, program: String, once: bool) -> Exit {
+    let demo = Demo {
+        state,
+        began,
+        program,
+    };
+    let shown = demo.show();
+    if let Err(failure) = &shown {
+        eprintln!("error: {:#}", failure.error);
+    }
+    if shown.is_ok() && !once {
+        keep_asking(&demo.state);
+        return Exit::Ok;
+    }
+    if let Ok(mut client) = Client::connect(&demo.state) {
+        let _ = client.call(&Request::Shutdown, &[]);
+    }
+    shown.map_or_else(|failure| failure.exit, |()| Exit::Ok)
 }
 
 fn write_files(folder: &Path) -> Result {
@@ -101,19 +138,26 @@ fn write_files(folder: &Path) -> Result {
         .or_exit(Exit::Failed)
 }
 
-/// The pods' command is `weft`, wherever this one was started from.
-fn find_ourselves() -> Result {
+/// The pods' command is `weft`, wherever this one was started from. The answer is how a user
+/// starts it: by its name where the shell would find it, else by its path.
+fn find_ourselves() -> Result<String> {
     let exe = std::env::current_exe()?;
     let ours = exe.parent().map(Path::to_owned);
     let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| Some(folder) == ours);
     let folders = ours.into_iter().chain(std::env::split_paths(&path));
     system::set_env("PATH", &std::env::join_paths(folders)?);
-    Ok(())
+    Ok(match found {
+        true => "weft".to_owned(),
+        false => exe.display().to_string(),
+    })
 }
 
 struct Demo {
     state: State,
     began: Instant,
+    /// As a user starts `weft` here, with what it needs to find this mesh.
+    program: String,
 }
 
 /// What the screen shows of the link between the nodes.
@@ -133,7 +177,7 @@ impl Demo {
         let status = Client::connect(&self.state)?.status()?;
         let link = self.watch_link(&status)?;
         let refusal = self.refusal(&status)?;
-        screen::print(&status, &edge, took, &link, &refusal)
+        screen::print(&status, &edge, took, &link, &refusal, &self.program)
     }
 
     /// Asks for the page until it comes whole; the access log line of its call to reviews.
@@ -174,6 +218,8 @@ impl Demo {
                             && line.contains(&format!("/sa/{client}\""))
                             && line.contains(&format!("dst.workload=\"{service}"))
                             && line.contains("error=") == refused
+                            // Only what crossed between nodes went through a handshake.
+                            && (refused || line.contains("tls.group="))
                     })
                     .map(str::to_owned)
             })

@@ -16,6 +16,7 @@ pub(super) fn print(
     took: Duration,
     link: &Option<Link>,
     refusal: &str,
+    program: &str,
 ) -> Result {
     let heading = AnsiColor::Cyan.on_default().bold();
     let good = AnsiColor::Green.on_default().bold();
@@ -77,13 +78,13 @@ pub(super) fn print(
 
     println!("\n{heading}Try{heading:#}, in another terminal:");
     for line in [
-        "weft status",
-        "weft get pods -A -o wide",
-        "weft ztunnel-config certificates",
-        "weft logs ztunnel/node-1 -f",
-        "weft exec -n legacy cron -- weft fetch http://productpage.bookinfo:9080/productpage",
+        "status",
+        "get pods -A -o wide",
+        "ztunnel-config certificates",
+        "logs ztunnel/node-1 -f",
+        "exec -n legacy cron -- weft fetch http://productpage.bookinfo:9080/productpage",
     ] {
-        println!("  {line}");
+        println!("  {program} {line}");
     }
     println!("\nCtrl-C stops it and leaves the machine as it was.");
     flush()
