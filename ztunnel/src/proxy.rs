@@ -9,6 +9,7 @@
 //! - [`workers`]: the threads, and how pods come and go.
 //! - `outbound`, `inbound`, `plaintext`, `same_node`: one kind of connection each;
 //!   `arrival` judges who comes in.
+//! - `proxy_protocol`: what applications behind a tunnel of their own are told.
 //! - `telemetry`, [`access_log`]: what is said about connections.
 //! - [`connections`]: those that are open.
 
@@ -29,6 +30,8 @@ mod same_node;
 mod arrival;
 
 mod inbound;
+
+mod proxy_protocol;
 
 mod plaintext;
 

@@ -4,7 +4,7 @@ mod forged;
 mod lab;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use mesh::authorization::{
 use mesh::identity::Identity;
 use mesh::service::{AppProtocol, Port, Service};
 use mesh::snapshot::Change;
-use mesh::workload::TunnelProtocol;
+use mesh::workload::{ApplicationProtocol, ApplicationTunnel, TunnelProtocol};
 use ztunnel::proxy::access_log::{AccessLogRecord, Direction};
 
 /// Where [`publish_service`] puts its service.
@@ -223,6 +223,57 @@ fn an_unmeshed_destination_is_reached_in_plaintext() {
     close(stream);
     let record = lab.log_of(1, Direction::Outbound, |_| true);
     assert_eq!(record.destination.identity, None);
+}
+
+/// An application that wants the PROXY header, where only the tunnel reaches it.
+fn take_header(lab: &Lab, name: &str, length: usize) -> thread::JoinHandle<Vec<u8>> {
+    let listener = lab.within(name, || TcpListener::bind(("127.0.0.1", APPLICATION + 1)));
+    let listener = listener.expect("application");
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("accept");
+        let mut bytes = vec![0; length];
+        stream.read_exact(&mut bytes).expect("header and bytes");
+        bytes
+    })
+}
+
+#[test]
+fn an_application_behind_the_proxy_protocol_is_told_who_calls() {
+    let mut lab = Lab::new();
+    lab.pod("far", 1);
+    lab.pod("near", 2);
+    lab.pod("server", 2);
+    lab.bare_pod("plain");
+    let mut server = lab.workload("server", 2);
+    server.application_tunnel = Some(ApplicationTunnel {
+        protocol: ApplicationProtocol::Proxy,
+        port: Some(APPLICATION + 1),
+    });
+    lab.publish([Change::Workload(server)]);
+    for name in ["far", "near"] {
+        let identity = identity_of(name).to_string();
+        let application = take_header(&lab, "server", 16 + 12 + 3 + identity.len() + 5);
+        let target = lab.address("server");
+        let mut stream = lab
+            .within(name, || TcpStream::connect_timeout(&target, PATIENCE))
+            .expect("call");
+        stream.write_all(b"hello").expect("write");
+        let bytes = application.join().expect("told");
+        let (addresses, rest) = bytes[16..].split_at(12);
+        let (IpAddr::V4(client), IpAddr::V4(asked)) = (lab.ip(name), lab.ip("server")) else {
+            panic!("IPv4");
+        };
+        assert_eq!(addresses[..8], [client.octets(), asked.octets()].concat());
+        assert_eq!(addresses[10..], APPLICATION.to_be_bytes());
+        assert_eq!(rest[0], 0xD0);
+        assert_eq!(rest[3..], *format!("{identity}hello").as_bytes());
+    }
+    // Whoever reached that port with bytes of their own could claim any identity.
+    let behind = SocketAddr::new(lab.ip("server"), APPLICATION + 1);
+    assert!(is_refused(lab.call("plain", behind)));
+    lab.log_of(2, Direction::Inbound, |record| {
+        has_error(record, "behind the PROXY protocol")
+    });
 }
 
 /// Makes the service `10.96.0.80:80` of these pods.

@@ -74,11 +74,6 @@ fn unsupported(raw: &mut Raw) -> Vec<String> {
         ),
         ("INPOD_PORT_REUSE", true, "ports are always shared"),
         (
-            "LOCALHOST_APP_TUNNEL",
-            true,
-            "application tunnels are not served",
-        ),
-        (
             "AUTHZ_POLICY_INFO_LOGGING",
             false,
             "denials are in the access log",
@@ -234,6 +229,7 @@ fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
         user_timeout: raw.truth("USER_TIMEOUT_ENABLED", false),
         pool_idle: raw.duration("POOL_UNUSED_RELEASE_TIMEOUT", defaults.pool_idle),
         response_baggage: raw.truth("ENABLE_RESPONSE_BAGGAGE", true),
+        localhost_app_tunnel: raw.truth("LOCALHOST_APP_TUNNEL", true),
         ipv6: raw.truth("IPV6_ENABLED", true),
         tunnel: Settings {
             stream_window: raw

@@ -1,6 +1,6 @@
 //! Someone at a pod's door: the judgement of what they ask for, whichever way they came.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use mesh::destination::{self, Authority, InboundRefusal};
 use mesh::identity::Identity;
 use mesh::service::Service;
 use mesh::snapshot::Snapshot;
-use mesh::workload::Workload;
+use mesh::workload::{ApplicationProtocol, Workload};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ use super::access_log::{Direction, Party};
 use super::connections::{Listed, OpenConnection, Protocol};
 use super::pods::Pod;
 use super::policy::Admission;
+use super::proxy_protocol::{self, TooLong};
 use super::sockets;
 use super::telemetry::{Conversation, Failure};
 use super::worker::Worker;
@@ -53,6 +54,10 @@ pub(crate) enum Refusal {
     Destination(InboundRefusal),
     Policy(Verdict),
     Connect(std::io::Error),
+    /// The application wants to be told whom it serves, and can't be.
+    Header(TooLong),
+    /// The application wants to be told which address was asked for, and there is none.
+    NoAddress(Arc<str>),
 }
 
 // === impl Arrival ===
@@ -134,8 +139,15 @@ impl Arrival {
             .policies
             .admit(&snapshot, &workload, self.connection(application))
             .map_err(Refusal::Policy)?;
-        let tcp = self.connect(application).await.map_err(Refusal::Connect)?;
-        Ok((tcp, admission))
+        let tcp = if takes_proxy_protocol(&workload) {
+            let asked = asked_for(&snapshot, &workload, authority)?;
+            let header = proxy_protocol::header(self.peer, asked, self.identity.as_ref());
+            let header = header.map_err(Refusal::Header)?;
+            self.connect_with(application, &header).await
+        } else {
+            self.connect(application).await
+        };
+        Ok((tcp.map_err(Refusal::Connect)?, admission))
     }
 
     pub(crate) fn connection(&self, destination: SocketAddr) -> Connection {
@@ -153,6 +165,25 @@ impl Arrival {
         sockets::connect(netns, application, Some(self.peer.ip()), config).await
     }
 
+    /// Connects to an application that is told by a header who the client is.
+    async fn connect_with(
+        &self,
+        application: SocketAddr,
+        header: &[u8],
+    ) -> std::io::Result<TcpStream> {
+        let config = &self.worker.shared.config;
+        let netns = self.pod.netns.as_deref();
+        let (target, source) = match (config.localhost_app_tunnel, application.ip()) {
+            (false, _) => (application.ip(), Some(self.peer.ip())),
+            (true, IpAddr::V4(_)) => (Ipv4Addr::LOCALHOST.into(), None),
+            (true, IpAddr::V6(_)) => (Ipv6Addr::LOCALHOST.into(), None),
+        };
+        let target = SocketAddr::new(target, application.port());
+        let mut tcp = sockets::connect(netns, target, source, config).await?;
+        proxy_protocol::send(&mut tcp, header, config).await?;
+        Ok(tcp)
+    }
+
     /// The workload at the peer's address, unless the peer has proved to be another.
     pub(crate) fn source_workload(&self) -> Option<Arc<Workload>> {
         let shared = &self.worker.shared;
@@ -164,6 +195,44 @@ impl Arrival {
             None => true,
         };
         is_peer.then(|| workload.clone())
+    }
+}
+
+/// Whether the workload's applications expect the PROXY header before their bytes.
+fn takes_proxy_protocol(workload: &Workload) -> bool {
+    let tunnel = workload.application_tunnel.as_ref();
+    tunnel.is_some_and(|tunnel| tunnel.protocol == ApplicationProtocol::Proxy)
+}
+
+/// Whether bytes from the network must not reach this port as they are: whoever could write
+/// there could claim any identity in a header of their own.
+pub(crate) fn is_behind_header(workload: &Workload, port: u16) -> bool {
+    let tunnel = workload.application_tunnel.as_ref();
+    takes_proxy_protocol(workload)
+        && tunnel.is_some_and(|tunnel| tunnel.port.is_none_or(|own| own == port))
+}
+
+/// What the client asked for, as an address: for a name its service's, of the own network and
+/// IPv4 first.
+fn asked_for(
+    snapshot: &Snapshot,
+    workload: &Workload,
+    authority: &Authority,
+) -> Result<SocketAddr, Refusal> {
+    let (host, port) = match authority {
+        Authority::Address(address) => return Ok(*address),
+        Authority::Hostname(host, port) => (host, *port),
+    };
+    let entry = snapshot.service_named(host, &workload.namespace);
+    let addresses = entry.map(|entry| &entry.service.addresses[..]);
+    let addresses = addresses.unwrap_or_default().iter();
+    let preferred = addresses.min_by_key(|address| {
+        let elsewhere = address.network != workload.network;
+        (elsewhere, address.address.is_ipv6())
+    });
+    match preferred {
+        Some(address) => Ok(SocketAddr::new(address.address, port)),
+        None => Err(Refusal::NoAddress(host.clone())),
     }
 }
 
@@ -198,6 +267,8 @@ impl Refusal {
             Self::Destination(InboundRefusal::WrongAddress(_)) => StatusCode::BAD_REQUEST,
             Self::Destination(InboundRefusal::UnknownHost(_) | InboundRefusal::OwnPort(_))
             | Self::UnknownWorkload
+            | Self::Header(_)
+            | Self::NoAddress(_)
             | Self::Connect(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -211,6 +282,11 @@ impl Refusal {
             Self::Destination(refusal) => Failure::new(ResponseFlags::Connect, refusal),
             Self::Policy(verdict) => Failure::denied(verdict),
             Self::Connect(error) => Failure::connect(error),
+            Self::Header(error) => Failure::new(ResponseFlags::Connect, error),
+            Self::NoAddress(host) => Failure::new(
+                ResponseFlags::Connect,
+                format_args!("the application wants an address, and {host} has none"),
+            ),
         }
     }
 

@@ -36,6 +36,9 @@ pub struct Config {
     pub pool_idle: Duration,
     /// Whether a 200 describes the workload reached, and requests' descriptions are read.
     pub response_baggage: bool,
+    /// Whether applications that take the PROXY protocol are reached on loopback, where
+    /// nobody else reaches them.
+    pub localhost_app_tunnel: bool,
     pub ipv6: bool,
     pub tunnel: Settings,
 }
@@ -75,6 +78,7 @@ impl Default for Config {
             half_closed_timeout: Duration::from_secs(300),
             pool_idle: Duration::from_secs(300),
             response_baggage: true,
+            localhost_app_tunnel: true,
             ipv6: true,
             tunnel: Settings::default(),
         }

@@ -6,7 +6,7 @@ use hbone::copy;
 use tokio::time::Instant;
 
 use super::access_log::Direction;
-use super::arrival::{Arrival, reported_service};
+use super::arrival::{Arrival, is_behind_header, reported_service};
 use super::connections::{OpenConnection, Protocol};
 use super::sockets;
 use super::telemetry::Failure;
@@ -34,6 +34,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     if sockets::is_own_port(original, Some(&workload)) {
         copy::abort(&accepted.tcp);
         return conversation.reject(&worker, format_args!("{original} is the tunnel itself"));
+    }
+    if is_behind_header(&workload, original.port()) {
+        copy::abort(&accepted.tcp);
+        let reason = format!("{original} is behind the PROXY protocol and takes no plaintext");
+        return conversation.fail(&worker, &Failure::new(ResponseFlags::Connect, reason));
     }
     let snapshot = worker.shared.state.snapshot();
     conversation.service = reported_service(&snapshot, &workload, None, original.port());
