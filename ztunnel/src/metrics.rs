@@ -279,6 +279,25 @@ fn render(from: &Labels<'_>) -> Vec<Label> {
     labels
 }
 
+/// Labels of a name resolved for a client.
+pub(crate) fn resolution_labels(source: &Workload, hostname: &Arc<str>) -> Vec<Label> {
+    let label = |name: &'static str, value: &Arc<str>| match &**value {
+        "" => Label::new(name, UNKNOWN),
+        _ => Label::new(name, value.clone()),
+    };
+    vec![
+        label("source_workload", workload_name(source)),
+        label("source_canonical_service", &source.canonical_name),
+        label("source_canonical_revision", &source.canonical_revision),
+        label("source_workload_namespace", &source.namespace),
+        Label::new("source_principal", source.identity().to_string()),
+        label("source_app", &source.canonical_name),
+        label("source_version", &source.canonical_revision),
+        label("source_cluster", &source.cluster_id),
+        label("hostname", hostname),
+    ]
+}
+
 /// The owner's name; a bare pod is its own.
 fn workload_name(workload: &Workload) -> &Arc<str> {
     if workload.workload_name.is_empty() {

@@ -10,6 +10,7 @@
 //! - `outbound`, `inbound`, `plaintext`, `same_node`: one kind of connection each;
 //!   `arrival` judges who comes in.
 //! - `proxy_protocol`: what applications behind a tunnel of their own are told.
+//! - `names`: addresses of endpoints that have only a name.
 //! - `telemetry`, [`access_log`]: what is said about connections.
 //! - [`connections`]: those that are open.
 
@@ -44,6 +45,8 @@ pub mod access_log;
 pub mod connections;
 
 mod sockets;
+
+mod names;
 
 pub(crate) mod netns;
 

@@ -11,7 +11,7 @@ mod inbound;
 mod outbound;
 
 pub use self::inbound::{Authority, Inbound, InboundRefusal, inbound};
-pub use self::outbound::{Hop, Outbound, Refusal, Route, Transport, outbound};
+pub use self::outbound::{Hop, NamedHop, Outbound, Refusal, Route, Transport, outbound};
 use crate::address::{GatewayAddress, GatewayDestination};
 use crate::snapshot::Snapshot;
 use crate::workload::Workload;

@@ -17,7 +17,7 @@ use mesh::authorization::{
 use mesh::identity::Identity;
 use mesh::service::{AppProtocol, Port, Service};
 use mesh::snapshot::Change;
-use mesh::workload::{ApplicationProtocol, ApplicationTunnel, TunnelProtocol};
+use mesh::workload::{ApplicationProtocol, ApplicationTunnel, TunnelProtocol, Workload};
 use ztunnel::proxy::access_log::{AccessLogRecord, Direction};
 
 /// Where [`publish_service`] puts its service.
@@ -274,6 +274,46 @@ fn an_application_behind_the_proxy_protocol_is_told_who_calls() {
     lab.log_of(2, Direction::Inbound, |record| {
         has_error(record, "behind the PROXY protocol")
     });
+}
+
+#[test]
+fn an_endpoint_known_by_name_is_passed_over_when_nothing_answers_there() {
+    let mut lab = Lab::new();
+    lab.pod("client", 1);
+    // One name leads to the application, one nowhere, one to where nobody listens.
+    let listener = lab.within("client", || {
+        TcpListener::bind(("127.0.0.1", APPLICATION + 1))
+    });
+    let listener = listener.expect("application");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("accept");
+            stream.write_all(b"\x09127.0.0.1").expect("greeting");
+        }
+    });
+    let key = NamespacedHostname::new("shop", "db.example");
+    let port = Port {
+        service_port: 80,
+        target_port: APPLICATION + 1,
+        app_protocol: AppProtocol::Unknown,
+    };
+    let mut service = Service::new("db", "shop", &key.hostname);
+    service.addresses = vec![NetworkAddress::new("", SERVICE.ip())];
+    service.ports = vec![port];
+    let members: Vec<_> = ["localhost", "nowhere.invalid", "127.0.0.2"]
+        .iter()
+        .map(|hostname| {
+            let uid = format!("Kubernetes/networking.istio.io/ServiceEntry/shop/db/{hostname}");
+            let mut workload = Workload::new(&uid, hostname, "shop");
+            workload.hostname = Some((*hostname).into());
+            workload.services.insert(key.clone(), vec![port]);
+            Change::Workload(workload)
+        })
+        .collect();
+    lab.publish([Change::Service(service)].into_iter().chain(members));
+    for _ in 0..8 {
+        lab.call("client", SERVICE).expect("one name answers");
+    }
 }
 
 /// Makes the service `10.96.0.80:80` of these pods.

@@ -9,13 +9,11 @@ use hbone::copy::{self, Side};
 use hbone::headers::{self, Baggage, TraceParent};
 use hbone::pool::{Key, Opened};
 use http::{HeaderMap, StatusCode};
-use mesh::destination::{self, Hop, Route, Transport};
+use mesh::destination::{self, Hop, NamedHop, Route, Transport};
 use mesh::identity::Identity;
 use mesh::service::Service;
 use mesh::workload::Workload;
-use rand::seq::IteratorRandom;
-use tokio::net::lookup_host;
-use tokio::time::{self, Instant};
+use tokio::time::Instant;
 
 use super::access_log::{Direction, Party};
 use super::connections::{OpenConnection, Protocol};
@@ -25,6 +23,9 @@ use super::sockets;
 use super::telemetry::{Conversation, Failure};
 use super::worker::{Accepted, Worker};
 use crate::metrics::{ConnectionSecurityPolicy, ResponseFlags};
+
+/// Addresses tried for one connection to endpoints known by name.
+const ATTEMPTS: usize = 5;
 
 /// One outbound connection whose client is known.
 pub(crate) struct Client {
@@ -80,11 +81,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
             }
         }
         Route::Endpoints(hops) => Box::pin(client.endpoints(hops)).await,
-        Route::Resolve {
-            workload,
-            hostname,
-            port,
-        } => Box::pin(client.resolve(&workload, &hostname, port)).await,
+        Route::Resolve(hops) => Box::pin(client.named_endpoints(hops)).await,
         Route::Refuse(refusal) => {
             let conversation = client.conversation(None, client.original);
             client.give_up(
@@ -189,6 +186,11 @@ impl Client {
                 }
             }
         }
+        self.give_up_after(last);
+    }
+
+    /// Reports the last failure of several.
+    fn give_up_after(&self, last: Option<HopFailure>) {
         match last {
             Some(failed) => self.give_up(&failed.conversation, &failed.failure),
             None => {
@@ -199,29 +201,41 @@ impl Client {
         }
     }
 
-    /// Plain TCP to an endpoint known by name only.
-    async fn resolve(mut self, destination: &Arc<Workload>, hostname: &str, port: u16) {
-        let config = &self.worker.shared.config;
-        let found = time::timeout(config.connect_timeout, lookup_host((hostname, port))).await;
-        let addresses: Vec<_> = match found {
-            Ok(Ok(addresses)) => addresses.map(sockets::canonical).collect(),
-            Ok(Err(_)) | Err(_) => Vec::new(),
-        };
-        let of_family = |address: &&SocketAddr| address.is_ipv4() == self.original.is_ipv4();
-        let mut random = rand::rng();
-        let chosen = addresses.iter().filter(of_family).choose(&mut random);
-        match chosen.or_else(|| addresses.iter().choose(&mut random)) {
-            Some(target) => {
-                if let Err(failed) = Box::pin(self.tcp(Some(destination), *target)).await {
-                    self.give_up(&failed.conversation, &failed.failure);
+    /// Tries plain TCP to endpoints known by name only, each at all its addresses.
+    async fn named_endpoints(mut self, hops: Vec<NamedHop>) {
+        let timeout = self.worker.shared.config.connect_timeout;
+        let (mut attempts, mut last) = (0, None);
+        for hop in hops {
+            self.count_resolution(&hop.hostname);
+            let names = &self.worker.names;
+            let resolving = names.resolve(&hop.hostname, self.original.is_ipv4(), timeout);
+            let addresses = Box::pin(resolving).await.unwrap_or_default();
+            if addresses.is_empty() {
+                let reason = format!("the host {} can't be resolved", hop.hostname);
+                last = Some(HopFailure {
+                    conversation: self.conversation(Some(&hop.workload), self.original),
+                    failure: Failure::new(ResponseFlags::Connect, reason),
+                    unreachable: true,
+                });
+            }
+            for address in addresses {
+                if attempts == ATTEMPTS {
+                    return self.give_up_after(last);
+                }
+                attempts += 1;
+                let target = SocketAddr::new(address, hop.port);
+                match Box::pin(self.tcp(Some(&hop.workload), target)).await {
+                    Ok(()) => return,
+                    Err(failed) => last = Some(failed),
                 }
             }
-            None => {
-                let conversation = self.conversation(Some(destination), self.original);
-                let reason = format!("the host {hostname} can't be resolved");
-                self.give_up(&conversation, &Failure::new(ResponseFlags::Connect, reason));
-            }
         }
+        self.give_up_after(last);
+    }
+
+    fn count_resolution(&self, hostname: &Arc<str>) {
+        let labels = crate::metrics::resolution_labels(&self.workload, hostname);
+        metrics::counter!("istio_on_demand_dns_total", labels).increment(1);
     }
 
     async fn tcp(

@@ -25,6 +25,7 @@ use tokio::time;
 use super::Shared;
 use super::access_log::Direction;
 use super::config::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
+use super::names::Names;
 use super::pods::Pod;
 use super::policy::Policies;
 use super::sockets::{self, Kind};
@@ -44,6 +45,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Pool,
     pub(crate) policies: Rc<Policies>,
+    pub(crate) names: Names,
     open_sockets: OpenSockets,
     listening: RefCell<HashMap<Arc<str>, Listening>>,
 }
@@ -80,6 +82,7 @@ impl Worker {
             pool: Pool::new(shared.config.pool_idle),
             shared,
             policies: Rc::default(),
+            names: Names::default(),
             open_sockets: OpenSockets::new(),
             listening: RefCell::default(),
         }

@@ -30,12 +30,8 @@ pub enum Route {
     Passthrough,
     /// Try these endpoints in order.
     Endpoints(Vec<Hop>),
-    /// Plain TCP to whatever address this endpoint's hostname has now.
-    Resolve {
-        workload: Arc<Workload>,
-        hostname: Arc<str>,
-        port: u16,
-    },
+    /// Plain TCP to whatever addresses these endpoints' hostnames have now, in order.
+    Resolve(Vec<NamedHop>),
     /// Nothing may be sent, and why.
     Refuse(Refusal),
 }
@@ -47,6 +43,14 @@ pub struct Hop {
     /// Application address on the endpoint: address and target port.
     pub target: SocketAddr,
     pub transport: Transport,
+}
+
+/// One endpoint that has only a name.
+#[derive(Clone, Debug)]
+pub struct NamedHop {
+    pub workload: Arc<Workload>,
+    pub hostname: Arc<str>,
+    pub port: u16,
 }
 
 #[derive(Clone, Debug)]
@@ -148,11 +152,14 @@ impl Asked<'_> {
         let Some(first) = candidates.first() else {
             return Err(self.why_none(entry));
         };
-        if let (true, Some(hostname)) = (
-            first.workload.addresses.is_empty(),
-            &first.workload.hostname,
-        ) {
-            return self.resolve(entry, first, hostname);
+        if first.workload.addresses.is_empty() && first.workload.hostname.is_some() {
+            let named: Vec<NamedHop> = candidates
+                .iter()
+                .filter_map(|endpoint| self.named(entry, endpoint))
+                .collect();
+            if !named.is_empty() {
+                return Ok(Route::Resolve(named));
+            }
         }
         let hops: Vec<Hop> = candidates
             .iter()
@@ -164,25 +171,18 @@ impl Asked<'_> {
         Ok(Route::Endpoints(hops))
     }
 
-    fn resolve(
-        &self,
-        entry: &ServiceEntry,
-        endpoint: &Endpoint,
-        hostname: &Arc<str>,
-    ) -> Result<Route, Refusal> {
+    /// An endpoint without an address. DNS is no authority on where a tunnel ends.
+    fn named(&self, entry: &ServiceEntry, endpoint: &Endpoint) -> Option<NamedHop> {
         let workload = &endpoint.workload;
-        let port = balancing::endpoint_port(entry, endpoint, self.destination.port());
-        match (workload.tunnel_protocol, port) {
-            (TunnelProtocol::None, Some(port)) => Ok(Route::Resolve {
-                workload: workload.clone(),
-                hostname: hostname.clone(),
-                port,
-            }),
-            // DNS is no authority on where a tunnel ends.
-            (TunnelProtocol::Hbone, _) | (TunnelProtocol::None, None) => {
-                Err(Refusal::NoAddress(workload.uid.clone()))
-            }
+        let plain = workload.tunnel_protocol == TunnelProtocol::None;
+        if !plain || !workload.addresses.is_empty() {
+            return None;
         }
+        Some(NamedHop {
+            workload: workload.clone(),
+            hostname: workload.hostname.clone()?,
+            port: balancing::endpoint_port(entry, endpoint, self.destination.port())?,
+        })
     }
 
     fn endpoint(&self, entry: &ServiceEntry, endpoint: &Endpoint) -> Option<Hop> {

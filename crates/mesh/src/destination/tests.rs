@@ -110,7 +110,12 @@ impl Scenario {
 fn describe(route: &Route) -> String {
     match route {
         Route::Passthrough => "passthrough".to_owned(),
-        Route::Resolve { hostname, port, .. } => format!("resolve {hostname}:{port}"),
+        Route::Resolve(hops) => {
+            let one = |hop: &NamedHop| format!("resolve {}:{}", hop.hostname, hop.port);
+            let mut hops: Vec<String> = hops.iter().map(one).collect();
+            hops.sort();
+            hops.join(", ")
+        }
         Route::Refuse(refusal) => format!("refuse: {refusal}"),
         Route::Endpoints(hops) => {
             let mut hops: Vec<String> = hops.iter().map(describe_hop).collect();
