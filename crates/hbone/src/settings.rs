@@ -1,13 +1,20 @@
-//! Windows, limits and times of a tunnel, with Istio's defaults.
+//! Windows, limits and times of a tunnel, with Istio's defaults where they don't let one
+//! connection hold up another.
 
 use std::time::Duration;
+
+const STREAM_WINDOW: u32 = 4 << 20;
+const CLIENT_STREAMS: usize = 100;
+/// RFC 9113 §6.9.1.
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
 /// What both ends of a tunnel are configured with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// HTTP/2 SETTINGS_INITIAL_WINDOW_SIZE.
     pub stream_window: u32,
-    /// Window of the whole connection.
+    /// Window of the whole connection. An application that does not read keeps up to
+    /// [`Self::stream_window`] of it; see [`Self::window_for`].
     pub connection_window: u32,
     /// HTTP/2 SETTINGS_MAX_FRAME_SIZE.
     pub frame_size: u32,
@@ -28,16 +35,29 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            stream_window: 4 << 20,
-            connection_window: 16 << 20,
+            stream_window: STREAM_WINDOW,
+            connection_window: Self::window_for(STREAM_WINDOW, CLIENT_STREAMS),
             frame_size: 1 << 20,
             server_streams: 200,
-            client_streams: 100,
+            client_streams: CLIENT_STREAMS,
             ping_interval: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(10),
         }
+    }
+}
+
+impl Settings {
+    /// The connection window with which `streams` stalled applications leave their siblings
+    /// room: a window for each of them, and four more. It is also the most that a tunnel
+    /// buffers, 416 MiB by default, and only if 100 applications stop reading while each of
+    /// their clients goes on sending; without a tunnel the kernel would hold as much for them.
+    /// Istio's 16 MiB are used up by four.
+    pub fn window_for(stream_window: u32, streams: usize) -> u32 {
+        let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+        let wanted = stream_window.saturating_mul(streams.saturating_add(4));
+        wanted.min(LARGEST_WINDOW)
     }
 }
 

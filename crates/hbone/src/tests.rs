@@ -280,6 +280,58 @@ fn half_closed_and_silent_ends_at_the_deadline() {
 }
 
 #[test]
+fn applications_that_do_not_read_leave_their_siblings_alone() {
+    const STALLED: usize = 16;
+    run(async {
+        let (mesh, settings) = (Mesh::new(), Settings::default());
+        let requests = Rc::new(Cell::new(0));
+        let address = serve(&mesh, settings.clone(), move |request| {
+            let number = requests.replace(requests.get() + 1);
+            async move {
+                let mut stream = request.accept(None).expect("accept");
+                if number < STALLED {
+                    std::future::pending::<()>().await;
+                }
+                let (mut application, mut end) = pair().await;
+                spawn_local(async move {
+                    let (mut reader, mut writer) = application.split();
+                    tokio::io::copy(&mut reader, &mut writer).await
+                });
+                let count = Count::default();
+                let _ =
+                    copy::tunnel(&mut end, &mut stream, Side::Server, HALF_CLOSED, &count).await;
+            }
+        })
+        .await;
+        let tunnel = dial(&mesh, address, "server", &settings)
+            .await
+            .expect("tunnel");
+        let mut stalled = Vec::new();
+        for _ in 0..STALLED {
+            let mut stream = tunnel.open(request()).await.expect("stream");
+            let fill = vec![0; settings.stream_window as usize].into();
+            let filled = timeout(Duration::from_secs(20), stream.sender.send(fill)).await;
+            filled.expect("has a window of its own").expect("sends");
+            stalled.push(stream);
+        }
+        let (mut client, mut end) = pair().await;
+        spawn_local(async move {
+            let mut stream = tunnel.open(request()).await.expect("stream");
+            let count = Count::default();
+            let _ = copy::tunnel(&mut end, &mut stream, Side::Client, HALF_CLOSED, &count).await;
+        });
+        let (mut reader, mut writer) = client.split();
+        let sent = vec![7; 8 << 20];
+        let mut received = vec![0; sent.len()];
+        let (written, read) =
+            tokio::join!(writer.write_all(&sent), reader.read_exact(&mut received));
+        written.expect("write");
+        read.expect("echo");
+        assert!(received == sent);
+    });
+}
+
+#[test]
 fn anything_but_200_is_reported_with_its_status() {
     run(async {
         let mesh = Mesh::new();

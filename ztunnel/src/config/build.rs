@@ -206,6 +206,12 @@ fn control_plane(raw: &mut Raw, prefix: &str) -> Option<grpc::Config> {
 fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
     let defaults = proxy::config::Config::default();
     let settings = Settings::default();
+    let stream_window = raw
+        .parsed("HTTP2_STREAM_WINDOW_SIZE")
+        .unwrap_or(settings.stream_window);
+    let client_streams = raw
+        .parsed("POOL_MAX_STREAMS_PER_CONNECTION")
+        .unwrap_or(settings.client_streams);
     let mark = match mode {
         Mode::Shared { .. } => Some(PACKET_MARK),
         Mode::Dedicated { .. } => None,
@@ -232,18 +238,15 @@ fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
         localhost_app_tunnel: raw.truth("LOCALHOST_APP_TUNNEL", true),
         ipv6: raw.truth("IPV6_ENABLED", true),
         tunnel: Settings {
-            stream_window: raw
-                .parsed("HTTP2_STREAM_WINDOW_SIZE")
-                .unwrap_or(settings.stream_window),
+            stream_window,
+            // Follows the windows it is the sum of, where it is not said.
             connection_window: raw
                 .parsed("HTTP2_CONNECTION_WINDOW_SIZE")
-                .unwrap_or(settings.connection_window),
+                .unwrap_or_else(|| Settings::window_for(stream_window, client_streams)),
             frame_size: raw
                 .parsed("HTTP2_FRAME_SIZE")
                 .unwrap_or(settings.frame_size),
-            client_streams: raw
-                .parsed("POOL_MAX_STREAMS_PER_CONNECTION")
-                .unwrap_or(settings.client_streams),
+            client_streams,
             ..settings
         },
         ..defaults
