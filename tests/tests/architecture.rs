@@ -62,8 +62,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// Third-party crates and the only members that may link them directly.
 const WRAPPED: &[(&str, &[&str])] = &[
-    ("serde-saphyr", &["istio-compat", "cli"]),
-    ("boring", &["identity", "control-plane", "tests"]),
+    ("serde-saphyr", &["istio-compat", "ztunnel", "cli"]),
+    ("boring", &["identity", "control-plane", "cli", "tests"]),
     ("rtnetlink", &["cni", "cli"]),
     ("h2", &["hbone", "ztunnel", "tests"]),
 ];
