@@ -23,6 +23,8 @@ impl Pods for Knowledge {
             service_account: pod.service_account().to_owned(),
             node: Some(pod.spec.node_name.clone()).filter(|node| !node.is_empty()),
             finished: pod.is_finished(),
+            native_tunnel: (pod.metadata.labels.get(labels::TUNNEL))
+                .is_some_and(|tunnel| tunnel == "http"),
         })
     }
 

@@ -26,6 +26,8 @@ pub struct PodRecord {
     pub node: Option<String>,
     /// Succeeded or failed: nothing of it runs any more.
     pub finished: bool,
+    /// It has a tunnel of its own.
+    pub native_tunnel: bool,
 }
 
 /// A service account, written `NAMESPACE/NAME`.

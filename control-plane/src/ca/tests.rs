@@ -96,6 +96,7 @@ impl TestPods {
             service_account: account.to_owned(),
             node: Some(node.to_owned()),
             finished,
+            native_tunnel: false,
         };
         let key = (namespace.to_owned(), name.to_owned());
         self.0.lock().expect("no panic").insert(key, record);

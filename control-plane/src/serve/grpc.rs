@@ -82,7 +82,8 @@ pub(super) fn serve(
         })
 }
 
-/// Decides who gets the mesh's resources: node proxies, as the pod they run in.
+/// Decides who gets the mesh's resources: node proxies, and pods with a tunnel of their own,
+/// each as the pod it runs in.
 struct Doorkeeper {
     authenticator: Arc<Authenticator>,
     trusted: Vec<Account>,
@@ -104,7 +105,9 @@ impl Doorkeeper {
         let is_trusted = self.trusted.iter().any(|account| {
             account.namespace == caller.namespace && account.name == caller.service_account
         });
-        if !is_trusted || node.proxy_type != "ztunnel" {
+        let pod = ca::running_pod(&caller, &*self.pods);
+        let has_own_tunnel = pod.as_ref().is_ok_and(|pod| pod.native_tunnel);
+        if !(is_trusted || has_own_tunnel) || node.proxy_type != "ztunnel" {
             let account = format!("{}/{}", caller.namespace, caller.service_account);
             return Err(refused(format!(
                 "{account} is not trusted as the account of a {}",
@@ -115,8 +118,7 @@ impl Doorkeeper {
             let (said, is) = (&node.namespace, &caller.namespace);
             return Err(refused(format!("it says it is in {said}, its token {is}")));
         }
-        let pod = ca::running_pod(&caller, &*self.pods)
-            .map_err(|refusal| refused(refusal.to_string()))?;
+        let pod = pod.map_err(|refusal| refused(refusal.to_string()))?;
         match pod.node {
             Some(on) if !node.node_name.is_empty() && on != node.node_name => {
                 let said = &node.node_name;

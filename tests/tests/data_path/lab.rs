@@ -264,6 +264,11 @@ impl Lab {
         netns::run_blocking(&self.pods[name].netns, job).expect("namespace")
     }
 
+    /// Runs a shell script in a pod's namespace.
+    pub(crate) fn run(&self, name: &str, script: &str) {
+        sh(&self.pods[name].netns, script);
+    }
+
     /// An application: it tells the caller's address, then echoes until the end.
     pub(crate) fn serve(&self, name: &str) {
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, APPLICATION));

@@ -1,5 +1,6 @@
 //! The data path in real network namespaces: captured pods on two nodes.
 
+mod dedicated;
 mod forged;
 mod lab;
 

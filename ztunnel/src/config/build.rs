@@ -19,8 +19,19 @@ const PACKET_MARK: u32 = 1337;
 const ZDS: &str = "/var/run/ztunnel/ztunnel.sock";
 
 pub(super) fn config(raw: &mut Raw, cpus: usize) -> Option<Config> {
-    let node = node(raw);
     let mode = mode(raw);
+    let mut node = node(raw);
+    // A tunnel of one workload introduces itself as that workload.
+    if let Some(Mode::Dedicated { workload }) = &mode {
+        let or = |text: &mut String, default: &str| {
+            if text.is_empty() {
+                *text = default.to_owned();
+            }
+        };
+        or(&mut node.pod_name, &workload.name);
+        or(&mut node.pod_namespace, &workload.namespace);
+        or(&mut node.service_account, &workload.service_account);
+    }
     // Where the mode is a mistake, the other settings are still looked at.
     let assumed = mode.clone().unwrap_or_else(|| shared(raw));
     let config = Config {

@@ -137,6 +137,8 @@ fn dedicated_mode_names_its_workload() {
     assert_eq!((&*workload.namespace, &*workload.name), ("shop", "web-0"));
     assert_eq!(&*workload.service_account, "web");
     assert_eq!(config.proxy.packet_mark, None);
+    assert_eq!(config.node.pod_name, "web-0");
+    assert_eq!(config.node.pod_namespace, "shop");
 }
 
 #[test]
