@@ -56,7 +56,7 @@ impl Policies {
     ) -> Result<Admission, Verdict> {
         let mut workloads = self.workloads.borrow_mut();
         let applied = workloads.entry(workload.uid.clone()).or_default();
-        applied.refresh(snapshot, workload);
+        applied.enforce(snapshot, workload);
         for policy in applied.set.dry_run_matches(&connection) {
             tracing::info!(
                 policy = %policy.key(), action = ?policy.action, source = %connection.source_ip,
@@ -88,17 +88,7 @@ impl Policies {
             let Some(workload) = snapshot.workload(uid) else {
                 return !applied.admitted.is_empty();
             };
-            if applied.refresh(snapshot, workload) {
-                let set = applied.set.clone();
-                let denied = applied
-                    .admitted
-                    .extract_if(|_, admitted| !set.authorize(&admitted.connection).is_allowed());
-                for (_, admitted) in denied {
-                    let verdict = set.authorize(&admitted.connection);
-                    // The connection may have ended by itself meanwhile.
-                    let _ = admitted.cut.send(verdict);
-                }
-            }
+            applied.enforce(snapshot, workload);
             true
         });
     }
@@ -107,6 +97,24 @@ impl Policies {
 // === impl Applied ===
 
 impl Applied {
+    /// Puts the policies of the snapshot in force, also for what they admitted before they
+    /// were these. Whoever comes first with a new snapshot does it: a connection that is
+    /// judged must not leave the open ones to a later look that finds nothing changed.
+    fn enforce(&mut self, snapshot: &Snapshot, workload: &Workload) {
+        if !self.refresh(snapshot, workload) {
+            return;
+        }
+        let set = self.set.clone();
+        let denied = self
+            .admitted
+            .extract_if(|_, admitted| !set.authorize(&admitted.connection).is_allowed());
+        for (_, admitted) in denied {
+            let verdict = set.authorize(&admitted.connection);
+            // The connection may have ended by itself meanwhile.
+            let _ = admitted.cut.send(verdict);
+        }
+    }
+
     /// True when the policies are not those of the last time.
     fn refresh(&mut self, snapshot: &Snapshot, workload: &Workload) -> bool {
         let basis = Basis::of(snapshot, workload);

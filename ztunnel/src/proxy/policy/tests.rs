@@ -78,6 +78,16 @@ fn a_change_cuts_what_it_denies_and_nothing_else() {
 }
 
 #[test]
+fn a_connection_judged_before_the_recheck_does_not_hide_the_change_from_it() {
+    let mut scene = Scene::new();
+    let mut open = scene.admit("bad").expect("no policy");
+    scene.snapshot.apply([deny("bad")]);
+    scene.admit("good").expect("not denied");
+    scene.policies.recheck(&scene.snapshot);
+    assert!(matches!(open.denied.try_recv(), Ok(Verdict::DeniedBy(_))));
+}
+
+#[test]
 fn a_selected_policy_that_is_gone_cuts() {
     let mut scene = Scene::new();
     let mut open = scene.admit("good").expect("no policy");
