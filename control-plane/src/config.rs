@@ -126,10 +126,16 @@ impl Args {
 
     /// Where allocated addresses are written down.
     pub fn address_book(&self) -> PathBuf {
+        self.state_folder().join("service-entry-addresses.json")
+    }
+
+    /// Where copies of the folder's files are kept.
+    pub fn last_good(&self) -> PathBuf {
+        self.state_folder().join("last-good")
+    }
+
+    fn state_folder(&self) -> PathBuf {
         let parent = || self.ca_dir.parent().map(PathBuf::from).unwrap_or_default();
-        self.state
-            .clone()
-            .unwrap_or_else(parent)
-            .join("service-entry-addresses.json")
+        self.state.clone().unwrap_or_else(parent)
     }
 }

@@ -1,8 +1,8 @@
 //! Objects from folders of YAML and JSON files, kept up to date by the kernel's
 //! notifications: no polling, and in force within 100 ms.
 //!
-//! Folders overlay each other. A file with a mistake keeps what it said before; a folder
-//! that vanishes keeps everything it said before, until it is back.
+//! Folders overlay each other. A file with a mistake keeps what it said before, also over a
+//! restart; a folder that vanishes keeps everything it said before, until it is back.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,11 +16,13 @@ use tokio::sync::mpsc;
 
 mod claims;
 mod files;
+mod kept;
 mod pending;
 mod walk;
 mod watches;
 
 use files::{Files, Outcome};
+use kept::Kept;
 use pending::{Cause, Due, Pending, Root, Visit};
 use walk::Walk;
 use watches::{Role, Watches};
@@ -93,6 +95,15 @@ impl FolderSource {
                 pending: Pending::default(),
             },
         })
+    }
+
+    /// Keeps copies of the first folder's files in `copies`, so that one that is broken at the
+    /// next start still says what it said last.
+    pub fn keeping(mut self, copies: PathBuf) -> Self {
+        if let Some(user) = self.state.roots.first() {
+            self.state.files.start_with(Kept::new(copies), &user.path);
+        }
+        self
     }
 }
 

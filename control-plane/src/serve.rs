@@ -52,7 +52,8 @@ impl ControlPlane {
     /// Opens files, folders and ports.
     pub async fn open(args: Args) -> Result<Self, Failure> {
         let source = FolderSource::open(&args.folders(), istio_compat::parse::Raw::Drop)
-            .map_err(open_failure)?;
+            .map_err(open_failure)?
+            .keeping(args.last_good());
         let book = args.address_book();
         let index = Index::new(args.mesh())
             .with_address_book(&book)

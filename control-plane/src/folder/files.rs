@@ -12,12 +12,16 @@ use istio_compat::object::{Object, ObjectKey};
 use istio_compat::parse::Raw;
 
 use crate::folder::claims::{Claims, Place};
+use crate::folder::kept::Kept;
 use crate::folder::pending::{Cause, Root};
 use crate::folder::walk::Fingerprint;
 use crate::source::Event;
 
 /// A file beyond this is refused unread, so that no file can exhaust the memory.
 const MAX_FILE_BYTES: u64 = istio_compat::parse::MAX_FILE_SIZE as u64;
+
+/// The root of the user's files. Others are written by programs, whole.
+const USER: Root = 0;
 
 /// What became of one look at a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +47,7 @@ pub(super) struct Files {
     known: BTreeMap<(Root, Arc<Path>), KnownFile>,
     diagnostics: BTreeMap<(Root, Arc<Path>), Vec<Diagnostic>>,
     claims: Claims,
+    kept: Option<Kept>,
 }
 
 // === impl Files ===
@@ -54,7 +59,22 @@ impl Files {
             known: BTreeMap::new(),
             diagnostics: BTreeMap::new(),
             claims: Claims::default(),
+            kept: None,
         }
+    }
+
+    /// Keeps copies of the user's files, and starts with those of an earlier run: they hold
+    /// until the files themselves have been read.
+    pub(super) fn start_with(&mut self, mut kept: Kept, user: &Path) {
+        for (path, text) in kept.load(user) {
+            let parsed =
+                istio_compat::parse::parse(&path.to_string_lossy(), text.as_bytes(), self.raw);
+            match parsed {
+                Ok(parsed) => self.accept(USER, &path, None, parsed.objects, Vec::new()),
+                Err(_) => kept.forget(&path),
+            }
+        }
+        self.kept = Some(kept);
     }
 
     /// The files known below a root.
@@ -98,6 +118,12 @@ impl Files {
         }
         match istio_compat::parse::parse(&path.to_string_lossy(), &text, self.raw) {
             Ok(parsed) => {
+                match &mut self.kept {
+                    Some(kept) if root == USER && parsed.objects.is_empty() => kept.forget(path),
+                    Some(kept) if root == USER => kept.keep(path, &text),
+                    _ => {}
+                }
+                let fingerprint = Some(fingerprint);
                 self.accept(root, path, fingerprint, parsed.objects, parsed.warnings);
             }
             Err(rejected) => {
@@ -113,6 +139,11 @@ impl Files {
     pub(super) fn forget(&mut self, root: Root, path: &Path) {
         let id = (root, Arc::from(path));
         self.diagnostics.remove(&id);
+        if let Some(kept) = &mut self.kept
+            && root == USER
+        {
+            kept.forget(path);
+        }
         if let Some(file) = self.known.remove(&id) {
             for (ordinal, key) in file.keys.iter().enumerate() {
                 self.claims
@@ -125,13 +156,13 @@ impl Files {
         &mut self,
         root: Root,
         path: &Path,
-        fingerprint: Fingerprint,
+        fingerprint: Option<Fingerprint>,
         objects: Vec<Object>,
         warnings: Vec<Diagnostic>,
     ) {
         let id: (Root, Arc<Path>) = (root, Arc::from(path));
         let file = self.known.entry(id.clone()).or_default();
-        file.fingerprint = Some(fingerprint);
+        file.fingerprint = fingerprint;
         let old = std::mem::take(&mut file.keys);
         for (ordinal, key) in old.iter().enumerate() {
             self.claims

@@ -31,11 +31,17 @@ impl Watched {
     async fn new(prepare: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().expect("works");
         prepare(folder.path());
+        Self::of(folder).await
+    }
+
+    /// A source that knows nothing but what is on the disk.
+    async fn of(folder: TempDir) -> Self {
         let user = folder.path().join("user");
         let cluster = folder.path().join("cluster");
         fs::create_dir_all(&user).expect("works");
         fs::create_dir_all(&cluster).expect("works");
         let source = FolderSource::open(&[user, cluster], Raw::Drop).expect("works");
+        let source = source.keeping(folder.path().join("last-good"));
         let (sender, batches) = mpsc::channel(16);
         tokio::spawn(source.run(sender));
         let mut watched = Self {
@@ -192,6 +198,33 @@ async fn a_mistake_keeps_the_whole_file_as_it_was() {
     watched.until_version(SHOP, "3").await;
     assert_eq!(watched.errors(), [""; 0]);
     assert_eq!(watched.objects.len(), 1);
+}
+
+#[tokio::test]
+async fn a_file_broken_at_the_start_says_what_it_said_last() {
+    let mut watched = Watched::new(|_| {}).await;
+    watched.write("user/a.yaml", &namespace("shop", "1"));
+    watched.write("user/b.yaml", &namespace("bank", "1"));
+    watched.write("user/c.yaml", &namespace("post", "1"));
+    watched.until(|watched| watched.objects.len() == 3).await;
+
+    watched.write("user/a.yaml", "kind: [");
+    watched.until(|watched| !watched.errors().is_empty()).await;
+    drop(watched.batches);
+    let folder = watched.folder;
+    fs::remove_file(folder.path().join("user/b.yaml")).expect("works");
+    fs::write(folder.path().join("user/c.yaml"), namespace("post", "2")).expect("works");
+    let mut watched = Watched::of(folder).await;
+    assert_eq!(watched.objects[SHOP], "1");
+    assert_eq!(watched.objects["Namespace post"], "2");
+    assert_eq!(watched.errors().len(), 1, "{:?}", watched.errors());
+    let warned = |watched: &Watched| format!("{:?}", watched.report.diagnostics);
+    assert!(warned(&watched).contains("read from it before stay in force"));
+    watched.until(|watched| watched.objects.len() == 2).await;
+
+    watched.write("user/a.yaml", &namespace("shop", "2"));
+    watched.until_version(SHOP, "2").await;
+    assert_eq!(watched.errors(), [""; 0]);
 }
 
 #[tokio::test]
