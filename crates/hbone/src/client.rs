@@ -186,12 +186,13 @@ impl Tunnel {
         self.key_exchange
     }
 
-    /// Whether another stream may be opened: neither full, nor closing, nor closed.
+    /// Whether another stream may be opened: neither full, nor closing, nor closed. One may
+    /// always wait, so that a peer that admits none is not given tunnel after tunnel.
     pub(crate) fn has_room(&self) -> bool {
         let limit = self
             .stream_limit
             .min(self.requests.current_max_send_streams());
-        self.streams() < limit
+        self.streams() < limit.max(1)
     }
 
     /// False once the connection has ended or the peer has sent GOAWAY.

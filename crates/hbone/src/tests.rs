@@ -427,11 +427,15 @@ struct Pooling {
 
 impl Pooling {
     async fn new(streams: usize, idle: Duration) -> Self {
-        let mesh = Mesh::new();
         let settings = Settings {
             client_streams: streams,
             ..Settings::default()
         };
+        Self::with(settings, idle).await
+    }
+
+    async fn with(settings: Settings, idle: Duration) -> Self {
+        let mesh = Mesh::new();
         let address = serve(&mesh, settings.clone(), |request| async move {
             let stream = request.accept(None).expect("accept");
             std::future::pending::<()>().await;
@@ -501,6 +505,34 @@ fn a_full_tunnel_gets_company_and_serves_again_when_streams_end() {
         opened.push(pooling.open().await);
         opened.push(pooling.open().await);
         assert_eq!(pooling.dials.get(), 3);
+    });
+}
+
+#[test]
+fn a_peer_that_admits_no_stream_is_not_given_tunnel_after_tunnel() {
+    run(async {
+        let settings = Settings {
+            server_streams: 0,
+            response_timeout: Duration::from_millis(300),
+            ..Settings::default()
+        };
+        let pooling = Pooling::with(settings, HALF_CLOSED).await;
+        let config = pooling.mesh.client.client_config(&pooling.key().expected);
+        let connect = || {
+            pooling.dials.set(pooling.dials.get() + 1);
+            let (config, settings) = (config.clone(), pooling.settings.clone());
+            let address = pooling.address;
+            async move {
+                let tcp = TcpStream::connect(address).await.expect("connect");
+                let tunnel = client::handshake(tcp, config, &settings).await?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Ok(tunnel)
+            }
+        };
+        let key = pooling.key();
+        let opened = pooling.pool.open(&key, &config, connect, request()).await;
+        assert!(matches!(opened, Err(OpenError::ResponseTimeout)));
+        assert_eq!(pooling.dials.get(), 1);
     });
 }
 
