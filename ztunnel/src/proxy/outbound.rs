@@ -51,7 +51,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         return;
     };
     let unknown = Conversation::outbound(&accepted, None, original, None, started);
-    if sockets::is_own_port(original, None) {
+    if sockets::is_own_port(original, &accepted.tcp, None) {
         copy::abort(&accepted.tcp);
         return unknown.reject(&worker, format_args!("{original} is the tunnel itself"));
     }
@@ -59,7 +59,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         copy::abort(&accepted.tcp);
         return unknown.reject(&worker, "the pod is not known to the mesh");
     };
-    if sockets::is_own_port(original, Some(&workload)) {
+    if sockets::is_own_port(original, &accepted.tcp, Some(&workload)) {
         copy::abort(&accepted.tcp);
         return unknown.reject(&worker, format_args!("{original} is the tunnel itself"));
     }
@@ -163,7 +163,9 @@ impl Client {
                     let local = (address.port() == destination::HBONE_PORT)
                         .then(|| {
                             let shared = &self.worker.shared;
-                            shared.pods.serving(&hop.workload, &shared.config)
+                            shared
+                                .pods
+                                .serving(&hop.workload, address.ip(), &shared.config)
                         })
                         .flatten();
                     match local {

@@ -31,7 +31,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
         return conversation.reject(&worker, "the pod is not known to the mesh");
     };
     conversation.destination.workload = Some(workload.clone());
-    if sockets::is_own_port(original, Some(&workload)) {
+    if sockets::is_own_port(original, &accepted.tcp, Some(&workload)) {
         copy::abort(&accepted.tcp);
         return conversation.reject(&worker, format_args!("{original} is the tunnel itself"));
     }

@@ -1,8 +1,9 @@
 //! The pods this process serves, known by uid and by name.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use mesh::identity::Identity;
@@ -11,6 +12,7 @@ use mesh::workload::{Workload, WorkloadUid};
 use serde::Serialize;
 
 use super::config::Config;
+use super::sockets;
 
 /// A pod to serve.
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub struct Pod {
     pub identity: Identity,
     pub netns: Option<Arc<OwnedFd>>,
     workload_uid: WorkloadUid,
+    /// Addresses seen to be the namespace's own.
+    addresses: Mutex<Vec<IpAddr>>,
 }
 
 /// Every pod served here.
@@ -67,7 +71,25 @@ impl Pod {
             identity,
             netns: spec.netns,
             workload_uid,
+            addresses: Mutex::default(),
         }
+    }
+
+    /// Whether the address is the pod's own. What the mesh says of it may be about a pod that
+    /// had the name before, and the address be another's by now.
+    fn holds(&self, address: IpAddr) -> bool {
+        let mut known = self
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if known.contains(&address) {
+            return true;
+        }
+        let holds = sockets::holds_address(self.netns.as_deref(), address);
+        if holds {
+            known.push(address);
+        }
+        holds
     }
 
     /// Whether a workload of the mesh is this pod. The service account is compared too:
@@ -108,8 +130,13 @@ impl Pods {
         self.by_uid.load().values().cloned().collect()
     }
 
-    /// The pod served here that a workload of the mesh is.
-    pub(crate) fn serving(&self, workload: &Workload, config: &Config) -> Option<Arc<Pod>> {
+    /// The pod served here that a workload of the mesh is, and that has this address.
+    pub(crate) fn serving(
+        &self,
+        workload: &Workload,
+        address: IpAddr,
+        config: &Config,
+    ) -> Option<Arc<Pod>> {
         if !config.node.is_empty() && workload.node != config.node {
             return None;
         }
@@ -118,7 +145,7 @@ impl Pods {
         // Two pods of one name overlap while one replaces the other; which of them has
         // the address is then not for us to guess.
         match (found.next(), found.next()) {
-            (Some(pod), None) => Some(pod.clone()),
+            (Some(pod), None) if pod.holds(address) => Some(pod.clone()),
             _ => None,
         }
     }
@@ -139,5 +166,34 @@ impl Pods {
             pods
         });
         removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_not_reached_at_an_address_it_does_not_have() {
+        let config = Config::default();
+        let info = WorkloadInfo {
+            name: "web".into(),
+            namespace: "shop".into(),
+            service_account: "default".into(),
+        };
+        let spec = PodSpec {
+            uid: "uid".into(),
+            info,
+            netns: None,
+        };
+        let pods = Pods::default();
+        pods.insert(Arc::new(Pod::new(spec, &config)));
+        let workload = Workload::new("Kubernetes//Pod/shop/web", "web", "shop");
+        let at = |address: &str| {
+            let address = address.parse().expect("address");
+            pods.serving(&workload, address, &config).is_some()
+        };
+        assert!(at("127.0.0.1"));
+        assert!(!at("192.0.2.1"));
     }
 }

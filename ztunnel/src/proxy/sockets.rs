@@ -144,6 +144,14 @@ pub(crate) async fn connect(
     }
 }
 
+/// Whether an address is one of the namespace's own.
+pub(crate) fn holds_address(netns: Option<&OwnedFd>, address: IpAddr) -> bool {
+    let bound = netns::within(netns, || {
+        std::net::UdpSocket::bind(SocketAddr::new(address, 0))
+    });
+    bound.is_ok()
+}
+
 fn timed_out(after: Duration) -> io::Error {
     io::Error::new(
         io::ErrorKind::TimedOut,
@@ -198,10 +206,43 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Whether an address means a port of ours in the pod's namespace.
-pub(crate) fn is_own_port(address: SocketAddr, workload: Option<&Workload>) -> bool {
+/// Whether an address means a port of ours in the pod's namespace. One that `tcp` itself came
+/// to does, also where the mesh does not know it as the pod's: we would call ourselves forever.
+pub(crate) fn is_own_port(
+    address: SocketAddr,
+    tcp: &TcpStream,
+    workload: Option<&Workload>,
+) -> bool {
+    let local = || tcp.local_addr().map(|local| canonical(local).ip());
     OWN_PORTS.contains(&address.port())
         && (address.ip().is_loopback()
             || address.ip().is_unspecified()
+            || local().is_ok_and(|local| local == address.ip())
             || workload.is_some_and(|workload| workload.addresses.contains(&address.ip())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_of_ours_is_known_by_the_address_a_connection_came_to() {
+        // An address of the pod's that the mesh has not heard of.
+        let listener = TcpListener::bind("[::]:0").await.expect("bind");
+        let port = listener.local_addr().expect("address").port();
+        let target = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), port));
+        let (client, accepted) = tokio::join!(TcpStream::connect(target), listener.accept());
+        let (_client, (tcp, _)) = (client.expect("connected"), accepted.expect("accepted"));
+        let strange = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 15006));
+        assert!(!is_own_port(strange, &tcp, None));
+        let own = SocketAddr::new(target.ip(), 15006);
+        assert!(is_own_port(own, &tcp, None));
+        assert!(!is_own_port(target, &tcp, None));
+    }
+
+    #[test]
+    fn a_namespace_holds_its_own_addresses_only() {
+        assert!(holds_address(None, Ipv4Addr::LOCALHOST.into()));
+        assert!(!holds_address(None, Ipv4Addr::new(192, 0, 2, 1).into()));
+    }
 }
