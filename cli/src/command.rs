@@ -36,7 +36,7 @@ Examples:
   weft down                                  stops it and leaves the machine as it was
 ";
 
-/// An ambient-mode service mesh, on Kubernetes or on this machine alone.
+/// An ambient-mode service mesh on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "weft", version, before_help = EXAMPLES, after_help = exit::TABLE, propagate_version = true)]
 struct Weft {

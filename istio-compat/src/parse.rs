@@ -304,9 +304,13 @@ fn remark_on<T: Resource>(remark: &reader::Remark) -> (Severity, String) {
     (severity, message)
 }
 
+/// The word that was meant where it is at most two letters away.
+pub fn closest(word: &str, known: &[&'static str]) -> Option<&'static str> {
+    reader::spelling::closest(word, known)
+}
+
 fn suggestion(kind: &str) -> String {
-    let names = Kind::ALL.map(Kind::name);
-    reader::spelling::closest(kind, &names)
+    closest(kind, &Kind::ALL.map(Kind::name))
         .map_or(String::new(), |name| format!(" (did you mean {name}?)"))
 }
 

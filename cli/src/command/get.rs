@@ -150,8 +150,10 @@ pub(crate) fn kinds_and_names(what: &[String]) -> Result<(Vec<Kind>, Vec<String>
         .map(|kind| {
             Kind::named(kind).ok_or_else(|| {
                 let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.plural()).collect();
+                let meant = istio_compat::parse::closest(kind, &known)
+                    .map_or(String::new(), |name| format!(" (did you mean {name}?)"));
                 Exit::Usage.because(format!(
-                    "there is no kind {kind:?}; there are {}",
+                    "there is no kind {kind:?}{meant}; there are {}",
                     known.join(", ")
                 ))
             })

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use anstyle::{AnsiColor, Style};
+use anstyle::AnsiColor;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -164,6 +164,7 @@ impl Report {
                 match (&pod.capture_pending, pod.captured) {
                     (Some(why), _) => format!("PENDING: {why}"),
                     (None, true) => String::new(),
+                    (None, false) if pod.node.is_none() => "not running".to_owned(),
                     (None, false) => "namespace or pod is not labelled ambient".to_owned(),
                 },
             ]);
@@ -273,7 +274,13 @@ impl Report {
                         .as_str()
                         .or(message.as_str())
                         .unwrap_or("?");
-                    problems.push(format!("{place}: {}: {text}", key.trim_end_matches('s')));
+                    // The machine reads the same folder, and may have said it already.
+                    let said = |problem: &String| {
+                        problem.starts_with(&format!("{place}:")) && problem.ends_with(text)
+                    };
+                    if !self.machine.problems.iter().any(said) {
+                        problems.push(format!("{place}: {}: {text}", key.trim_end_matches('s')));
+                    }
                 }
             }
         }
@@ -303,15 +310,10 @@ fn certificates_of(node: &str, dump: &Value) -> Vec<Certificate> {
 }
 
 fn state_of(pod: &Pod) -> String {
-    let style = if pod.ready {
-        Style::new()
-    } else {
-        AnsiColor::Yellow.on_default()
-    };
     let state = if pod.ready { "Ready" } else { &pod.phase };
     match &pod.reason {
-        Some(reason) => format!("{style}{state}: {reason}{style:#}"),
-        None => format!("{style}{state}{style:#}"),
+        Some(reason) => format!("{state}: {reason}"),
+        None => state.to_owned(),
     }
 }
 

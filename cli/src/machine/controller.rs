@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use istio_compat::kinds::deployment::Deployment;
 use istio_compat::kinds::pod::Pod;
 use istio_compat::kinds::service::Service;
 use istio_compat::labels::REDIRECTION;
@@ -83,6 +84,7 @@ impl Controller {
             self.reconcile_capture();
         }
         self.write_pods();
+        self.write_deployments();
     }
 
     /// Ends every pod, giving none more than `most`.
@@ -473,6 +475,20 @@ impl Controller {
             pod_status::update(&mut pod.status, &described, stage, report, &now);
             results.push(self.store.put(pod));
         }
+        self.note_failures(results);
+    }
+
+    fn write_deployments(&mut self) {
+        let mut written = Vec::new();
+        for (name, deployment) in &self.desired.deployments {
+            let pods = self.pods.values().filter(|entry| entry.is_of(name));
+            let existing: Vec<_> = pods.map(Entry::existing).collect();
+            let mut deployment = Deployment::clone(deployment);
+            deployment.status = replicas::status(&deployment, &existing);
+            written.push(deployment);
+        }
+        self.store.retain(&written);
+        let results: Vec<_> = written.iter().map(|object| self.store.put(object)).collect();
         self.note_failures(results);
     }
 

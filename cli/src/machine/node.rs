@@ -8,7 +8,7 @@ use cni::agent::Agent;
 use istio_compat::kinds;
 use istio_compat::kinds::metadata::{Condition, ObjectMeta};
 use istio_compat::kinds::node::{NodeAddress, NodeStatus};
-use istio_compat::kinds::pod::{Pod, PodIp, PodPhase, PodStatus};
+use istio_compat::kinds::pod::{ContainerStatus, Pod, PodIp, PodPhase, PodStatus};
 use istio_compat::labels::{REGION, ZONE};
 
 use super::network::{self, Network, PodInterface};
@@ -143,7 +143,14 @@ impl Node {
             host_ip: ips.first().copied(),
             pod_ip: ips.first().copied(),
             pod_ips: ips.into_iter().map(|ip| PodIp { ip }).collect(),
+            start_time: Some(since.to_owned()),
             conditions: vec![Condition::new("Ready", true, "", "")],
+            container_statuses: vec![ContainerStatus {
+                name: "istio-proxy".to_owned(),
+                ready: true,
+                started: Some(true),
+                ..ContainerStatus::default()
+            }],
             ..PodStatus::default()
         };
         Pod {

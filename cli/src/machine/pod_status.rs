@@ -170,7 +170,13 @@ pub(crate) fn summary(pod: &Pod) -> Option<String> {
         });
     let policy_ended = pod.spec.restart_policy != RestartPolicy::Always
         && status.phase == Some(PodPhase::Succeeded);
-    troubled.filter(|_| !policy_ended)
+    let not_ready = || {
+        let mut conditions = status.conditions.iter();
+        let ready = conditions.find(|condition| condition.type_ == "Ready")?;
+        (status.phase == Some(PodPhase::Running) && !ready.message.is_empty())
+            .then(|| ready.message.clone())
+    };
+    troubled.filter(|_| !policy_ended).or_else(not_ready)
 }
 
 #[cfg(test)]

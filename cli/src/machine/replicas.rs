@@ -2,7 +2,9 @@
 use std::hash::Hasher;
 
 use istio_compat::kinds::IntOrString;
-use istio_compat::kinds::deployment::{Deployment, DeploymentStrategyType, PodTemplateSpec};
+use istio_compat::kinds::deployment::{
+    Deployment, DeploymentStatus, DeploymentStrategyType, PodTemplateSpec,
+};
 use istio_compat::kinds::metadata::OwnerReference;
 use istio_compat::kinds::pod::Pod;
 use twox_hash::XxHash64;
@@ -86,6 +88,21 @@ pub(crate) fn plan(deployment: &Deployment, existing: &[Existing]) -> Plan {
         }
     }
     plan
+}
+
+/// What has become of a Deployment.
+pub(crate) fn status(deployment: &Deployment, existing: &[Existing]) -> DeploymentStatus {
+    let template = template_hash(&deployment.spec.template);
+    let staying = || existing.iter().filter(|pod| !pod.going);
+    let count = |pods: usize| u32::try_from(pods).unwrap_or(u32::MAX);
+    let ready = count(staying().filter(|pod| pod.ready).count());
+    DeploymentStatus {
+        replicas: count(staying().count()),
+        updated_replicas: count(staying().filter(|pod| pod.template == template).count()),
+        ready_replicas: ready,
+        available_replicas: ready,
+        conditions: Vec::new(),
+    }
 }
 
 /// The pod object of one replica.
