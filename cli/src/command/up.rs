@@ -2,16 +2,21 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anstream::{eprintln, println};
 use istio_compat::diagnostic::Severity;
 
 use crate::command::Global;
 use crate::control::client::Client;
+use crate::control::{Pod, Status};
 use crate::exit::{Exit, Result};
 use crate::machine::launch::{self, Config, Launched, Report};
 use crate::state::State;
 use crate::system;
+
+/// How long the folder's pods are waited for; later ones go on becoming ready by themselves.
+const PODS_WITHIN: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -206,8 +211,26 @@ fn check_folder(folder: &Path) -> Result {
 }
 
 /// What runs and what to do next.
+/// Gives the folder's pods a moment, so that what is typed next finds them.
+fn wait_for_pods(state: &State) -> Result<Status> {
+    let deadline = Instant::now() + PODS_WITHIN;
+    loop {
+        let status = Client::connect(state)?.status()?;
+        let pending = |pod: &Pod| {
+            !pod.ready
+                && pod.node.is_some()
+                && pod.restarts == 0
+                && matches!(pod.phase.as_str(), "Pending" | "Running")
+        };
+        if !status.pods.iter().any(pending) || Instant::now() >= deadline {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 fn print_screen(state: &State) -> Result {
-    let status = Client::connect(state)?.status()?;
+    let status = wait_for_pods(state)?;
     let bold = anstyle::Style::new().bold();
     println!("{bold}The mesh is up.{bold:#}");
     println!(
@@ -220,9 +243,10 @@ fn print_screen(state: &State) -> Result {
             .join(", ")
     );
     println!(
-        "  objects  {} ({} pods)",
+        "  objects  {}, pods: {}, {} ready",
         status.folder.display(),
-        status.pods.len()
+        status.pods.len(),
+        status.pods.iter().filter(|pod| pod.ready).count()
     );
     println!("  state    {}", state.root().display());
     for problem in &status.problems {
