@@ -86,6 +86,12 @@ impl Arguments {
             Some(("ztunnel", node)) => piece(state.ztunnel_log(node)),
             _ if self.target == "control-plane" => piece(state.control_plane_log()),
             _ if self.target == "machine" => piece(state.machine_log()),
+            Some((kind, _)) if !["pod", "pods", "po"].contains(&kind) => {
+                return Err(Exit::Usage.because(format!(
+                    "there are no logs of {:?}: give a pod's name, ztunnel/NODE, control-plane or machine",
+                    self.target
+                )));
+            }
             other => {
                 let name = other.map_or(self.target.as_str(), |(_, name)| name);
                 if !state.pod_object(namespace, name).exists() {

@@ -192,6 +192,7 @@ fn wait(client: &mut Client, pod: &Pod) -> Result<control::Pod> {
                 .or(found.capture_pending)
                 .unwrap_or(found.phase.clone());
             if found.phase == "Failed"
+                || reason.contains("CrashLoopBackOff")
                 || reason.contains("StartError")
                 || reason.contains("Unschedulable")
                 || reason.contains("can't start")
@@ -206,9 +207,16 @@ fn wait(client: &mut Client, pod: &Pod) -> Result<control::Pod> {
     } else {
         Exit::TryAgain
     };
+    let (namespace, name) = (&pod.metadata.namespace, &pod.metadata.name);
+    let hint = match pod.spec.restart_policy {
+        // An attached pod is deleted on the way out.
+        RestartPolicy::Never => String::new(),
+        RestartPolicy::Always | RestartPolicy::OnFailure => format!(
+            "\nlook at it with `weft logs {name} -n {namespace}`, and take it away with `weft delete pod {name} -n {namespace}`"
+        ),
+    };
     Err(exit.because(format!(
-        "pod {}/{} doesn't run: {reason}",
-        pod.metadata.namespace, pod.metadata.name
+        "pod {namespace}/{name} doesn't run: {reason}{hint}"
     )))
 }
 
