@@ -488,7 +488,10 @@ impl Controller {
             written.push(deployment);
         }
         self.store.retain(&written);
-        let results: Vec<_> = written.iter().map(|object| self.store.put(object)).collect();
+        let results: Vec<_> = written
+            .iter()
+            .map(|object| self.store.put(object))
+            .collect();
         self.note_failures(results);
     }
 
