@@ -1,11 +1,12 @@
 //! The client of the benchmark: each load prints one figure.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 
 use super::{BULK_BUFFER, ECHO_PORT, SINK_PORT, SOURCE_PORT};
 
@@ -34,6 +35,21 @@ pub struct Measured {
     pub p99: f64,
 }
 
+/// How long a load runs before it is measured.
+const WARM_UP: Duration = Duration::from_millis(300);
+
+// === impl Load ===
+
+impl Load {
+    fn port(self) -> u16 {
+        match self {
+            Self::Request | Self::Connect | Self::Idle => ECHO_PORT,
+            Self::Up => SINK_PORT,
+            Self::Down => SOURCE_PORT,
+        }
+    }
+}
+
 /// Runs a load against the server at `host` and measures it after a short warm-up.
 pub async fn run(
     load: Load,
@@ -42,18 +58,23 @@ pub async fn run(
     size: usize,
     duration: Duration,
 ) -> Result<Measured> {
-    let start = Instant::now() + Duration::from_millis(300);
+    // Once: what is measured is connections, not names.
+    let server = lookup_host((host, load.port()))
+        .await
+        .with_context(|| format!("looking up {host}"))?
+        .next()
+        .with_context(|| format!("{host} has no address"))?;
+    let start = Instant::now() + WARM_UP;
     let end = start + duration;
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..connections {
-        let host = host.to_owned();
         clients.spawn(async move {
             match load {
-                Load::Request => requests(&host, size, start, end).await,
-                Load::Connect => connects(&host, size, start, end).await,
-                Load::Up => up(&host, start, end).await,
-                Load::Down => down(&host, start, end).await,
-                Load::Idle => idle(&host, end).await,
+                Load::Request => requests(server, size, start, end).await,
+                Load::Connect => connects(server, size, start, end).await,
+                Load::Up => up(server, start, end).await,
+                Load::Down => down(server, start, end).await,
+                Load::Idle => idle(server, end).await,
             }
         });
     }
@@ -99,16 +120,16 @@ impl Tally {
     }
 }
 
-async fn connect(host: &str, port: u16) -> Result<TcpStream> {
-    let stream = TcpStream::connect((host, port))
+async fn connect(server: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(server)
         .await
-        .with_context(|| format!("connecting to {host} port {port}"))?;
+        .with_context(|| format!("connecting to {server}"))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-async fn requests(host: &str, size: usize, start: Instant, end: Instant) -> Result<Tally> {
-    let mut stream = connect(host, ECHO_PORT).await?;
+async fn requests(server: SocketAddr, size: usize, start: Instant, end: Instant) -> Result<Tally> {
+    let mut stream = connect(server).await?;
     let (request, mut response) = (vec![1; size], vec![0; size]);
     let mut tally = Tally::default();
     loop {
@@ -122,7 +143,7 @@ async fn requests(host: &str, size: usize, start: Instant, end: Instant) -> Resu
     }
 }
 
-async fn connects(host: &str, size: usize, start: Instant, end: Instant) -> Result<Tally> {
+async fn connects(server: SocketAddr, size: usize, start: Instant, end: Instant) -> Result<Tally> {
     let (request, mut response) = (vec![1; size], vec![0; size]);
     let mut tally = Tally::default();
     loop {
@@ -130,7 +151,7 @@ async fn connects(host: &str, size: usize, start: Instant, end: Instant) -> Resu
         if began >= end {
             return Ok(tally);
         }
-        let mut stream = connect(host, ECHO_PORT).await?;
+        let mut stream = connect(server).await?;
         stream.write_all(&request).await?;
         stream.read_exact(&mut response).await?;
         // Ends with a reset: no port of the client waits in TIME_WAIT for the next round.
@@ -140,8 +161,8 @@ async fn connects(host: &str, size: usize, start: Instant, end: Instant) -> Resu
     }
 }
 
-async fn up(host: &str, start: Instant, end: Instant) -> Result<Tally> {
-    let mut stream = connect(host, SINK_PORT).await?;
+async fn up(server: SocketAddr, start: Instant, end: Instant) -> Result<Tally> {
+    let mut stream = connect(server).await?;
     let buffer = vec![7; BULK_BUFFER];
     let mut tally = Tally::default();
     loop {
@@ -156,8 +177,8 @@ async fn up(host: &str, start: Instant, end: Instant) -> Result<Tally> {
     }
 }
 
-async fn down(host: &str, start: Instant, end: Instant) -> Result<Tally> {
-    let mut stream = connect(host, SOURCE_PORT).await?;
+async fn down(server: SocketAddr, start: Instant, end: Instant) -> Result<Tally> {
+    let mut stream = connect(server).await?;
     let mut buffer = vec![0; BULK_BUFFER];
     let mut tally = Tally::default();
     loop {
@@ -172,8 +193,8 @@ async fn down(host: &str, start: Instant, end: Instant) -> Result<Tally> {
     }
 }
 
-async fn idle(host: &str, end: Instant) -> Result<Tally> {
-    let mut stream = connect(host, ECHO_PORT).await?;
+async fn idle(server: SocketAddr, end: Instant) -> Result<Tally> {
+    let mut stream = connect(server).await?;
     stream.write_all(b"hello").await?;
     stream.read_exact(&mut [0; 5]).await?;
     tokio::time::sleep_until(end.into()).await;

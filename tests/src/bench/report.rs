@@ -95,6 +95,11 @@ const IDLE_CONNECTIONS: usize = 2000;
 /// Runs every row, `rounds` times in turn on each path, and prints medians.
 pub fn run(only: Option<&str>, rounds: usize, seconds: f64) -> Result<()> {
     let lab = Lab::up(YAML)?;
+    println!("{}", conditions(&lab, rounds, seconds)?);
+    println!(
+        "ztunnel memory: {:.1} MB before any load (bar 12)",
+        resident(&lab)? as f64 / 1e6
+    );
     println!(
         "{:<44} {:>12} {:>10} {:>7} {:>6} {:>12} {:>10} {:>7} {:>6}",
         "load", "plain", "mesh", "ratio", "bar", "plain, node", "mesh", "ratio", "bar"
@@ -170,6 +175,17 @@ impl Figure {
             Self::Bandwidth => "Gb/s",
         }
     }
+}
+
+/// What a table is worth nothing without.
+fn conditions(lab: &Lab, rounds: usize, seconds: f64) -> Result<String> {
+    let of_pod = |path: &str| lab.exec("meshed/client", &["cat", path]);
+    Ok(format!(
+        "kernel {}, {} cores, congestion control {}, {rounds} rounds of {seconds} s",
+        of_pod("/proc/sys/kernel/osrelease")?.trim(),
+        std::thread::available_parallelism()?,
+        of_pod("/proc/sys/net/ipv4/tcp_congestion_control")?.trim(),
+    ))
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {
