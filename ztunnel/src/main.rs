@@ -63,6 +63,7 @@ fn proxy() -> ExitCode {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
+    runtime::allocator::keep_buffers();
     let _flush = runtime::logs::install(config.log_format, config.log_levels.clone())?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting ztunnel");
     for warning in &config.warnings {

@@ -1,11 +1,14 @@
 //! What every program of the mesh does besides its work: start, say how it is, and stop.
 //!
+//! - [`allocator`]: what happens to freed memory.
 //! - [`readiness`]: which startup tasks are still open.
 //! - [`signals`]: what asks the process to stop.
 //! - [`drain`]: stopping work in progress, within a deadline.
 //! - [`admin`]: HTTP servers for people and machines that look after the process.
 //! - [`metrics`]: the recorder and its rendering.
 //! - [`logs`]: records, levels, the writer.
+
+pub mod allocator;
 
 pub mod readiness;
 
