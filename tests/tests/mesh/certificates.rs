@@ -51,7 +51,7 @@ fn an_identity_of_the_node_is_signed() {
 
 #[test]
 fn an_identity_that_runs_nowhere_is_refused_and_logged() {
-    check_refused("spiffe://cluster.local/ns/shop/sa/nobody", "no pod of");
+    check_refused("spiffe://cluster.local/ns/shop/sa/nobody", "no running pod");
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn an_identity_of_a_pod_outside_the_mesh_is_refused_and_logged() {
 
 #[test]
 fn an_identity_of_another_node_is_refused_and_logged() {
-    check_refused("spiffe://cluster.local/ns/shop/sa/remote", "no pod of");
+    check_refused("spiffe://cluster.local/ns/shop/sa/remote", "no running pod");
 }
 
 #[test]

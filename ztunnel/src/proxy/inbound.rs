@@ -78,7 +78,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     }
 }
 
-pub(crate) async fn serve_request(arrival: Arrival, request: Request) {
+pub(crate) async fn serve_request(arrival: Arrival, mut request: Request) {
     let Some(authority) = read_authority(&request) else {
         let conversation = arrival.conversation(Instant::now());
         let what = request.authority.as_ref().map_or("", |text| text.as_str());
@@ -89,7 +89,13 @@ pub(crate) async fn serve_request(arrival: Arrival, request: Request) {
         return request.refuse(StatusCode::BAD_REQUEST);
     };
     let host = headers::forwarded_host(&request.headers).map(str::to_owned);
-    let passage = match Box::pin(arrival.admit(&authority, host.as_deref())).await {
+    // A client may open and reset streams faster than applications are connected to: what it
+    // no longer waits for must not go on without it.
+    let admitted = tokio::select! {
+        admitted = Box::pin(arrival.admit(&authority, host.as_deref())) => admitted,
+        () = request.abandoned() => return,
+    };
+    let passage = match admitted {
         Ok(passage) => passage,
         Err(refusal) => return request.refuse(refusal.status()),
     };

@@ -1,6 +1,6 @@
 //! Connections that a pod's application opens (port 15001).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,10 +9,11 @@ use hbone::copy::{self, Side};
 use hbone::headers::{self, Baggage, TraceParent};
 use hbone::pool::{Key, Opened};
 use http::{HeaderMap, StatusCode};
+use mesh::address::NetworkAddress;
 use mesh::destination::{self, Hop, NamedHop, Route, Transport};
 use mesh::identity::Identity;
 use mesh::service::Service;
-use mesh::workload::Workload;
+use mesh::workload::{TunnelProtocol, Workload, WorkloadUid};
 use tokio::time::Instant;
 
 use super::access_log::{Direction, Party};
@@ -226,6 +227,20 @@ impl Client {
                 }
                 attempts += 1;
                 let target = SocketAddr::new(address, hop.port);
+                if let Some(captured) = self.captured_at(address) {
+                    // A name of ours to choose, an address of somebody else's: what an enrolled
+                    // pod gets in plaintext, it can't know to be from us.
+                    let reason = format!(
+                        "{} is at {address}, which is captured workload {captured}'s: plaintext is not sent there",
+                        hop.hostname
+                    );
+                    last = Some(HopFailure {
+                        conversation: self.conversation(Some(&hop.workload), target),
+                        failure: Failure::new(ResponseFlags::Connect, reason),
+                        unreachable: true,
+                    });
+                    continue;
+                }
                 match Box::pin(self.tcp(Some(&hop.workload), target)).await {
                     Ok(()) => return,
                     Err(failed) => last = Some(failed),
@@ -233,6 +248,16 @@ impl Client {
             }
         }
         self.give_up_after(last);
+    }
+
+    /// The workload that speaks HBONE at an address, where one does.
+    fn captured_at(&self, address: IpAddr) -> Option<WorkloadUid> {
+        let snapshot = self.worker.shared.state.snapshot();
+        let address = NetworkAddress::new(self.workload.network.clone(), address);
+        snapshot
+            .workload_at(&address)
+            .filter(|workload| workload.tunnel_protocol == TunnelProtocol::Hbone)
+            .map(|workload| workload.uid.clone())
     }
 
     fn count_resolution(&self, hostname: &Arc<str>) {
