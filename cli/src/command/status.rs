@@ -384,6 +384,7 @@ mod tests {
                 pods: vec![Pod {
                     namespace: "shop".into(),
                     name: "web".into(),
+                    node: Some("node-1".into()),
                     phase: "Running".into(),
                     ready: true,
                     ..Default::default()
