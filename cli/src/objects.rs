@@ -16,6 +16,7 @@ use istio_compat::object::{Object, ObjectKey};
 use istio_compat::parse::{Raw, parse};
 
 use crate::exit::{Exit, OrExit, Result};
+use crate::machine::record::Record;
 use crate::objects::documents::Documents;
 use crate::state::State;
 
@@ -38,7 +39,9 @@ pub(crate) enum Change {
 
 impl Objects {
     pub(crate) fn open(state: &State) -> Result<Self> {
-        let folder = state.folder();
+        // The one the running mesh watches; the default one where none runs.
+        let folder = Record::read(&state.machine_json())
+            .map_or_else(|| state.objects(), |record| record.folder);
         if folder == state.objects() {
             std::fs::create_dir_all(&folder)
                 .with_context(|| format!("can't make {}", folder.display()))

@@ -47,18 +47,6 @@ impl State {
         self.root.join("objects")
     }
 
-    /// The folder the running mesh watches; the default one where none runs.
-    pub(crate) fn folder(&self) -> PathBuf {
-        #[derive(serde::Deserialize)]
-        struct Running {
-            folder: PathBuf,
-        }
-        std::fs::read(self.machine_json())
-            .ok()
-            .and_then(|record| serde_json::from_slice::<Running>(&record).ok())
-            .map_or_else(|| self.objects(), |running| running.folder)
-    }
-
     pub(crate) fn ca(&self) -> PathBuf {
         self.root.join("ca")
     }

@@ -175,7 +175,7 @@ impl Demo {
         let edge = self.first_edge()?;
         let took = self.began.elapsed();
         let status = Client::connect(&self.state)?.status()?;
-        let link = self.watch_link(&status)?;
+        let link = self.watch_link()?;
         let refusal = self.refusal(&status)?;
         screen::print(&status, &edge, took, &link, &refusal, &self.program)
     }
@@ -227,13 +227,12 @@ impl Demo {
     }
 
     /// Captures between the nodes while pages are asked for.
-    fn watch_link(&self, status: &Status) -> Result<Option<Link>> {
+    fn watch_link(&self) -> Result<Option<Link>> {
         let state = self.state.clone();
         let command = [
             "timeout", "3", "tcpdump", "-i", "any", "-nn", "-l", "-A", "-s", "0", "tcp",
         ];
         let watcher = std::thread::spawn(move || run(&state, Target::Switch, &command));
-        let _ = status;
         let until = Instant::now() + Duration::from_millis(2500);
         while Instant::now() < until {
             self.page()?;
