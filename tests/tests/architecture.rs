@@ -20,6 +20,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["mesh", "runtime", "proto", "xds", "identity", "hbone"],
     ),
     (
+        "waypoint",
+        &["mesh", "runtime", "proto", "xds", "identity", "hbone"],
+    ),
+    (
         "control-plane",
         &[
             "mesh",
@@ -65,7 +69,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("serde-saphyr", &["istio-compat", "ztunnel", "cli"]),
     ("boring", &["identity", "control-plane", "cli", "tests"]),
     ("rtnetlink", &["cni", "cli"]),
-    ("h2", &["hbone", "ztunnel", "tests"]),
+    ("h2", &["hbone", "ztunnel", "waypoint", "tests"]),
 ];
 
 /// A file of more lines than this holds two nouns.

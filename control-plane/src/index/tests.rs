@@ -253,6 +253,9 @@ fn follow(followed: &mut Followed, changes: Vec<Change>) {
                 let known = followed.remove(&format!("policy {key}"));
                 assert!(known.is_some(), "{key} was removed and never sent");
             }
+            other => {
+                followed.insert(format!("{other:?}"), String::new());
+            }
         }
     }
 }

@@ -282,6 +282,7 @@ fn named(change: Change) -> (String, Change) {
         Change::Authorization(policy) => format!("policy {}", policy.key()),
         Change::RemoveAddress(name) => format!("no {name}"),
         Change::RemoveAuthorization(key) => format!("no policy {key}"),
+        other => format!("{other:?}"),
     };
     (name, change)
 }

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::identity::Identity;
+use crate::policy_target::PolicyTarget;
 use crate::snapshot::Snapshot;
 use crate::workload::Workload;
 
@@ -31,6 +32,9 @@ pub struct Authorization {
     pub scope: Scope,
     pub action: Action,
     pub dry_run: bool,
+    /// Where `scope` is [`Scope::Target`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<PolicyTarget>,
     pub rules: Vec<Rule>,
 }
 
@@ -42,12 +46,16 @@ pub enum Scope {
     Namespace,
     /// The workloads that name the policy.
     WorkloadSelector,
+    /// What the policy's `targetRefs` name; evaluated by waypoints only.
+    Target,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Action {
     Allow,
     Deny,
+    /// Decides nothing: a match is logged and counted. Evaluated by waypoints only.
+    Audit,
 }
 
 /// All clauses must hold; none at all holds.
@@ -91,10 +99,81 @@ pub struct Match {
     pub destination_ports: Vec<u16>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_destination_ports: Vec<u16>,
+    /// What of it is about an HTTP request; evaluated by waypoints only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Arc<RequestMatch>>,
     /// What of this match could not be understood. Such a match never allows and
     /// always denies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unparsable: Option<Arc<str>>,
+}
+
+/// The attributes of an HTTP request that a match may be about. Each that is set must hold, as
+/// in [`Match`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RequestMatch {
+    /// Any letter case; with or without the port.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<StringMatch>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_hosts: Vec<StringMatch>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<StringMatch>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_methods: Vec<StringMatch>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<PathPattern>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_paths: Vec<PathPattern>,
+    /// `issuer/subject` of a verified token.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub request_principals: Vec<StringMatch>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_request_principals: Vec<StringMatch>,
+    /// The client's address as `x-forwarded-for` has it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remote_ips: Vec<IpNet>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_remote_ips: Vec<IpNet>,
+    /// `when` conditions on what is not listed above.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// One `when` of a rule: any of `values` (where there are some) and none of `not_values`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    pub key: ConditionKey,
+    pub values: Vec<StringMatch>,
+    pub not_values: Vec<StringMatch>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ConditionKey {
+    /// `request.headers[name]`, lower case; each of a repeated header's values counts.
+    Header(Arc<str>),
+    /// `request.auth.audiences`.
+    Audiences,
+    /// `request.auth.presenter`.
+    Presenter,
+    /// `request.auth.claims[a][b]`.
+    Claim(Vec<Arc<str>>),
+    /// `source.trustDomain`, and the `trustDomains` of a source.
+    TrustDomain,
+    /// `connection.sni`.
+    Sni,
+}
+
+/// A path of an AuthorizationPolicy's operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PathPattern {
+    Text(StringMatch),
+    /// With `{*}` for one segment and a last `{**}` for any number of them.
+    Template(Arc<str>),
 }
 
 /// Case sensitive.
@@ -225,7 +304,7 @@ impl Match {
         if self.unparsable.is_some() {
             return match action {
                 Action::Allow => false,
-                Action::Deny => true,
+                Action::Deny | Action::Audit => true,
             };
         }
         if self.is_empty() {
@@ -354,7 +433,7 @@ impl PolicySet {
 
     fn add(&mut self, policy: &Arc<Authorization>) {
         let list = match (policy.dry_run, policy.action) {
-            (true, _) => &mut self.dry_run,
+            (true, _) | (false, Action::Audit) => &mut self.dry_run,
             (false, Action::Deny) => &mut self.deny,
             (false, Action::Allow) => &mut self.allow,
         };

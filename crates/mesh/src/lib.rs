@@ -6,7 +6,11 @@
 //! - [`identity`]: who a workload is (SPIFFE).
 //! - [`address`]: addresses on named networks, hostnames in namespaces, gateways.
 //! - [`workload`], [`service`]: endpoints and groups of endpoints.
-//! - [`authorization`]: L4 policies and their evaluation.
+//! - [`request`]: an HTTP request as decisions see it.
+//! - [`policy_target`]: what policies are attached to.
+//! - [`authorization`]: policies and their evaluation, on connections and on requests.
+//! - [`request_authentication`]: which tokens are accepted.
+//! - [`route`]: which requests go to which backends.
 //! - [`snapshot`]: one immutable, indexed view of all of them.
 //! - [`balancing`]: which endpoints, in which order.
 //! - [`destination`]: where a captured connection goes, and whether it may come in.
@@ -20,7 +24,15 @@ pub mod workload;
 
 pub mod service;
 
+pub mod request;
+
+pub mod policy_target;
+
 pub mod authorization;
+
+pub mod request_authentication;
+
+pub mod route;
 
 pub mod snapshot;
 

@@ -11,6 +11,8 @@ use imbl::HashMap;
 use crate::address::{NamespacedHostname, NetworkAddress, NetworkCidr};
 use crate::authorization::{Authorization, PolicyKey, Scope};
 use crate::identity::Identity;
+use crate::request_authentication::RequestAuthentication;
+use crate::route::{Route, RouteKey};
 use crate::service::{HealthPolicy, Port, Service, Visibility};
 use crate::workload::{NetworkMode, TunnelProtocol, Workload, WorkloadStatus, WorkloadUid};
 
@@ -23,6 +25,14 @@ pub enum Change {
     /// A workload's uid or a service's `namespace/hostname`.
     RemoveAddress(Arc<str>),
     RemoveAuthorization(PolicyKey),
+    Route(Route),
+    RemoveRoute(RouteKey),
+    /// A whole AuthorizationPolicy, as waypoints evaluate it; [`Change::Authorization`] is what of
+    /// it a node can.
+    AuthorizationPolicy(Authorization),
+    RemoveAuthorizationPolicy(PolicyKey),
+    RequestAuthentication(RequestAuthentication),
+    RemoveRequestAuthentication(PolicyKey),
 }
 
 /// A service with its endpoints, in the order of their uids.
@@ -60,6 +70,11 @@ pub struct Snapshot {
     policies: HashMap<PolicyKey, Arc<Authorization>>,
     global_policies: Arc<[Arc<Authorization>]>,
     namespace_policies: HashMap<Arc<str>, Arc<[Arc<Authorization>]>>,
+    routes: HashMap<RouteKey, Arc<Route>>,
+    /// In the order of their keys.
+    routes_by_service: HashMap<NamespacedHostname, Arc<[Arc<Route>]>>,
+    authorization_policies: HashMap<PolicyKey, Arc<Authorization>>,
+    request_authentications: HashMap<PolicyKey, Arc<RequestAuthentication>>,
 }
 
 // === impl ServiceEntry ===
@@ -186,6 +201,37 @@ impl Snapshot {
             .map_or(&[], |policies| policies)
     }
 
+    pub fn route(&self, key: &RouteKey) -> Option<&Arc<Route>> {
+        self.routes.get(key)
+    }
+
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.routes.values()
+    }
+
+    /// The routes attached to a service, in the order of their keys.
+    pub fn routes_of(&self, service: &NamespacedHostname) -> &[Arc<Route>] {
+        self.routes_by_service
+            .get(service)
+            .map_or(&[], |routes| routes)
+    }
+
+    pub fn authorization_policy(&self, key: &PolicyKey) -> Option<&Arc<Authorization>> {
+        self.authorization_policies.get(key)
+    }
+
+    pub fn authorization_policies(&self) -> impl Iterator<Item = &Arc<Authorization>> {
+        self.authorization_policies.values()
+    }
+
+    pub fn request_authentication(&self, key: &PolicyKey) -> Option<&Arc<RequestAuthentication>> {
+        self.request_authentications.get(key)
+    }
+
+    pub fn request_authentications(&self) -> impl Iterator<Item = &Arc<RequestAuthentication>> {
+        self.request_authentications.values()
+    }
+
     /// Applies changes in order; readers of clones made before see none of them.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
         let mut touched_services = HashSet::new();
@@ -217,6 +263,25 @@ impl Snapshot {
                 Change::RemoveAuthorization(key) => {
                     self.policies.remove(&key);
                     policies_touched = true;
+                }
+                Change::Route(route) => {
+                    self.remove_route(&route.key);
+                    self.insert_route(route);
+                }
+                Change::RemoveRoute(key) => self.remove_route(&key),
+                Change::AuthorizationPolicy(policy) => {
+                    let key = policy.key();
+                    self.authorization_policies.insert(key, Arc::new(policy));
+                }
+                Change::RemoveAuthorizationPolicy(key) => {
+                    self.authorization_policies.remove(&key);
+                }
+                Change::RequestAuthentication(policy) => {
+                    let key = policy.key();
+                    self.request_authentications.insert(key, Arc::new(policy));
+                }
+                Change::RemoveRequestAuthentication(key) => {
+                    self.request_authentications.remove(&key);
                 }
             }
         }
@@ -358,6 +423,30 @@ impl Snapshot {
         self.services.insert(key.clone(), Arc::new(entry));
     }
 
+    fn insert_route(&mut self, route: Route) {
+        let route = Arc::new(route);
+        self.routes.insert(route.key.clone(), route.clone());
+        for service in parents(&route) {
+            let routes = self.routes_by_service.get(service);
+            let mut routes = routes.map_or(Vec::new(), |routes| routes.to_vec());
+            let at = routes.partition_point(|known| known.key < route.key);
+            routes.insert(at, route.clone());
+            let routes = routes.into();
+            self.routes_by_service.insert(service.clone(), routes);
+        }
+    }
+
+    fn remove_route(&mut self, key: &RouteKey) {
+        let Some(route) = self.routes.remove(key) else {
+            return;
+        };
+        for service in parents(&route) {
+            retain_keys(&mut self.routes_by_service, service, |known| {
+                known.key != *key
+            });
+        }
+    }
+
     fn rebuild_policy_scopes(&mut self) {
         let mut policies: Vec<_> = self.policies.values().cloned().collect();
         policies.sort_by_key(|policy| policy.key());
@@ -370,7 +459,7 @@ impl Snapshot {
                     .entry(policy.namespace.clone())
                     .or_default()
                     .push(policy),
-                Scope::WorkloadSelector => {}
+                Scope::WorkloadSelector | Scope::Target => {}
             }
         }
         self.global_policies = global.into();
@@ -379,6 +468,11 @@ impl Snapshot {
             .map(|(namespace, policies)| (namespace, policies.into()))
             .collect();
     }
+}
+
+/// The services a route is attached to, each once.
+fn parents(route: &Route) -> BTreeSet<&NamespacedHostname> {
+    route.parents.iter().map(|parent| &parent.service).collect()
 }
 
 fn push_key<K, V>(map: &mut HashMap<K, Arc<[V]>>, key: K, value: &V)

@@ -51,6 +51,12 @@ pub struct Workload {
     pub capacity: u32,
     /// Policies with a selector that chose this workload.
     pub authorization_policies: Vec<PolicyKey>,
+    /// AuthorizationPolicies and RequestAuthentications with a selector that chose this workload,
+    /// whole, for its waypoint to evaluate.
+    pub request_policies: Vec<PolicyKey>,
+    /// Identities of the waypoints in front of this workload: a connection of theirs has been
+    /// authorized, with its client's identity, and is admitted.
+    pub admitted_waypoints: Vec<Identity>,
     /// Membership: the services this workload backs and its ports for each.
     #[serde(serialize_with = "services_as_map")]
     pub services: BTreeMap<NamespacedHostname, Vec<Port>>,
@@ -160,6 +166,8 @@ impl Workload {
             status: WorkloadStatus::Healthy,
             capacity: 1,
             authorization_policies: Vec::new(),
+            request_policies: Vec::new(),
+            admitted_waypoints: Vec::new(),
             services: BTreeMap::new(),
         }
     }

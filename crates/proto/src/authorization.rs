@@ -71,6 +71,7 @@ impl From<Authorization> for Decoded {
             scope: scope.into(),
             action: action.into(),
             dry_run: wire.dry_run,
+            targets: Vec::new(),
             rules,
         };
         Self { policy, problems }
@@ -110,6 +111,7 @@ fn denying(key: &model::PolicyKey, scope: Scope, reason: &str) -> model::Authori
         scope: scope.into(),
         action: model::Action::Deny,
         dry_run: false,
+        targets: Vec::new(),
         rules: vec![model::Rule {
             clauses: vec![model::Clause {
                 matches: vec![unparsable],
@@ -177,7 +179,8 @@ impl From<model::Scope> for Scope {
         match scope {
             model::Scope::Global => Self::Global,
             model::Scope::Namespace => Self::Namespace,
-            model::Scope::WorkloadSelector => Self::WorkloadSelector,
+            // Named by no workload, a policy for waypoints applies to none at the node.
+            model::Scope::WorkloadSelector | model::Scope::Target => Self::WorkloadSelector,
         }
     }
 }
@@ -195,7 +198,8 @@ impl From<model::Action> for Action {
     fn from(action: model::Action) -> Self {
         match action {
             model::Action::Allow => Self::Allow,
-            model::Action::Deny => Self::Deny,
+            // Audits are not sent to nodes; one that were must not widen access.
+            model::Action::Deny | model::Action::Audit => Self::Deny,
         }
     }
 }

@@ -9,7 +9,7 @@ mod service;
 
 use mesh::address::NamespacedHostname as ServiceKey;
 use mesh::authorization::PolicyKey;
-use mesh::identity::DEFAULT_TRUST_DOMAIN;
+use mesh::identity::{DEFAULT_TRUST_DOMAIN, Identity};
 use mesh::workload as model;
 
 use crate::error::{self, ConversionError, known};
@@ -75,10 +75,15 @@ impl TryFrom<Workload> for model::Workload {
                 WorkloadStatus::Unhealthy => model::WorkloadStatus::Unhealthy,
             },
             capacity: wire.capacity.unwrap_or(1),
-            authorization_policies: wire
-                .authorization_policies
+            authorization_policies: policy_keys(
+                "authorization_policies",
+                wire.authorization_policies,
+            )?,
+            request_policies: policy_keys("request_policies", wire.request_policies)?,
+            admitted_waypoints: wire
+                .admitted_waypoints
                 .into_iter()
-                .map(policy_key)
+                .map(identity)
                 .collect::<Result<_, _>>()?,
             services: wire
                 .services
@@ -97,9 +102,15 @@ fn or_default(text: String, default: &str) -> String {
     }
 }
 
-fn policy_key(text: String) -> Result<PolicyKey, ConversionError> {
-    PolicyKey::parse(&text).ok_or(ConversionError::Key {
-        field: "authorization_policies",
+fn policy_keys(field: &'static str, keys: Vec<String>) -> Result<Vec<PolicyKey>, ConversionError> {
+    let parse =
+        |value: String| PolicyKey::parse(&value).ok_or(ConversionError::Key { field, value });
+    keys.into_iter().map(parse).collect()
+}
+
+fn identity(text: String) -> Result<Identity, ConversionError> {
+    text.parse().map_err(|_| ConversionError::Key {
+        field: "admitted_waypoints",
         value: text,
     })
 }
@@ -162,6 +173,16 @@ impl From<&model::Workload> for Workload {
                 .collect(),
             authorization_policies: workload
                 .authorization_policies
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            request_policies: workload
+                .request_policies
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            admitted_waypoints: workload
+                .admitted_waypoints
                 .iter()
                 .map(ToString::to_string)
                 .collect(),

@@ -55,6 +55,7 @@ pub(super) fn translate(view: &View, policy: &AuthorizationPolicy) -> Translatio
             scope: scope(view, policy),
             action: enforcement.action,
             dry_run: enforcement.dry_run,
+            targets: Vec::new(),
             rules,
         }],
         conditions: vec![losses.condition(enforcement.action)],
@@ -176,11 +177,15 @@ impl Losses {
         let attributes: Vec<&str> = self.attributes.iter().map(String::as_str).collect();
         let effect = match action {
             MeshAction::Allow => "the rules that use them are left out, which allows less",
-            MeshAction::Deny if self.emptied => {
+            MeshAction::Deny | MeshAction::Audit if self.emptied => {
                 "a rule with nothing else to match denies nothing, and others deny more"
             }
-            MeshAction::Deny if self.widened => "rules deny without regard to them",
-            MeshAction::Deny => "they are left out of their rules, which denies more",
+            MeshAction::Deny | MeshAction::Audit if self.widened => {
+                "rules deny without regard to them"
+            }
+            MeshAction::Deny | MeshAction::Audit => {
+                "they are left out of their rules, which denies more"
+            }
         };
         unsupported(format!(
             "needs a waypoint for {}: {effect}",

@@ -173,6 +173,7 @@ fn deny(namespace: &str, name: &str, rules: Vec<Rule>) -> Authorization {
         scope: Scope::WorkloadSelector,
         action: Action::Deny,
         dry_run: false,
+        targets: Vec::new(),
         rules,
     }
 }

@@ -35,6 +35,7 @@ fn deny(name: &str, condition: Match) -> Change {
         scope: Scope::Namespace,
         action: Action::Deny,
         dry_run: false,
+        targets: Vec::new(),
         rules: vec![Rule {
             clauses: vec![Clause {
                 matches: vec![condition],

@@ -16,6 +16,7 @@ const UNPARSABLE: &str = "weft.dev/unparsable";
 pub(super) fn decode(wire: Match, problems: &mut Vec<String>) -> model::Match {
     let mut decoder = Decoder::default();
     let mut decoded = model::Match {
+        request: None,
         namespaces: decoder.strings("namespaces", wire.namespaces),
         not_namespaces: decoder.strings("not_namespaces", wire.not_namespaces),
         principals: decoder.strings("principals", wire.principals),
@@ -143,7 +144,7 @@ fn encode_unparsable(reason: &str, action: model::Action) -> Match {
     Match {
         not_destination_ports: match action {
             model::Action::Allow => Vec::new(),
-            model::Action::Deny => vec![0],
+            model::Action::Deny | model::Action::Audit => vec![0],
         },
         extensions: vec![Extension {
             name: UNPARSABLE.to_owned(),

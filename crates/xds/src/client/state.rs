@@ -278,9 +278,15 @@ fn key(change: &Change) -> Option<Arc<str>> {
     match change {
         Change::Workload(workload) => Some(workload.uid.0.clone()),
         Change::Service(service) => Some(service.key().to_string().into()),
-        Change::Authorization(_) | Change::RemoveAddress(_) | Change::RemoveAuthorization(_) => {
-            None
-        }
+        Change::Authorization(_)
+        | Change::RemoveAddress(_)
+        | Change::RemoveAuthorization(_)
+        | Change::Route(_)
+        | Change::RemoveRoute(_)
+        | Change::AuthorizationPolicy(_)
+        | Change::RemoveAuthorizationPolicy(_)
+        | Change::RequestAuthentication(_)
+        | Change::RemoveRequestAuthentication(_) => None,
     }
 }
 

@@ -161,6 +161,13 @@ impl ResourceSet {
                 Change::RemoveAuthorization(key) => {
                     self.remove(ResourceType::Authorization, &key.to_string())
                 }
+                // What waypoints need has no type on the wire yet.
+                Change::Route(_)
+                | Change::RemoveRoute(_)
+                | Change::AuthorizationPolicy(_)
+                | Change::RemoveAuthorizationPolicy(_)
+                | Change::RequestAuthentication(_)
+                | Change::RemoveRequestAuthentication(_) => false,
             };
         }
         self.generation += u64::from(changed);

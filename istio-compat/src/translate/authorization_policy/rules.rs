@@ -61,7 +61,7 @@ pub(super) fn translate(
     match action {
         MeshAction::Allow if any => None,
         MeshAction::Allow => Some(MeshRule { clauses }),
-        MeshAction::Deny => {
+        MeshAction::Deny | MeshAction::Audit => {
             losses.emptied |= lost.emptied;
             losses.widened |= lost.widened;
             Some(MeshRule { clauses })

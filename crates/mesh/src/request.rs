@@ -1,0 +1,53 @@
+//! An HTTP request as every decision sees it.
+//!
+//! It is made once, after normalization: what is matched and authorized is what is forwarded.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+
+/// One request, borrowed from the message that carries it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub method: &'a Method,
+    /// Lower case, without a trailing dot and without the port; IPv6 in brackets.
+    pub host: &'a str,
+    /// Of the authority, where it names one.
+    pub port: Option<u16>,
+    /// Normalized (`crate::path`), without query and fragment.
+    pub path: &'a str,
+    /// Without the `?`.
+    pub query: Option<&'a str>,
+    pub headers: &'a HeaderMap,
+    /// Where the client says it is: from `x-forwarded-for`, the right-most entry, else the peer.
+    pub remote_ip: IpAddr,
+    /// What a verified token says; none without one.
+    pub claims: Option<&'a Claims>,
+}
+
+/// What a verified JSON Web Token says of its bearer (RFC 7519).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// `iss`.
+    pub issuer: Arc<str>,
+    /// `sub`, empty where there is none.
+    pub subject: Arc<str>,
+    /// `aud`.
+    pub audiences: Vec<Arc<str>>,
+    /// `azp`, whom the token was issued to.
+    pub presenter: Option<Arc<str>>,
+    /// Every claim of the payload.
+    pub all: serde_json::Map<String, serde_json::Value>,
+    /// Claims whose text is a list separated by spaces, `scope` and `permission` among them.
+    pub space_delimited: Vec<Arc<str>>,
+}
+
+// === impl Claims ===
+
+impl Claims {
+    /// `issuer/subject`, as policies name it.
+    pub fn principal(&self) -> String {
+        format!("{}/{}", self.issuer, self.subject)
+    }
+}

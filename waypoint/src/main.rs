@@ -1,0 +1,3 @@
+//! `waypoint`: reads the configuration and runs the proxy.
+
+fn main() {}
