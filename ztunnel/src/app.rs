@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use identity::ca_client::{self, CitadelClient};
+use identity::ca_client::{self, CaClient, CitadelClient, WithRevocations};
 use identity::grpc::ControlPlane;
 use identity::manager::CertificateManager;
+use identity::revocation::RevocationFile;
 use runtime::admin::Listeners;
 use runtime::metrics::{Metrics, Settings};
 use runtime::readiness::Readiness;
@@ -193,7 +194,14 @@ fn certificate_manager(config: &Config) -> anyhow::Result<Option<CertificateMana
     };
     let control_plane = ControlPlane::new(ca).context("CA_ADDRESS")?;
     let client = CitadelClient::new(control_plane, mode, config.secret_ttl);
-    Ok(Some(CertificateManager::new(Arc::new(client))))
+    let mut client: Arc<dyn CaClient> = Arc::new(client);
+    if let Some(path) = &config.crl_path {
+        let file = RevocationFile::open(path).context("CRL_PATH")?;
+        let lists = file.lists();
+        tokio::spawn(file.follow());
+        client = Arc::new(WithRevocations { ca: client, lists });
+    }
+    Ok(Some(CertificateManager::new(client)))
 }
 
 fn start_dns(

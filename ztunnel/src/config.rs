@@ -47,6 +47,8 @@ pub struct Config {
     /// None: no certificates can be had.
     #[serde(serialize_with = "as_address")]
     pub ca: Option<grpc::Config>,
+    /// PEM revocation lists that peers' certificates are looked up in.
+    pub crl_path: Option<PathBuf>,
     #[serde(serialize_with = "as_duration")]
     pub secret_ttl: Duration,
     pub node_metadata: serde_json::Map<String, serde_json::Value>,

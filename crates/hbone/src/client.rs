@@ -14,7 +14,9 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, StatusCode};
 use rustls::{CertificateError, ClientConfig};
+use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time;
 use tokio_rustls::TlsConnector;
 
@@ -31,6 +33,7 @@ pub struct Tunnel {
     shared: Rc<TunnelState>,
     response_timeout: Duration,
     stream_limit: usize,
+    peer_chain: Arc<[CertificateDer<'static>]>,
     key_exchange: &'static str,
 }
 
@@ -38,6 +41,10 @@ pub struct Tunnel {
 struct TunnelState {
     streams: Cell<usize>,
     closed: Cell<bool>,
+    /// The peer's certificate was revoked while the tunnel was open.
+    revoked: Cell<bool>,
+    cut: Notify,
+    ended: Notify,
 }
 
 /// A stream's place in its tunnel.
@@ -63,6 +70,8 @@ pub enum ConnectError {
     Tls(Arc<io::Error>),
     #[error("the peer is not who it should be: {0}")]
     PeerIdentity(Arc<io::Error>),
+    #[error("the peer's certificate has been revoked")]
+    Revoked,
     #[error("TLS or HTTP/2 handshake timed out")]
     HandshakeTimeout,
     #[error("HTTP/2 handshake: {0}")]
@@ -107,6 +116,7 @@ async fn shake(
         .await
         .map_err(tls_error)?;
     let (tcp, session) = stream.into_inner();
+    let peer_chain = session.peer_certificates().unwrap_or_default().into();
     let key_exchange = identity::key_exchange_group(&session).unwrap_or("unknown");
     let (stream, flusher, activity) = tls::split(tcp, session);
     let (requests, mut connection) = h2::client::Builder::new()
@@ -143,33 +153,27 @@ async fn shake(
                 tracing::debug!(%peer, %error, "tunnel ended");
             },
             () = lost => tracing::debug!(%peer, "tunnel's peer is lost"),
+            () = state.cut.notified() => tracing::debug!(%peer, "tunnel cut"),
         }
         state.closed.set(true);
+        state.ended.notify_one();
     });
     Ok(Tunnel {
         requests,
         shared,
         response_timeout: settings.response_timeout,
         stream_limit: settings.client_streams,
+        peer_chain,
         key_exchange,
     })
 }
 
 fn tls_error(error: io::Error) -> ConnectError {
-    let wrong_peer = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-        .is_some_and(|inner| {
-            // The chain is good, and our verifier refuses the name on it.
-            matches!(
-                inner,
-                rustls::Error::InvalidCertificate(CertificateError::Other(_))
-            )
-        });
-    if wrong_peer {
-        ConnectError::PeerIdentity(Arc::new(error))
-    } else {
-        ConnectError::Tls(Arc::new(error))
+    match tls::invalid_certificate(&error) {
+        Some(CertificateError::Revoked) => ConnectError::Revoked,
+        // The chain is good, and our verifier refuses the name on it.
+        Some(CertificateError::Other(_)) => ConnectError::PeerIdentity(Arc::new(error)),
+        _ => ConnectError::Tls(Arc::new(error)),
     }
 }
 
@@ -179,6 +183,25 @@ impl Tunnel {
     /// Streams open now.
     pub fn streams(&self) -> usize {
         self.shared.streams.get()
+    }
+
+    /// The certificates the peer showed, its own first.
+    pub fn peer_chain(&self) -> Arc<[CertificateDer<'static>]> {
+        self.peer_chain.clone()
+    }
+
+    /// Cuts the tunnel and its streams when the peer's certificate turns out to be `revoked`.
+    pub fn cut_when(&self, revoked: impl Future<Output = ()> + 'static) {
+        let state = self.shared.clone();
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                () = revoked => {
+                    state.revoked.set(true);
+                    state.cut.notify_one();
+                }
+                () = state.ended.notified() => {}
+            }
+        });
     }
 
     /// The key exchange of its handshake, by its TLS name.
@@ -242,6 +265,12 @@ impl Tunnel {
 }
 
 // === impl StreamSlot ===
+
+impl StreamSlot {
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.0.revoked.get()
+    }
+}
 
 impl Drop for StreamSlot {
     fn drop(&mut self) {

@@ -12,6 +12,7 @@ use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use mesh::identity::Identity;
 use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::time;
 use tokio_rustls::TlsAcceptor;
@@ -28,6 +29,7 @@ pub struct Connection {
     flusher: Flusher,
     peer_lost: Pin<Box<dyn Future<Output = ()>>>,
     peer: Option<Identity>,
+    peer_chain: Arc<[CertificateDer<'static>]>,
     key_exchange: &'static str,
 }
 
@@ -47,6 +49,8 @@ pub struct Request {
 pub enum AcceptError {
     #[error("TLS handshake: {0}")]
     Tls(io::Error),
+    #[error("the client's certificate has been revoked")]
+    Revoked,
     #[error("HTTP/2 handshake: {0}")]
     Http2(h2::Error),
     #[error("TLS or HTTP/2 handshake timed out")]
@@ -70,12 +74,16 @@ async fn shake(
     tls: Arc<ServerConfig>,
     settings: &Settings,
 ) -> Result<Connection, AcceptError> {
-    let stream = TlsAcceptor::from(tls)
-        .accept(tcp)
-        .await
-        .map_err(AcceptError::Tls)?;
+    let stream =
+        TlsAcceptor::from(tls).accept(tcp).await.map_err(|error| {
+            match tls::is_revoked(&error) {
+                true => AcceptError::Revoked,
+                false => AcceptError::Tls(error),
+            }
+        })?;
     let (tcp, session) = stream.into_inner();
     let peer = identity::peer_identity(&session);
+    let peer_chain = session.peer_certificates().unwrap_or_default().into();
     let key_exchange = identity::key_exchange_group(&session).unwrap_or("unknown");
     let (stream, flusher, activity) = tls::split(tcp, session);
     let mut handshake = h2::server::Builder::new()
@@ -105,6 +113,7 @@ async fn shake(
         flusher,
         peer_lost,
         peer,
+        peer_chain,
         key_exchange,
     })
 }
@@ -115,6 +124,11 @@ impl Connection {
     /// Who the client's certificate says it is; none when it names no workload.
     pub fn peer(&self) -> Option<&Identity> {
         self.peer.as_ref()
+    }
+
+    /// The certificates the client showed, its own first.
+    pub fn peer_chain(&self) -> Arc<[CertificateDer<'static>]> {
+        self.peer_chain.clone()
     }
 
     /// The key exchange of its handshake, by its TLS name.

@@ -14,7 +14,7 @@ pub struct Stream {
     pub(crate) sender: Sender,
     pub(crate) receiver: Receiver,
     /// Keeps its place in the tunnel's count of streams.
-    _slot: Option<StreamSlot>,
+    slot: Option<StreamSlot>,
 }
 
 /// Towards the peer.
@@ -36,8 +36,13 @@ impl Stream {
         Self {
             sender: Sender(sender),
             receiver: Receiver(receiver),
-            _slot: slot,
+            slot,
         }
+    }
+
+    /// Whether it ended because the certificate of its tunnel's peer was revoked.
+    pub fn is_revoked(&self) -> bool {
+        self.slot.as_ref().is_some_and(StreamSlot::is_revoked)
     }
 
     /// Ends both directions at once, so that the peer sees a broken connection.

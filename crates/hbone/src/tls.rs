@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
+use rustls::CertificateError;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
@@ -53,6 +54,19 @@ pub(crate) fn split(
         activity: activity.clone(),
     }));
     (Tls(session.clone()), Flusher(session), activity)
+}
+
+/// Whether a handshake failed because the peer's certificate has been revoked.
+pub(crate) fn is_revoked(error: &io::Error) -> bool {
+    invalid_certificate(error).is_some_and(|error| *error == CertificateError::Revoked)
+}
+
+/// What was wrong with the peer's certificate, where it was that.
+pub(crate) fn invalid_certificate(error: &io::Error) -> Option<&CertificateError> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::InvalidCertificate(error) => Some(error),
+        _ => None,
+    }
 }
 
 // === impl Activity ===

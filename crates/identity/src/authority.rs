@@ -7,8 +7,9 @@ use boring::error::ErrorStack;
 use boring::x509::X509;
 use mesh::identity::Identity;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use x509_parser::asn1_rs::Tag;
@@ -216,6 +217,34 @@ impl Signer {
         Ok(WorkloadCertificate::new(key, &issued.chain)?)
     }
 
+    /// A list that takes `certificates` back, valid for `lifetime`; PEM.
+    pub fn revocation_list(
+        &self,
+        certificates: &[&WorkloadCertificate],
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<String, SignerError> {
+        let epoch = rcgen::date_time_ymd(1970, 1, 1);
+        let this_update = epoch + since_epoch(now);
+        let revoked = certificates.iter().map(|certificate| {
+            Ok(RevokedCertParams {
+                serial_number: SerialNumber::from_slice(&certificate.raw_serial()?),
+                revocation_time: this_update,
+                reason_code: None,
+                invalidity_date: None,
+            })
+        });
+        let list = CertificateRevocationListParams {
+            this_update,
+            next_update: this_update + lifetime,
+            crl_number: SerialNumber::from(since_epoch(now).as_secs()),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect::<Result<_, CertificateError>>()?,
+            key_identifier_method: KeyIdMethod::PreSpecified(self.key().public().identifier()),
+        };
+        Ok(list.signed_by(&self.issuer)?.pem()?)
+    }
+
     /// The roots peers must trust; PEM.
     pub fn roots(&self) -> &str {
         &self.roots
@@ -254,18 +283,19 @@ fn params(not_before: SystemTime, not_after: SystemTime) -> Result<CertificatePa
     // (RFC 5280 §4.2.1.6).
     params.distinguished_name = DistinguishedName::new();
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let since = |time: SystemTime| {
-        time.duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-    };
-    params.not_before = epoch + since(not_before);
-    params.not_after = epoch + since(not_after);
+    params.not_before = epoch + since_epoch(not_before);
+    params.not_after = epoch + since_epoch(not_after);
     let mut serial = [0; 16];
     boring::rand::rand_bytes(&mut serial)?;
     // Positive and of full length whatever the draw (RFC 5280 §4.1.2.2).
     serial[0] = serial[0] & 0x7f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     Ok(params)
+}
+
+fn since_epoch(time: SystemTime) -> Duration {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// What leaves repeat of their signer: its subject, value for value in the same string types, and its key identifier.

@@ -1,6 +1,7 @@
 //! Asks Istio's certificate service for workload certificates.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
@@ -15,6 +16,7 @@ use crate::certificate::{CertificateError, WorkloadCertificate};
 use crate::grpc::ControlPlane;
 use crate::key::PrivateKey;
 use crate::request::signing_request;
+use crate::revocation::RevocationLists;
 
 /// Whoever answers with certificates.
 pub trait CaClient: Send + Sync + 'static {
@@ -62,6 +64,12 @@ pub struct CitadelClient {
 pub struct LocalCa {
     pub signer: Signer,
     pub lifetime: Duration,
+}
+
+/// Another CA's certificates, whose peers are looked up in revocation lists.
+pub struct WithRevocations {
+    pub ca: Arc<dyn CaClient>,
+    pub lists: Arc<RevocationLists>,
 }
 
 // === impl CitadelClient ===
@@ -149,6 +157,20 @@ impl CaClient for LocalCa {
                     SignerError::Certificate(error) => FetchError::Answer(error),
                     error => FetchError::Request(error.to_string()),
                 })
+        })
+    }
+}
+
+// === impl WithRevocations ===
+
+impl CaClient for WithRevocations {
+    fn fetch<'a>(
+        &'a self,
+        identity: &'a Identity,
+    ) -> BoxFuture<'a, Result<WorkloadCertificate, FetchError>> {
+        Box::pin(async move {
+            let certificate = self.ca.fetch(identity).await?;
+            Ok(certificate.with_revocations(self.lists.clone())?)
         })
     }
 }

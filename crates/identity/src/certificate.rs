@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::key::{HandshakeKey, KeyError, PrivateKey};
 use crate::peer::identities;
 use crate::provider::provider;
+use crate::revocation::RevocationLists;
 use crate::verify::{IdentityVerifier, TrustDomainVerifier};
 
 /// Client configurations kept per certificate; beyond it the cache starts over.
@@ -37,6 +38,7 @@ pub struct WorkloadCertificate {
     not_before: SystemTime,
     not_after: SystemTime,
     received: (SystemTime, Instant),
+    revocations: Option<Arc<RevocationLists>>,
     server: Arc<ServerConfig>,
     clients: Mutex<HashMap<Arc<[Identity]>, Arc<ClientConfig>>>,
 }
@@ -105,7 +107,7 @@ impl WorkloadCertificate {
         let certified = CertifiedKey::new(certificates, Arc::new(HandshakeKey::new(key)?));
         certified.keys_match().map_err(CertificateError::Chain)?;
         let certified = Arc::new(certified);
-        let server = Arc::new(server_config(&certified, &root_store, &identity)?);
+        let server = Arc::new(server_config(&certified, &root_store, &identity, None)?);
         Ok(Self {
             identity,
             certified,
@@ -115,9 +117,48 @@ impl WorkloadCertificate {
             not_before: summary.not_before,
             not_after: summary.not_after,
             received: (SystemTime::now(), Instant::now()),
+            revocations: None,
             server,
             clients: Mutex::default(),
         })
+    }
+
+    /// The same certificate, whose peers are looked up in revocation lists too.
+    pub fn with_revocations(
+        mut self,
+        lists: Arc<RevocationLists>,
+    ) -> Result<Self, CertificateError> {
+        self.revocations = Some(lists);
+        self.server = Arc::new(server_config(
+            &self.certified,
+            &self.root_store,
+            &self.identity,
+            self.revocations.clone(),
+        )?);
+        self.clients = Mutex::default();
+        Ok(self)
+    }
+
+    /// Resolves once `chain`, which a peer showed, has been revoked; none where no lists are kept.
+    pub fn revocation_of(
+        &self,
+        chain: Arc<[CertificateDer<'static>]>,
+    ) -> Option<impl Future<Output = ()> + use<>> {
+        let (lists, roots) = (self.revocations.clone()?, self.root_store.clone());
+        let mut changes = lists.changes();
+        Some(async move {
+            // They may have changed since the handshake.
+            while !lists.has_revoked(&roots, &chain) {
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        })
+    }
+
+    /// The same for a peer that needs to show nothing because its certificate is here.
+    pub fn revocation_of_peer(&self, peer: &Self) -> Option<impl Future<Output = ()> + use<>> {
+        self.revocation_of(peer.certified.cert.as_slice().into())
     }
 
     pub fn identity(&self) -> &Identity {
@@ -127,6 +168,14 @@ impl WorkloadCertificate {
     /// The serial number in decimal, as Istio's dumps show it.
     pub fn serial(&self) -> &str {
         &self.serial
+    }
+
+    pub(crate) fn raw_serial(&self) -> Result<Vec<u8>, CertificateError> {
+        let leaf = self.certified.end_entity_cert();
+        let leaf = leaf.map_err(CertificateError::Chain)?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(leaf)
+            .map_err(|error| CertificateError::Malformed(error.to_string()))?;
+        Ok(parsed.raw_serial().to_vec())
     }
 
     pub fn not_before(&self) -> SystemTime {
@@ -168,10 +217,19 @@ impl WorkloadCertificate {
         if clients.len() >= CLIENT_CONFIGS {
             clients.clear();
         }
-        let verifier = IdentityVerifier::new(self.root_store.clone(), expected.clone());
+        let verifier = IdentityVerifier::new(
+            self.root_store.clone(),
+            expected.clone(),
+            self.revocations.clone(),
+        );
         let config = Arc::new(client_config(&self.certified, verifier));
         clients.insert(expected.clone(), config.clone());
         config
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sent_chain(&self) -> Vec<CertificateDer<'static>> {
+        self.certified.cert.clone()
     }
 
     #[cfg(test)]
@@ -262,9 +320,11 @@ fn server_config(
     certified: &Arc<CertifiedKey>,
     roots: &Arc<RootCertStore>,
     identity: &Identity,
+    revocations: Option<Arc<RevocationLists>>,
 ) -> Result<ServerConfig, CertificateError> {
-    let verifier = TrustDomainVerifier::new(roots.clone(), identity.trust_domain.clone())
-        .map_err(|error| CertificateError::Configuration(error.to_string()))?;
+    let verifier =
+        TrustDomainVerifier::new(roots.clone(), identity.trust_domain.clone(), revocations)
+            .map_err(|error| CertificateError::Configuration(error.to_string()))?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| CertificateError::Configuration(error.to_string()))?

@@ -4,6 +4,7 @@
 //! - `key`: keys that stay in memory
 //! - `certificate`: a workload's certificate and the TLS configurations made from it
 //! - `verify`, `peer`: what the other end must show, and who it turned out to be
+//! - `revocation`: what their issuers have taken back
 //! - `manager`: a current certificate for every identity in use
 //! - `request`, `ca_client`, `grpc`: asking a control plane for them
 //! - `authority`, `serving`: signing them; a server's own
@@ -17,6 +18,7 @@ pub mod manager;
 mod peer;
 mod provider;
 mod request;
+pub mod revocation;
 pub mod serving;
 pub mod verify;
 

@@ -11,6 +11,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::authority::{Signer, Subject};
 use crate::key::PrivateKey;
+use crate::revocation::RevocationLists;
 use crate::{WorkloadCertificate, key_exchange_group, no_server_name, peer_identity, provider};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -126,6 +127,7 @@ async fn a_peer_without_post_quantum_groups_connects_over_what_it_has() {
             .with_custom_certificate_verifier(Arc::new(crate::verify::IdentityVerifier::new(
                 client.root_store(),
                 [identity("api")].into(),
+                None,
             )))
             .with_client_cert_resolver(ours.client_auth_cert_resolver.clone());
         config.enable_sni = false;
@@ -204,6 +206,7 @@ async fn a_client_without_a_certificate_is_refused() {
         .with_custom_certificate_verifier(Arc::new(crate::verify::IdentityVerifier::new(
             server.root_store(),
             [identity("api")].into(),
+            None,
         )))
         .with_no_client_auth();
     let error = handshake(server.server_config(), Arc::new(config))
@@ -352,4 +355,41 @@ fn a_mangled_certificate_shows_no_identity_and_never_panics() {
             let _ = crate::peer::identities(&mangled.into());
         }
     }
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_refused_by_either_end() {
+    let signer = signer();
+    let [web, api, other] =
+        ["web", "api", "other"].map(|name| certificate(&signer, &identity(name)));
+    let listing = |revoked: &WorkloadCertificate| {
+        let pem = signer.revocation_list(&[revoked], DAY, SystemTime::now());
+        RevocationLists::from_pem(&pem.expect("a list")).expect("lists")
+    };
+    let lists = [listing(&web), listing(&api), listing(&other)];
+    let by = |certificate: WorkloadCertificate, lists: &Arc<RevocationLists>| {
+        certificate
+            .with_revocations(lists.clone())
+            .expect("configurations")
+    };
+    let expected: Arc<[Identity]> = [identity("api")].into();
+    let [of_web, of_api, of_other] = &lists;
+
+    let api = by(api, of_web);
+    let error = handshake(api.server_config(), web.client_config(&expected))
+        .await
+        .expect_err("the client is revoked");
+    assert!(error.contains("Revoked"), "{error}");
+
+    let api = by(api, of_other);
+    let web = by(web, of_api);
+    let error = handshake(api.server_config(), web.client_config(&expected))
+        .await
+        .expect_err("the server is revoked");
+    assert!(error.contains("Revoked"), "{error}");
+
+    let web = by(web, of_other);
+    handshake(api.server_config(), web.client_config(&expected))
+        .await
+        .expect("neither is revoked");
 }

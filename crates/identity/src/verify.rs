@@ -17,6 +17,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::peer::identities;
 use crate::provider::provider;
+use crate::revocation::RevocationLists;
 
 /// Why a certificate that chains to our roots is still refused.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +37,9 @@ pub enum PeerRefused {
 #[derive(Debug)]
 pub(crate) struct TrustDomainVerifier {
     chain: Arc<dyn ClientCertVerifier>,
+    roots: Arc<RootCertStore>,
     trust_domain: Arc<str>,
+    revocations: Option<Arc<RevocationLists>>,
 }
 
 /// Accepts servers that hold one of the expected identities; DNS names don't matter.
@@ -44,6 +47,7 @@ pub(crate) struct TrustDomainVerifier {
 pub(crate) struct IdentityVerifier {
     roots: Arc<RootCertStore>,
     expected: Arc<[Identity]>,
+    revocations: Option<Arc<RevocationLists>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -76,14 +80,17 @@ impl TrustDomainVerifier {
     pub(crate) fn new(
         roots: Arc<RootCertStore>,
         trust_domain: Arc<str>,
+        revocations: Option<Arc<RevocationLists>>,
     ) -> Result<Self, VerifierBuilderError> {
         // No hints: every workload has exactly one certificate to answer with.
-        let chain = WebPkiClientVerifier::builder_with_provider(roots, provider())
+        let chain = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
             .clear_root_hint_subjects()
             .build()?;
         Ok(Self {
             chain,
+            roots,
             trust_domain,
+            revocations,
         })
     }
 }
@@ -102,6 +109,9 @@ impl ClientCertVerifier for TrustDomainVerifier {
         let verified = self
             .chain
             .verify_client_cert(end_entity, intermediates, now)?;
+        if let Some(revocations) = &self.revocations {
+            revocations.check(&self.roots, end_entity, intermediates, now)?;
+        }
         // Only the identity that policies will see may vouch for the peer: were any other name
         // accepted, a certificate with two could enter by one and be judged by the other.
         match identities(end_entity).into_iter().next() {
@@ -141,10 +151,15 @@ impl ClientCertVerifier for TrustDomainVerifier {
 // === impl IdentityVerifier ===
 
 impl IdentityVerifier {
-    pub(crate) fn new(roots: Arc<RootCertStore>, expected: Arc<[Identity]>) -> Self {
+    pub(crate) fn new(
+        roots: Arc<RootCertStore>,
+        expected: Arc<[Identity]>,
+        revocations: Option<Arc<RevocationLists>>,
+    ) -> Self {
         Self {
             roots,
             expected,
+            revocations,
             algorithms: provider().signature_verification_algorithms,
         }
     }
@@ -166,6 +181,9 @@ impl ServerCertVerifier for IdentityVerifier {
             now,
             self.algorithms.all,
         )?;
+        if let Some(revocations) = &self.revocations {
+            revocations.check(&self.roots, end_entity, intermediates, now)?;
+        }
         let peer = identities(end_entity);
         if peer.iter().any(|one| self.expected.contains(one)) {
             return Ok(ServerCertVerified::assertion());

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,6 +15,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use identity::WorkloadCertificate;
 use identity::authority::Signer;
+use identity::revocation::{RevocationFile, RevocationLists};
 use mesh::identity::Identity;
 use mesh::snapshot::{Change, Snapshot};
 use mesh::workload::{TunnelProtocol, Workload};
@@ -54,6 +56,7 @@ struct Node {
 pub(crate) struct Authority {
     signer: Signer,
     made: Mutex<HashMap<Identity, Arc<WorkloadCertificate>>>,
+    revocations: OnceLock<(PathBuf, Arc<RevocationLists>)>,
 }
 
 #[derive(Default)]
@@ -90,7 +93,20 @@ impl Authority {
         Self {
             signer: Signer::self_signed("test", day, SystemTime::now()).expect("root"),
             made: Mutex::default(),
+            revocations: OnceLock::new(),
         }
+    }
+
+    /// Writes a list that takes these certificates back.
+    fn revoke(&self, path: &Path, revoked: &[Arc<WorkloadCertificate>]) {
+        let revoked: Vec<_> = revoked.iter().map(Arc::as_ref).collect();
+        let hour = Duration::from_secs(3600);
+        let list = self
+            .signer
+            .revocation_list(&revoked, hour, SystemTime::now());
+        let next = path.with_extension("next");
+        std::fs::write(&next, list.expect("list")).expect("written");
+        std::fs::rename(next, path).expect("renamed");
     }
 
     pub(crate) fn of(&self, identity: &Identity) -> Arc<WorkloadCertificate> {
@@ -99,7 +115,11 @@ impl Authority {
             let hour = Duration::from_secs(3600);
             let now = SystemTime::now();
             let made = self.signer.workload_certificate(identity, hour, now);
-            Arc::new(made.expect("certificate"))
+            let made = made.expect("certificate");
+            Arc::new(match self.revocations.get() {
+                Some((_, lists)) => made.with_revocations(lists.clone()).expect("certificate"),
+                None => made,
+            })
         };
         made.entry(identity.clone()).or_insert_with(make).clone()
     }
@@ -253,6 +273,29 @@ impl Lab {
 
     pub(crate) fn address(&self, name: &str) -> SocketAddr {
         (self.ip(name), APPLICATION).into()
+    }
+
+    /// Has certificates made from here on look their peers up in a file of revocation lists.
+    pub(crate) fn keep_revocation_lists(&self, path: PathBuf) {
+        let nobody = self
+            .authority
+            .of(&Identity::new("test", "nobody", "nobody"));
+        self.authority.revoke(&path, &[nobody]);
+        let file = RevocationFile::open(&path).expect("lists");
+        let kept = self.authority.revocations.set((path, file.lists()));
+        kept.expect("once");
+        self.runtime.spawn(file.follow());
+    }
+
+    /// Takes back the certificates of these pods, and only theirs.
+    pub(crate) fn revoke(&self, names: &[&str]) {
+        let certificate = |name: &&str| {
+            self.authority
+                .of(&Identity::new("cluster.local", "shop", *name))
+        };
+        let revoked: Vec<_> = names.iter().map(certificate).collect();
+        let (path, _) = self.authority.revocations.get().expect("lists are kept");
+        self.authority.revoke(path, &revoked);
     }
 
     pub(crate) fn authority(&self) -> &Arc<Authority> {

@@ -3,6 +3,7 @@
 mod dedicated;
 mod forged;
 mod lab;
+mod revocation;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -38,6 +38,7 @@ pub(super) fn config(raw: &mut Raw, cpus: usize) -> Option<Config> {
         mode: assumed.clone(),
         xds: control_plane(raw, "XDS"),
         ca: control_plane(raw, "CA"),
+        crl_path: raw.text("CRL_PATH").map(Into::into),
         secret_ttl: raw.duration("SECRET_TTL", Duration::from_secs(86_400)),
         node_metadata: raw.node_metadata(),
         enable_proxy: raw.truth("ENABLE_PROXY", true),
@@ -64,9 +65,6 @@ pub(super) fn config(raw: &mut Raw, cpus: usize) -> Option<Config> {
 /// worse than not starting.
 fn unsupported(raw: &mut Raw) -> Vec<String> {
     let mut warnings = Vec::new();
-    if raw.text("CRL_PATH").is_some() {
-        raw.mistake("CRL_PATH: revocation lists are not supported");
-    }
     if raw.truth("FAKE_CA", false) {
         raw.mistake("FAKE_CA: only test builds of Istio's tunnel have it");
     }

@@ -90,7 +90,7 @@ fn all_mistakes_are_reported_together() {
             ("ZTUNNEL_WORKER_THREADS", "200%"),
             ("RUST_LOG", "loud"),
             ("PROXY_CONFIG", "{statsPort: many}"),
-            ("CRL_PATH", "/crl.pem"),
+            ("KEEPALIVE_RETRIES", "few"),
         ],
         None,
     )
@@ -115,9 +115,9 @@ fn a_compliance_policy_is_kept_or_refused() {
 }
 
 #[test]
-fn a_revocation_list_is_never_ignored_and_old_tls_is_warned_of() {
-    let mistakes = parse(&[("CRL_PATH", "/crl.pem")], None).expect_err("not supported");
-    assert_eq!(mistakes, ["CRL_PATH: revocation lists are not supported"]);
+fn revocation_lists_are_read_and_old_tls_is_warned_of() {
+    let crl_path = valid(&[("CRL_PATH", "/crl.pem")]).crl_path;
+    assert_eq!(crl_path, Some("/crl.pem".into()));
     let warnings = valid(&[("TLS12_ENABLED", "true")]).warnings;
     assert_eq!(
         warnings,

@@ -1,5 +1,6 @@
 //! Someone at a pod's door: the judgement of what they ask for, whichever way they came.
 
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub(crate) struct Arrival {
     /// Who the peer proved to be; none for plaintext.
     pub(crate) identity: Option<Identity>,
     pub(crate) tls_group: Option<&'static str>,
+    /// Set when the peer's certificate is revoked, and with it all that the peer has open cut.
+    pub(crate) revoked: Rc<Cell<bool>>,
 }
 
 /// Someone let in, with the application's connection made for them.

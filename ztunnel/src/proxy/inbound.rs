@@ -1,10 +1,12 @@
 //! Tunnels that arrive at a pod (port 15008).
 
+use std::pin::pin;
 use std::rc::Rc;
 
+use futures::future::OptionFuture;
 use hbone::copy::{self, Side};
 use hbone::headers::{self, Baggage};
-use hbone::server::{self, Request};
+use hbone::server::{self, AcceptError, Request};
 use http::{Method, StatusCode};
 use mesh::destination::Authority;
 use tokio::task::spawn_local;
@@ -36,6 +38,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         local,
         identity: None,
         tls_group: None,
+        revoked: Rc::default(),
     };
     let certificate = match worker.certificate(&arrival.pod.identity).await {
         Ok(certificate) => certificate,
@@ -45,11 +48,21 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let mut connection =
         match Box::pin(server::accept(tcp, certificate.server_config(), settings)).await {
             Ok(connection) => connection,
+            Err(AcceptError::Revoked) => {
+                worker.count_revocation(Direction::Inbound);
+                return arrival
+                    .conversation(started)
+                    .fail(&worker, &Failure::revoked());
+            }
             Err(error) => return arrival.conversation(started).reject(&worker, error),
         };
     arrival.identity = connection.peer().cloned();
     arrival.tls_group = Some(connection.key_exchange());
     worker.count_handshake(connection.key_exchange(), Direction::Inbound);
+    let mut revoked = pin!(OptionFuture::from(
+        certificate.revocation_of(connection.peer_chain())
+    ));
+    drop(certificate);
     let mut draining = false;
     loop {
         let request = tokio::select! {
@@ -58,6 +71,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
                 draining = true;
                 connection.graceful_shutdown();
                 continue;
+            }
+            // Dropping the connection cuts its streams.
+            Some(()) = &mut revoked => {
+                tracing::info!(%peer, "tunnel cut: its client's certificate has been revoked");
+                worker.count_revocation(Direction::Inbound);
+                arrival.revoked.set(true);
+                return;
             }
         };
         match request {
@@ -122,6 +142,7 @@ pub(crate) async fn serve_request(arrival: Arrival, mut request: Request) {
         Ok(verdict) = &mut admission.denied => Err(verdict),
     };
     match result {
+        Ok(Err(_)) if arrival.revoked.get() => tracked.finish(Some(Failure::revoked())),
         Ok(result) => tracked.finish(Failure::of_copy(result)),
         Err(verdict) => {
             stream.abort();

@@ -310,7 +310,10 @@ impl Client {
                 let tcp = &mut self.accepted.tcp;
                 let stream = &mut opened.stream;
                 let result = copy::tunnel(tcp, stream, Side::Client, half_closed, &tracked).await;
-                tracked.finish(Failure::of_copy(result));
+                tracked.finish(match stream.is_revoked() {
+                    true => Some(Failure::revoked()),
+                    false => Failure::of_copy(result),
+                });
                 Ok(())
             }
             Err((failure, unreachable)) => Err(HopFailure {
@@ -353,6 +356,7 @@ impl Client {
         let request = ConnectRequest::to(hop.target, self.headers());
         let connect = || {
             let (worker, pod, tls) = (self.worker.clone(), pod.clone(), tls.clone());
+            let certificate = certificate.clone();
             async move {
                 let config = &worker.shared.config;
                 let tcp = sockets::connect(pod.netns.as_deref(), address, None, config)
@@ -361,8 +365,21 @@ impl Client {
                         std::io::ErrorKind::TimedOut => ConnectError::TcpTimeout(address),
                         _ => ConnectError::Tcp(address, Arc::new(error)),
                     })?;
-                let tunnel = client::handshake(tcp, tls, &config.tunnel).await?;
+                let shaken = client::handshake(tcp, tls, &config.tunnel).await;
+                if matches!(shaken, Err(ConnectError::Revoked)) {
+                    worker.count_revocation(Direction::Outbound);
+                }
+                let tunnel = shaken?;
                 worker.count_handshake(tunnel.key_exchange(), Direction::Outbound);
+                if let Some(revoked) = certificate.revocation_of(tunnel.peer_chain()) {
+                    let worker = Rc::downgrade(&worker);
+                    tunnel.cut_when(async move {
+                        revoked.await;
+                        if let Some(worker) = worker.upgrade() {
+                            worker.count_revocation(Direction::Outbound);
+                        }
+                    });
+                }
                 Ok(tunnel)
             }
         };
@@ -420,7 +437,7 @@ fn is_unreachable(error: &OpenError) -> bool {
             | ConnectError::Http2(_) => true,
             // Not an endpoint that is down, but one that is not who it should be: the
             // attempt must be seen to fail.
-            ConnectError::PeerIdentity(_) => false,
+            ConnectError::PeerIdentity(_) | ConnectError::Revoked => false,
         },
         OpenError::Status(status) => *status == StatusCode::SERVICE_UNAVAILABLE,
         OpenError::Tunnel(_) | OpenError::ResponseTimeout => false,

@@ -24,6 +24,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
         local: original,
         identity: None,
         tls_group: None,
+        revoked: Rc::default(),
     };
     let mut conversation = arrival.conversation(Instant::now());
     let Some(workload) = worker.workload(&arrival.pod).await else {

@@ -2,13 +2,18 @@
 //! metrics as over a tunnel, and then the two sockets are joined without one.
 
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::{LocalBoxFuture, OptionFuture, select};
 use hbone::copy;
 use mesh::destination::{Authority, Hop};
 use mesh::identity::Identity;
 use tokio::net::TcpStream;
 
+use super::access_log::Direction;
 use super::arrival::{Arrival, Passage, Refusal};
 use super::connections::Protocol;
 use super::outbound::{Client, HopFailure};
@@ -25,13 +30,16 @@ pub(crate) async fn run(
     pod: &Arc<Pod>,
 ) -> Result<(), HopFailure> {
     let conversation = client.mutual(hop, address);
-    if let Err(failure) = resolve_identities(client, expected, pod).await {
-        return Err(HopFailure {
-            conversation,
-            failure,
-            unreachable: false,
-        });
-    }
+    let revoked = match resolve_identities(client, expected, pod).await {
+        Ok(revoked) => revoked,
+        Err(failure) => {
+            return Err(HopFailure {
+                conversation,
+                failure,
+                unreachable: false,
+            });
+        }
+    };
     let arrival = Arrival {
         worker: client.worker.clone(),
         pod: pod.clone(),
@@ -39,6 +47,7 @@ pub(crate) async fn run(
         local: address,
         identity: Some(client.pod().identity.clone()),
         tls_group: None,
+        revoked: Rc::default(),
     };
     let authority = Authority::Address(hop.target);
     let service = client.service.as_ref().map(|service| &*service.hostname);
@@ -53,32 +62,50 @@ pub(crate) async fn run(
             });
         }
     };
-    join(client, conversation, passage).await;
+    join(client, conversation, passage, revoked).await;
     Ok(())
 }
 
-/// Both ends must hold valid certificates, and the server's must be an expected one: what
-/// the handshake would have proved.
+/// Resolves when one of two certificates is revoked; none where no lists are kept.
+type Revoked = OptionFuture<LocalBoxFuture<'static, ()>>;
+
+/// Both ends must hold valid certificates, none of them revoked, and the server's must be an
+/// expected one: what the handshake would have proved.
 async fn resolve_identities(
     client: &Client,
     expected: &Arc<[Identity]>,
     pod: &Arc<Pod>,
-) -> Result<(), Failure> {
+) -> Result<Revoked, Failure> {
     if !expected.contains(&pod.identity) {
         let reason = format!("the peer is {}, which is not expected", pod.identity);
         return Err(Failure::new(ResponseFlags::IdentityError, reason));
     }
-    for identity in [&client.pod().identity, &pod.identity] {
-        client
-            .worker
-            .certificate(identity)
-            .await
-            .map_err(|reason| Failure::new(ResponseFlags::TlsFailure, reason))?;
+    let worker = &client.worker;
+    let unavailable = |reason| Failure::new(ResponseFlags::TlsFailure, reason);
+    let own = worker.certificate(&client.pod().identity).await;
+    let own = own.map_err(unavailable)?;
+    let peer = worker.certificate(&pod.identity).await;
+    let peer = peer.map_err(unavailable)?;
+    let either = own
+        .revocation_of_peer(&peer)
+        .zip(peer.revocation_of_peer(&own));
+    let mut either =
+        either.map(|(one, other)| async { _ = select(pin!(one), pin!(other)).await }.boxed_local());
+    if let Some(revoked) = &mut either
+        && revoked.now_or_never().is_some()
+    {
+        worker.count_revocation(Direction::Outbound);
+        return Err(Failure::revoked());
     }
-    Ok(())
+    Ok(either.into())
 }
 
-async fn join(client: &mut Client, conversation: Conversation, passage: Passage) {
+async fn join(
+    client: &mut Client,
+    conversation: Conversation,
+    passage: Passage,
+    mut revoked: Revoked,
+) {
     let Passage {
         conversation: inbound,
         mut application,
@@ -93,7 +120,11 @@ async fn join(client: &mut Client, conversation: Conversation, passage: Passage)
     let tcp = &mut client.accepted.tcp;
     let result = tokio::select! {
         result = copy::sockets(tcp, &mut application, half_closed, &both) => Ok(result),
-        Ok(verdict) = &mut admission.denied => Err(verdict),
+        Ok(verdict) = &mut admission.denied => Err(Failure::denied(&verdict)),
+        Some(()) = &mut revoked => {
+            client.worker.count_revocation(Direction::Outbound);
+            Err(Failure::revoked())
+        }
     };
     match result {
         Ok(result) => {
@@ -101,11 +132,11 @@ async fn join(client: &mut Client, conversation: Conversation, passage: Passage)
             inbound.finish(failure.clone());
             outbound.finish(failure);
         }
-        Err(verdict) => {
+        Err(failure) => {
             copy::abort(&client.accepted.tcp);
             copy::abort(&application);
-            inbound.finish(Some(Failure::denied(&verdict)));
-            outbound.finish(Some(Failure::denied(&verdict)));
+            inbound.finish(Some(failure.clone()));
+            outbound.finish(Some(failure));
         }
     }
 }

@@ -190,6 +190,14 @@ impl Failure {
         Self::new(ResponseFlags::Deny, verdict)
     }
 
+    /// A handshake refused, or a tunnel cut, because of a revocation list.
+    pub(crate) fn revoked() -> Self {
+        Self::new(
+            ResponseFlags::CertRevoked,
+            "the peer's certificate has been revoked",
+        )
+    }
+
     pub(crate) fn connect(error: &std::io::Error) -> Self {
         Self::new(
             ResponseFlags::Connect,
@@ -223,6 +231,7 @@ impl Failure {
                 ResponseFlags::TlsFailure
             }
             OpenError::Connect(ConnectError::PeerIdentity(_)) => ResponseFlags::IdentityError,
+            OpenError::Connect(ConnectError::Revoked) => ResponseFlags::CertRevoked,
             OpenError::Connect(ConnectError::Http2(_)) => ResponseFlags::H2HandshakeFailure,
             OpenError::Status(StatusCode::UNAUTHORIZED) => ResponseFlags::Deny,
             OpenError::Status(_) | OpenError::ResponseTimeout => ResponseFlags::Connect,

@@ -201,6 +201,12 @@ impl Worker {
             .increment(1);
     }
 
+    /// Counts a peer turned away, or a tunnel cut, because of a revocation list.
+    pub(crate) fn count_revocation(&self, direction: Direction) {
+        let reporter = reporter(direction).as_str();
+        counter!("istio_crl_policy_rejections_total", "reporter" => reporter).increment(1);
+    }
+
     /// A valid certificate for `identity`, waited for within the connect timeout.
     pub(crate) async fn certificate(
         &self,
