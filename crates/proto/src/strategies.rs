@@ -223,6 +223,8 @@ pub(crate) fn workload() -> impl Strategy<Value = Workload> {
             locality: telemetry.4,
             status: rest.0,
             capacity: rest.1,
+            request_policies: rest.2.clone(),
+            admitted_waypoints: Vec::new(),
             authorization_policies: rest.2,
             services: rest.3,
         })
@@ -273,6 +275,7 @@ fn one_match() -> impl Strategy<Value = Match> {
             not_destination_ips: ranges.3,
             destination_ports: ports.0,
             not_destination_ports: ports.1,
+            request: None,
             unparsable: None,
         });
     let unparsable = text().prop_map(|reason| Match {
@@ -302,6 +305,7 @@ pub(crate) fn authorization() -> impl Strategy<Value = Authorization> {
             scope,
             action,
             dry_run,
+            targets: Vec::new(),
             rules,
         })
 }

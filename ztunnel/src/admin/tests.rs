@@ -168,6 +168,7 @@ fn rules_are_three_nested_lists() {
         scope: Scope::Namespace,
         action: Action::Allow,
         dry_run: false,
+        targets: Vec::new(),
         rules: vec![Rule {
             clauses: vec![Clause {
                 matches: vec![only_web],

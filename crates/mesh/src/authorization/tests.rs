@@ -39,6 +39,7 @@ fn policy(name: &str, action: Action, rules: Vec<Rule>) -> Authorization {
         scope: Scope::Namespace,
         action,
         dry_run: false,
+        targets: Vec::new(),
         rules,
     }
 }
@@ -403,6 +404,7 @@ fn any_match() -> impl Strategy<Value = Match> {
             not_source_ips: nets.1,
             destination_ips: nets.2,
             not_destination_ips: nets.3,
+            request: None,
             unparsable,
         })
 }

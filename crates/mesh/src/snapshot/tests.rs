@@ -234,6 +234,7 @@ fn any_policy() -> impl Strategy<Value = Authorization> {
             scope,
             action: Action::Deny,
             dry_run,
+            targets: Vec::new(),
             rules: Vec::new(),
         }
     })
@@ -262,6 +263,12 @@ fn survivors(history: &[Change]) -> Vec<Change> {
             Change::RemoveAddress(name) => (name.to_string(), false),
             Change::Authorization(policy) => (format!("policy {}", policy.key()), true),
             Change::RemoveAuthorization(key) => (format!("policy {key}"), false),
+            Change::Route(route) => (route.key.to_string(), true),
+            Change::RemoveRoute(key) => (key.to_string(), false),
+            Change::AuthorizationPolicy(policy) => (format!("whole {}", policy.key()), true),
+            Change::RemoveAuthorizationPolicy(key) => (format!("whole {key}"), false),
+            Change::RequestAuthentication(policy) => (format!("jwt {}", policy.key()), true),
+            Change::RemoveRequestAuthentication(key) => (format!("jwt {key}"), false),
         };
         if kept {
             left.insert(key, change.clone());

@@ -25,6 +25,7 @@ fn deny(account: &str) -> Change {
         scope: Scope::Namespace,
         action: Action::Deny,
         dry_run: false,
+        targets: Vec::new(),
         rules: vec![Rule {
             clauses: vec![clause],
         }],

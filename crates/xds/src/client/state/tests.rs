@@ -230,6 +230,7 @@ fn a_policy_keeps_all_it_says() {
         scope: Scope::Namespace,
         action: Action::Allow,
         dry_run: false,
+        targets: Vec::new(),
         rules: Vec::new(),
     };
     let update = received.update.expect("a known type");

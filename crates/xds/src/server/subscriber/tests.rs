@@ -45,6 +45,7 @@ fn policy() -> Change {
         scope: Scope::Namespace,
         action: Action::Allow,
         dry_run: false,
+        targets: Vec::new(),
         rules: Vec::new(),
     })
 }
