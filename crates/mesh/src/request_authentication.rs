@@ -15,6 +15,9 @@ pub struct RequestAuthentication {
     /// Where `scope` is [`Scope::Target`].
     pub targets: Vec<PolicyTarget>,
     pub rules: Vec<JwtRule>,
+    /// What of it could not be understood. Every request it is about is refused: whether a token
+    /// would have to be is not known.
+    pub unparsable: Option<Arc<str>>,
 }
 
 /// How tokens of one issuer are verified (RFC 7515, RFC 7519).
