@@ -84,12 +84,82 @@ pub struct Upgraded(pub Rc<std::cell::RefCell<Option<Pin<Box<dyn Io>>>>>);
 pub struct Interim(pub Rc<dyn Fn(http::Response<()>)>);
 
 /// One request of a connection, to its response. Dropping the future gives the request up.
+///
+/// The request is as it was received, less its hop-by-hop headers: from HTTP/1.1 the URI is a path
+/// with the authority in `host` (an absolute URI has replaced `host` by its own authority),
+/// from HTTP/2 it is absolute and a `host`, where there is one, equals its authority. A
+/// `content-length` is valid and single. What the response's body states as its exact size wins
+/// over its `content-length`.
 pub trait Exchange {
     fn exchange(
         &self,
         downstream: &Rc<Downstream>,
         request: http::Request<Body>,
     ) -> impl Future<Output = http::Response<Body>>;
+}
+
+/// What decides for a worker's connections: requests, and what is no request.
+pub trait Pipeline: Exchange {
+    /// Whether a tunnelled connection is let in, and to what.
+    fn admit(&self, arrival: &Arrival<'_>) -> Result<Admission, Refusal>;
+
+    /// Where a connection goes that is not HTTP; an error closes it.
+    fn route_connection(
+        &self,
+        downstream: &Rc<Downstream>,
+    ) -> impl Future<Output = Result<ConnectionRoute, String>>;
+
+    /// A request that broke HTTP was answered without an exchange, or a connection ended
+    /// before it had one: for the access log and the metrics.
+    fn rejected(&self, downstream: &Rc<Downstream>, status: http::StatusCode, reason: &str);
+}
+
+/// A CONNECT request of a tunnel.
+#[derive(Debug)]
+pub struct Arrival<'a> {
+    /// From the tunnel's certificate.
+    pub peer_identity: Option<&'a Identity>,
+    pub peer_address: SocketAddr,
+    pub authority: mesh::destination::Authority,
+    pub headers: &'a http::HeaderMap,
+}
+
+/// A tunnelled connection that is let in.
+#[derive(Debug)]
+pub struct Admission {
+    pub downstream: Downstream,
+    pub protocol: mesh::service::AppProtocol,
+}
+
+/// Why a tunnelled connection is not let in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("{0} is neither a service nor a workload of the mesh")]
+    Unknown(String),
+    #[error("this waypoint is not in front of {0}")]
+    NotInFront(String),
+    #[error("the client's certificate names no workload")]
+    NoIdentity,
+    #[error("{0} has no port {1}")]
+    UnknownPort(String, u16),
+}
+
+/// Endpoints to try in order for a connection that is not HTTP.
+pub struct ConnectionRoute {
+    pub hops: Vec<mesh::destination::Hop>,
+    pub meter: Rc<dyn ConnectionMeter>,
+}
+
+/// Told what becomes of a connection that is not HTTP, or no longer.
+pub trait ConnectionMeter {
+    /// An endpoint was reached, or could not be.
+    fn connected(&self, hop: &mesh::destination::Hop, result: Result<(), &UpstreamError>);
+    /// Bytes towards the server.
+    fn received(&self, bytes: u64);
+    /// Bytes towards the client.
+    fn sent(&self, bytes: u64);
+    /// It is over; the reason where it did not end by itself.
+    fn closed(&self, failure: Option<&str>);
 }
 
 /// One try of a request at one endpoint.
@@ -126,6 +196,17 @@ pub enum UpstreamError {
     /// The response was not HTTP, or not allowed.
     #[error("upstream protocol error: {0}")]
     Protocol(String),
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    pub fn status(&self) -> http::StatusCode {
+        match self {
+            Self::Unknown(_) | Self::UnknownPort(..) => http::StatusCode::NOT_FOUND,
+            Self::NotInFront(_) | Self::NoIdentity => http::StatusCode::FORBIDDEN,
+        }
+    }
 }
 
 // === impl Body ===
