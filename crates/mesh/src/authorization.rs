@@ -203,6 +203,11 @@ pub struct Connection {
     pub source_ip: IpAddr,
     /// The application's final address and port.
     pub destination: SocketAddr,
+    /// What the client dialled, where that is a service behind a waypoint: the destination of
+    /// policies that are attached by `targetRefs`.
+    pub dialled: Option<SocketAddr>,
+    /// The server name of a TLS connection that is passed on as it is.
+    pub sni: Option<Arc<str>>,
 }
 
 /// The verdict and what decided it.
@@ -382,6 +387,24 @@ impl ServiceAccountMatch {
         identity.is_some_and(|identity| {
             identity.namespace == self.namespace && identity.service_account == self.service_account
         })
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    pub fn new(
+        source_identity: Option<Identity>,
+        source_ip: IpAddr,
+        destination: SocketAddr,
+    ) -> Self {
+        Self {
+            source_identity,
+            source_ip,
+            destination,
+            dialled: None,
+            sni: None,
+        }
     }
 }
 

@@ -16,3 +16,11 @@ pub enum PolicyTarget {
     /// Every waypoint of a class.
     GatewayClass(Arc<str>),
 }
+
+/// A Gateway that serves as a waypoint, by all that a `targetRef` may name of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Gateway {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    pub class: Arc<str>,
+}

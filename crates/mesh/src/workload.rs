@@ -51,9 +51,12 @@ pub struct Workload {
     pub capacity: u32,
     /// Policies with a selector that chose this workload.
     pub authorization_policies: Vec<PolicyKey>,
-    /// AuthorizationPolicies and RequestAuthentications with a selector that chose this workload,
-    /// whole, for its waypoint to evaluate.
+    /// AuthorizationPolicies with a selector that chose this workload, whole, for its waypoint to
+    /// evaluate.
     pub request_policies: Vec<PolicyKey>,
+    /// RequestAuthentications with a selector that chose this workload. Apart from
+    /// `request_policies`: one of each kind may have the same name.
+    pub request_authentications: Vec<PolicyKey>,
     /// Identities of the waypoints in front of this workload: a connection of theirs has been
     /// authorized, with its client's identity, and is admitted.
     pub admitted_waypoints: Vec<Identity>,
@@ -167,6 +170,7 @@ impl Workload {
             capacity: 1,
             authorization_policies: Vec::new(),
             request_policies: Vec::new(),
+            request_authentications: Vec::new(),
             admitted_waypoints: Vec::new(),
             services: BTreeMap::new(),
         }

@@ -224,6 +224,7 @@ pub(crate) fn workload() -> impl Strategy<Value = Workload> {
             status: rest.0,
             capacity: rest.1,
             request_policies: rest.2.clone(),
+            request_authentications: rest.2.iter().rev().cloned().collect(),
             admitted_waypoints: Vec::new(),
             authorization_policies: rest.2,
             services: rest.3,

@@ -80,6 +80,10 @@ impl TryFrom<Workload> for model::Workload {
                 wire.authorization_policies,
             )?,
             request_policies: policy_keys("request_policies", wire.request_policies)?,
+            request_authentications: policy_keys(
+                "request_authentications",
+                wire.request_authentications,
+            )?,
             admitted_waypoints: wire
                 .admitted_waypoints
                 .into_iter()
@@ -178,6 +182,11 @@ impl From<&model::Workload> for Workload {
                 .collect(),
             request_policies: workload
                 .request_policies
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            request_authentications: workload
+                .request_authentications
                 .iter()
                 .map(ToString::to_string)
                 .collect(),

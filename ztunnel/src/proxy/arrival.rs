@@ -154,11 +154,7 @@ impl Arrival {
     }
 
     pub(crate) fn connection(&self, destination: SocketAddr) -> Connection {
-        Connection {
-            source_identity: self.identity.clone(),
-            source_ip: self.peer.ip(),
-            destination,
-        }
+        Connection::new(self.identity.clone(), self.peer.ip(), destination)
     }
 
     /// Connects to the application as if the client did.

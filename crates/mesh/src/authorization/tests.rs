@@ -8,11 +8,11 @@ use super::*;
 use crate::snapshot::Change;
 
 fn connection(account: Option<&str>) -> Connection {
-    Connection {
-        source_identity: account.map(|account| Identity::new("cluster.local", "shop", account)),
-        source_ip: [10, 0, 0, 1].into(),
-        destination: SocketAddr::from(([10, 0, 0, 2], 80)),
-    }
+    Connection::new(
+        account.map(|account| Identity::new("cluster.local", "shop", account)),
+        [10, 0, 0, 1].into(),
+        SocketAddr::from(([10, 0, 0, 2], 80)),
+    )
 }
 
 fn rule(matches: &[Match]) -> Rule {
@@ -440,10 +440,8 @@ fn any_connection() -> impl Strategy<Value = Connection> {
         ip(),
         select(&[80_u16, 443, 8080][..]),
     )
-        .prop_map(|(source_identity, source_ip, ip, port)| Connection {
-            source_identity,
-            source_ip,
-            destination: SocketAddr::new(ip, port),
+        .prop_map(|(source_identity, source_ip, ip, port)| {
+            Connection::new(source_identity, source_ip, SocketAddr::new(ip, port))
         })
 }
 

@@ -28,11 +28,8 @@ fn key() -> model::PolicyKey {
 }
 
 fn connection() -> model::Connection {
-    model::Connection {
-        source_identity: None,
-        source_ip: [10, 0, 0, 1].into(),
-        destination: SocketAddr::from(([10, 0, 0, 2], 80)),
-    }
+    let destination = SocketAddr::from(([10, 0, 0, 2], 80));
+    model::Connection::new(None, [10, 0, 0, 1].into(), destination)
 }
 
 /// A policy of one rule with one match, which would hold for any connection to port 80.

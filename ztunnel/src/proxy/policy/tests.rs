@@ -51,11 +51,11 @@ impl Scene {
     }
 
     fn admit(&self, account: &str) -> Result<Admission, Verdict> {
-        let connection = Connection {
-            source_identity: Some(identity_of(account)),
-            source_ip: "10.0.0.1".parse().expect("address"),
-            destination: "10.0.0.2:80".parse().expect("address"),
-        };
+        let connection = Connection::new(
+            Some(identity_of(account)),
+            "10.0.0.1".parse().expect("address"),
+            "10.0.0.2:80".parse().expect("address"),
+        );
         self.policies
             .admit(&self.snapshot, &self.server, connection)
     }
