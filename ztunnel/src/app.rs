@@ -50,7 +50,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let readiness = Readiness::new();
     let shutdown = Shutdown::new();
     tokio::spawn(listen_to_signals(shutdown.clone()));
-    startup::raise_descriptor_limit();
+    runtime::descriptors::raise_limit();
     identity::choose_key_exchange(config.key_exchange).context("COMPLIANCE_POLICY")?;
     let metrics = start_metrics()?;
     serve_readiness_and_metrics(&config, &readiness, &metrics)?;

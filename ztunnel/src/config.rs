@@ -13,7 +13,6 @@ mod build;
 
 pub mod workers;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -22,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::{KeyExchange, grpc};
+use runtime::environment::Environment;
 use runtime::logs;
 use serde::Serialize;
 
@@ -118,20 +118,19 @@ pub struct ConfigError(pub Vec<String>);
 impl Config {
     /// Reads the process's environment and files.
     pub fn read() -> Result<Self, ConfigError> {
-        let (environment, mut mistakes) = raw::environment();
-        let mesh_config = raw::mesh_config_file(&mut mistakes);
+        let mut environment = raw::environment();
+        let mesh_config = raw::mesh_config_file(&mut environment);
         let cpus = workers::usable_cpus();
-        Self::parse(environment, mesh_config.as_deref(), cpus, mistakes)
+        Self::parse(environment, mesh_config.as_deref(), cpus)
     }
 
     /// Validates what was read.
     pub fn parse(
-        environment: BTreeMap<String, String>,
+        environment: Environment,
         mesh_config: Option<&str>,
         cpus: usize,
-        mistakes: Vec<String>,
     ) -> Result<Self, ConfigError> {
-        let mut raw = Raw::new(environment, mesh_config, mistakes);
+        let mut raw = Raw::new(environment, mesh_config);
         let config = build::config(&mut raw, cpus);
         raw.finish().map_err(ConfigError)?;
         // Without a mistake every required value was there.

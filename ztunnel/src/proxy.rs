@@ -4,7 +4,6 @@
 //! own tunnels and its own copies; a connection lives and dies on one worker.
 //!
 //! - [`config`]: its settings.
-//! - [`state`]: the mesh as it is now.
 //! - [`pods`]: the pods served here.
 //! - [`workers`]: the threads, and how pods come and go.
 //! - `outbound`, `inbound`, `plaintext`, `same_node`: one kind of connection each;
@@ -16,7 +15,7 @@
 
 pub mod config;
 
-pub mod state;
+pub use xds::state;
 
 pub mod pods;
 

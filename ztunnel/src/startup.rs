@@ -1,25 +1,10 @@
 //! What must be right before the first pod, checked and put right while somebody watches.
 
 use anyhow::{Context, bail};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
 use crate::config::{Config, Mode};
 use crate::proxy::netns;
-
-/// Every connection takes two descriptors: takes as many as the limit allows.
-pub fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft < hard {
-            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-        }
-        Ok(hard)
-    });
-    match raised {
-        Ok(limit) => tracing::debug!(limit, "descriptor limit"),
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of file descriptors"),
-    }
-}
 
 /// Enters a network namespace and marks a socket, as every pod will need.
 pub fn self_test(config: &Config) -> anyhow::Result<()> {

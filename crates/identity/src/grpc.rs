@@ -22,6 +22,7 @@ use crate::provider::provider;
 
 mod roots;
 mod server_name;
+mod settings;
 mod token;
 
 pub use roots::{Roots, RootsError};

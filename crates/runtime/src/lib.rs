@@ -1,6 +1,8 @@
 //! What every program of the mesh does besides its work: start, say how it is, and stop.
 //!
+//! - [`environment`]: settings, with all mistakes at once.
 //! - [`allocator`]: what happens to freed memory.
+//! - [`descriptors`]: how many may be open.
 //! - [`readiness`]: which startup tasks are still open.
 //! - [`signals`]: what asks the process to stop.
 //! - [`drain`]: stopping work in progress, within a deadline.
@@ -8,7 +10,11 @@
 //! - [`metrics`]: the recorder and its rendering.
 //! - [`logs`]: records, levels, the writer.
 
+pub mod environment;
+
 pub mod allocator;
+
+pub mod descriptors;
 
 pub mod readiness;
 

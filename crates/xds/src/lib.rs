@@ -3,6 +3,7 @@
 //! - [`resource_type`]: addresses and policies.
 //! - [`node`]: who a client says it is.
 //! - [`client`]: keeps a node in sync with a control plane.
+//! - [`state`]: what a node knows of the mesh, for its data path.
 //! - [`server`]: keeps any number of nodes in sync with a set of resources.
 
 pub mod resource_type;
@@ -10,5 +11,7 @@ pub mod resource_type;
 pub mod node;
 
 pub mod client;
+
+pub mod state;
 
 pub mod server;

@@ -20,7 +20,7 @@ use crate::proxy::Shared;
 use crate::proxy::state::State as MeshState;
 
 fn dumped(changes: Vec<Change>) -> Dumped {
-    let config = Config::parse(Default::default(), None, 2, Vec::new()).expect("valid");
+    let config = Config::parse(Default::default(), None, 2).expect("valid");
     let mut snapshot = Snapshot::default();
     snapshot.apply(changes);
     let proxy = Shared::new(

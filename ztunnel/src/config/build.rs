@@ -10,10 +10,6 @@ use super::{ADMIN_PORT, Config, Dns, Mode, Node, Ports, READINESS_PORT, STATS_PO
 use crate::proxy::config::{Keepalive, OriginalSource};
 use crate::proxy::{self, WorkloadInfo};
 
-const ISTIOD: &str = "https://istiod.istio-system.svc:15012";
-const LOCAL_ISTIOD: &str = "https://localhost:15012";
-const ROOT_CERT: &str = "./var/run/secrets/istio/root-cert.pem";
-const TOKEN: &str = "./var/run/secrets/tokens/istio-token";
 /// SO_MARK by which a pod's redirect rules know the tunnel's own sockets.
 const PACKET_MARK: u32 = 1337;
 const ZDS: &str = "/var/run/ztunnel/ztunnel.sock";
@@ -171,45 +167,12 @@ fn cluster_id(raw: &Raw) -> String {
 }
 
 fn control_plane(raw: &mut Raw, prefix: &str) -> Option<grpc::Config> {
-    let default = match raw.text("KUBERNETES_SERVICE_HOST") {
-        Some(_) => ISTIOD,
-        None => LOCAL_ISTIOD,
-    };
-    let variable = format!("{prefix}_ADDRESS");
-    let address = match raw.set_text(&variable) {
-        Some(address) => address,
-        None => match &raw.proxy_config.discovery_address {
-            Some(address) => address.clone(),
-            None => default.to_owned(),
-        },
-    };
-    // Set and empty: off.
-    if address.is_empty() {
-        return None;
-    }
-    let address = if address.contains("://") {
-        address
-    } else {
-        format!("https://{address}")
-    };
-    if address
-        .parse::<http::Uri>()
-        .ok()
-        .is_none_or(|uri| uri.host().is_none() || uri.scheme_str() != Some("https"))
-    {
-        raw.mistake(format!("{variable}: {address:?} is not https://host:port"));
-    }
-    let roots = raw.text(&format!("{prefix}_ROOT_CA"));
-    let token = raw.text("AUTH_TOKEN");
-    let mut headers = vec![("clusterid".to_owned(), cluster_id(raw))];
-    headers.extend(raw.prefixed(&format!("{prefix}_HEADER_")));
-    Some(grpc::Config {
-        address,
-        roots: grpc::Roots::parse(roots.as_deref().unwrap_or(ROOT_CERT)),
-        alternate_name: raw.text(&format!("ALT_{prefix}_HOSTNAME")),
-        token: Some(grpc::Token::parse(token.as_deref().unwrap_or(TOKEN))),
-        headers,
-    })
+    let discovery_address = raw.proxy_config.discovery_address.clone();
+    let mut config = grpc::Config::read(raw, prefix, discovery_address)?;
+    config
+        .headers
+        .insert(0, ("clusterid".to_owned(), cluster_id(raw)));
+    Some(config)
 }
 
 fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {

@@ -1,21 +1,19 @@
-//! Reading settings as text, with every mistake collected instead of the first one returned.
+//! The environment with Istio's two ProxyConfigs beside it.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
-use std::str::FromStr;
-use std::time::Duration;
+use std::ops::{Deref, DerefMut};
 
+use runtime::environment::Environment;
 use serde::Deserialize;
 
 /// Where Istio mounts the mesh's configuration, relative to the working directory.
 const MESH_CONFIG: &str = "./etc/istio/config/mesh";
 
-/// Settings as they were given.
+/// Settings as they were given: the environment, and what the ProxyConfigs add to it.
 #[derive(Debug)]
 pub struct Raw {
-    environment: BTreeMap<String, String>,
+    environment: Environment,
     pub(super) proxy_config: ProxyConfig,
-    mistakes: Vec<String>,
 }
 
 /// The keys of Istio's ProxyConfig that a tunnel reads; others are for other proxies.
@@ -35,37 +33,20 @@ struct MeshConfig {
     default_config: ProxyConfig,
 }
 
-/// The process's environment; a value that is not text is a mistake if it could matter.
-pub(super) fn environment() -> (BTreeMap<String, String>, Vec<String>) {
-    let mut mistakes = Vec::new();
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| {
-            let name = name.into_string().ok()?;
-            match value.into_string() {
-                Ok(value) => Some((name, value)),
-                Err(_) => {
-                    if is_ours(&name) {
-                        mistakes.push(format!("{name}: not valid UTF-8"));
-                    }
-                    None
-                }
-            }
-        })
-        .collect();
-    (environment, mistakes)
-}
-
-fn is_ours(name: &str) -> bool {
-    name.starts_with("ISTIO_META") || name.starts_with("XDS_") || name.starts_with("CA_")
+/// The process's environment.
+pub(super) fn environment() -> Environment {
+    Environment::of_process(|name| {
+        name.starts_with("ISTIO_META") || name.starts_with("XDS_") || name.starts_with("CA_")
+    })
 }
 
 /// The mesh config file, where there is one.
-pub(super) fn mesh_config_file(mistakes: &mut Vec<String>) -> Option<String> {
+pub(super) fn mesh_config_file(environment: &mut Environment) -> Option<String> {
     match std::fs::read_to_string(MESH_CONFIG) {
         Ok(text) => Some(text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => {
-            mistakes.push(format!("{MESH_CONFIG}: {error}"));
+            environment.mistake(format!("{MESH_CONFIG}: {error}"));
             None
         }
     }
@@ -74,15 +55,10 @@ pub(super) fn mesh_config_file(mistakes: &mut Vec<String>) -> Option<String> {
 // === impl Raw ===
 
 impl Raw {
-    pub(super) fn new(
-        environment: BTreeMap<String, String>,
-        mesh_config: Option<&str>,
-        mistakes: Vec<String>,
-    ) -> Self {
+    pub(super) fn new(environment: Environment, mesh_config: Option<&str>) -> Self {
         let mut raw = Self {
             environment,
             proxy_config: ProxyConfig::default(),
-            mistakes,
         };
         let mesh: MeshConfig = match mesh_config {
             Some(text) => raw.yaml(MESH_CONFIG, text),
@@ -97,85 +73,13 @@ impl Raw {
     }
 
     pub(super) fn finish(self) -> Result<(), Vec<String>> {
-        if self.mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(self.mistakes)
-        }
-    }
-
-    pub(super) fn mistake(&mut self, text: impl Into<String>) {
-        let text = text.into();
-        // Some settings are asked for more than once.
-        if !self.mistakes.contains(&text) {
-            self.mistakes.push(text);
-        }
-    }
-
-    /// A variable that is set and not empty.
-    pub(super) fn text(&self, name: &str) -> Option<String> {
-        self.set_text(name).filter(|text| !text.is_empty())
-    }
-
-    /// A variable that is set, perhaps to nothing.
-    pub(super) fn set_text(&self, name: &str) -> Option<String> {
-        self.environment
-            .get(name)
-            .map(|text| text.trim().to_owned())
+        self.environment.finish()
     }
 
     /// A variable that proxyMetadata may give too.
     pub(super) fn meta(&self, name: &str) -> Option<String> {
         self.text(name)
             .or_else(|| self.proxy_config.proxy_metadata.get(name).cloned())
-    }
-
-    pub(super) fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
-        let text = self.text(name)?;
-        match text.parse() {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.mistake(format!("{name}: {text:?}: {error}"));
-                None
-            }
-        }
-    }
-
-    pub(super) fn truth(&mut self, name: &str, default: bool) -> bool {
-        match self.text(name).map(|text| text.to_ascii_lowercase()) {
-            None => default,
-            Some(text) if text == "true" || text == "1" => true,
-            Some(text) if text == "false" || text == "0" => false,
-            Some(text) => {
-                self.mistake(format!("{name}: {text:?} is neither true nor false"));
-                default
-            }
-        }
-    }
-
-    /// `5s`, `10m`, `1h30m`.
-    pub(super) fn duration(&mut self, name: &str, default: Duration) -> Duration {
-        let Some(text) = self.text(name) else {
-            return default;
-        };
-        match humantime::parse_duration(&text) {
-            Ok(duration) => duration,
-            Err(error) => {
-                self.mistake(format!("{name}: {text:?} is not a duration: {error}"));
-                default
-            }
-        }
-    }
-
-    /// Every `PREFIXname=value`, as (name, value).
-    pub(super) fn prefixed(&self, prefix: &str) -> Vec<(String, String)> {
-        self.environment
-            .iter()
-            .filter_map(|(name, value)| {
-                let name = name.strip_prefix(prefix).filter(|name| !name.is_empty())?;
-                Some((name.to_owned(), value.clone()))
-            })
-            .collect()
     }
 
     /// What xDS is told of the node besides the tunnel's own name: `ISTIO_META_X` as X,
@@ -208,6 +112,20 @@ impl Raw {
                 T::default()
             }
         }
+    }
+}
+
+impl Deref for Raw {
+    type Target = Environment;
+
+    fn deref(&self) -> &Environment {
+        &self.environment
+    }
+}
+
+impl DerefMut for Raw {
+    fn deref_mut(&mut self) -> &mut Environment {
+        &mut self.environment
     }
 }
 

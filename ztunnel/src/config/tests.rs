@@ -8,7 +8,7 @@ fn parse(environment: &[(&str, &str)], mesh: Option<&str>) -> Result<Config, Vec
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
-    Config::parse(environment, mesh, 8, Vec::new()).map_err(|error| error.0)
+    Config::parse(environment, mesh, 8).map_err(|error| error.0)
 }
 
 fn valid(environment: &[(&str, &str)]) -> Config {
