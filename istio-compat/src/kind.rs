@@ -17,6 +17,13 @@ pub enum Kind {
     PeerAuthentication,
     ServiceEntry,
     WorkloadEntry,
+    RequestAuthentication,
+    Gateway,
+    GatewayClass,
+    HttpRoute,
+    GrpcRoute,
+    TcpRoute,
+    ReferenceGrant,
 }
 
 /// What the outside calls a kind.
@@ -32,7 +39,7 @@ struct Names {
 // === impl Kind ===
 
 impl Kind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 17] = [
         Self::Namespace,
         Self::Node,
         Self::ServiceAccount,
@@ -43,6 +50,13 @@ impl Kind {
         Self::PeerAuthentication,
         Self::ServiceEntry,
         Self::WorkloadEntry,
+        Self::RequestAuthentication,
+        Self::Gateway,
+        Self::GatewayClass,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::TcpRoute,
+        Self::ReferenceGrant,
     ];
 
     fn names(self) -> Names {
@@ -51,6 +65,10 @@ impl Kind {
             "networking.istio.io/v1",
             "networking.istio.io/v1beta1",
             "networking.istio.io/v1alpha3",
+        ];
+        const GATEWAY: &[&str] = &[
+            "gateway.networking.k8s.io/v1",
+            "gateway.networking.k8s.io/v1beta1",
         ];
         const SECURITY: &[&str] = &["security.istio.io/v1", "security.istio.io/v1beta1"];
         let (kind, api_versions, plural, short, namespaced): (_, _, _, &[_], _) = match self {
@@ -86,6 +104,47 @@ impl Kind {
                 NETWORKING,
                 "workloadentries",
                 &["we"],
+                true,
+            ),
+            Self::RequestAuthentication => (
+                "RequestAuthentication",
+                SECURITY,
+                "requestauthentications",
+                &["ra"],
+                true,
+            ),
+            Self::Gateway => ("Gateway", GATEWAY, "gateways", &["gtw"], true),
+            Self::GatewayClass => ("GatewayClass", GATEWAY, "gatewayclasses", &["gc"], false),
+            Self::HttpRoute => ("HTTPRoute", GATEWAY, "httproutes", &[], true),
+            Self::GrpcRoute => (
+                "GRPCRoute",
+                &[
+                    "gateway.networking.k8s.io/v1",
+                    "gateway.networking.k8s.io/v1alpha2",
+                ],
+                "grpcroutes",
+                &[],
+                true,
+            ),
+            Self::TcpRoute => (
+                "TCPRoute",
+                &[
+                    "gateway.networking.k8s.io/v1alpha2",
+                    "gateway.networking.k8s.io/v1",
+                ],
+                "tcproutes",
+                &[],
+                true,
+            ),
+            Self::ReferenceGrant => (
+                "ReferenceGrant",
+                &[
+                    "gateway.networking.k8s.io/v1beta1",
+                    "gateway.networking.k8s.io/v1",
+                    "gateway.networking.k8s.io/v1alpha2",
+                ],
+                "referencegrants",
+                &["refgrant"],
                 true,
             ),
         };
@@ -187,23 +246,11 @@ const NOT_HONOURED_YET: &[(&str, &[&str])] = &[
             "WorkloadGroup",
         ],
     ),
-    ("security.istio.io", &["RequestAuthentication"]),
     ("telemetry.istio.io", &["Telemetry"]),
     ("extensions.istio.io", &["TrafficExtension", "WasmPlugin"]),
     (
         "gateway.networking.k8s.io",
-        &[
-            "BackendTLSPolicy",
-            "GRPCRoute",
-            "Gateway",
-            "GatewayClass",
-            "HTTPRoute",
-            "ListenerSet",
-            "ReferenceGrant",
-            "TCPRoute",
-            "TLSRoute",
-            "UDPRoute",
-        ],
+        &["BackendTLSPolicy", "ListenerSet", "TLSRoute", "UDPRoute"],
     ),
 ];
 

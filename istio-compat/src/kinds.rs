@@ -18,8 +18,20 @@ pub mod service;
 
 pub mod authorization_policy;
 pub mod peer_authentication;
+pub mod request_authentication;
 pub mod service_entry;
 pub mod workload_entry;
+
+pub mod gateway;
+pub mod gateway_class;
+pub mod reference_grant;
+
+pub mod gateway_duration;
+pub mod grpc_route;
+pub mod http_route;
+pub mod route;
+pub mod route_filter;
+pub mod tcp_route;
 
 pub(crate) mod unused_fields;
 

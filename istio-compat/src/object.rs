@@ -9,14 +9,21 @@ use crate::diagnostic::Origin;
 use crate::kind::Kind;
 use crate::kinds::authorization_policy::AuthorizationPolicy;
 use crate::kinds::deployment::Deployment;
+use crate::kinds::gateway::Gateway;
+use crate::kinds::gateway_class::GatewayClass;
+use crate::kinds::grpc_route::GrpcRoute;
+use crate::kinds::http_route::HttpRoute;
 use crate::kinds::metadata::{Condition, ObjectMeta};
 use crate::kinds::namespace::Namespace;
 use crate::kinds::node::Node;
 use crate::kinds::peer_authentication::PeerAuthentication;
 use crate::kinds::pod::Pod;
+use crate::kinds::reference_grant::ReferenceGrant;
+use crate::kinds::request_authentication::RequestAuthentication;
 use crate::kinds::service::Service;
 use crate::kinds::service_account::ServiceAccount;
 use crate::kinds::service_entry::ServiceEntry;
+use crate::kinds::tcp_route::TcpRoute;
 use crate::kinds::workload_entry::WorkloadEntry;
 
 /// Cheap to clone.
@@ -41,6 +48,13 @@ pub enum Body {
     PeerAuthentication(Arc<PeerAuthentication>),
     ServiceEntry(Arc<ServiceEntry>),
     WorkloadEntry(Arc<WorkloadEntry>),
+    RequestAuthentication(Arc<RequestAuthentication>),
+    Gateway(Arc<Gateway>),
+    GatewayClass(Arc<GatewayClass>),
+    HttpRoute(Arc<HttpRoute>),
+    GrpcRoute(Arc<GrpcRoute>),
+    TcpRoute(Arc<TcpRoute>),
+    ReferenceGrant(Arc<ReferenceGrant>),
 }
 
 /// Kind, namespace and name: what makes two objects the same one.
@@ -132,6 +146,13 @@ resources! {
     PeerAuthentication,
     ServiceEntry,
     WorkloadEntry,
+    RequestAuthentication,
+    Gateway,
+    GatewayClass,
+    HttpRoute,
+    GrpcRoute,
+    TcpRoute,
+    ReferenceGrant,
 }
 
 /// Serializes content with its `apiVersion` and `kind` in front.

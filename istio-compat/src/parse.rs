@@ -8,13 +8,20 @@ use crate::diagnostic::{Diagnostic, Origin, Severity};
 use crate::kind::{self, Kind, Unread};
 use crate::kinds::authorization_policy::AuthorizationPolicy;
 use crate::kinds::deployment::Deployment;
+use crate::kinds::gateway::Gateway;
+use crate::kinds::gateway_class::GatewayClass;
+use crate::kinds::grpc_route::GrpcRoute;
+use crate::kinds::http_route::HttpRoute;
 use crate::kinds::namespace::Namespace;
 use crate::kinds::node::Node as ClusterNode;
 use crate::kinds::peer_authentication::PeerAuthentication;
 use crate::kinds::pod::Pod;
+use crate::kinds::reference_grant::ReferenceGrant;
+use crate::kinds::request_authentication::RequestAuthentication;
 use crate::kinds::service::Service;
 use crate::kinds::service_account::ServiceAccount;
 use crate::kinds::service_entry::ServiceEntry;
+use crate::kinds::tcp_route::TcpRoute;
 use crate::kinds::workload_entry::WorkloadEntry;
 use crate::node::{Node, Position, Value};
 use crate::object::{Object, ObjectKey, Resource};
@@ -234,6 +241,13 @@ impl Reading {
             Kind::PeerAuthentication => self.typed::<PeerAuthentication>(node),
             Kind::ServiceEntry => self.typed::<ServiceEntry>(node),
             Kind::WorkloadEntry => self.typed::<WorkloadEntry>(node),
+            Kind::RequestAuthentication => self.typed::<RequestAuthentication>(node),
+            Kind::Gateway => self.typed::<Gateway>(node),
+            Kind::GatewayClass => self.typed::<GatewayClass>(node),
+            Kind::HttpRoute => self.typed::<HttpRoute>(node),
+            Kind::GrpcRoute => self.typed::<GrpcRoute>(node),
+            Kind::TcpRoute => self.typed::<TcpRoute>(node),
+            Kind::ReferenceGrant => self.typed::<ReferenceGrant>(node),
         }
     }
 
@@ -284,7 +298,7 @@ impl Reading {
 /// lost a condition to a spelling mistake would let in more than its author meant.
 fn remark_on<T: Resource>(remark: &reader::Remark) -> (Severity, String) {
     let severity = match T::KIND {
-        Kind::AuthorizationPolicy | Kind::PeerAuthentication
+        Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::RequestAuthentication
             if remark.field.starts_with("spec") =>
         {
             Severity::Error

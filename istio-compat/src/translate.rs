@@ -65,7 +65,17 @@ impl View {
                 .peer_authentications
                 .get(name)
                 .map(|policy| peer_authentication::translate(self, policy)),
-            Kind::Namespace | Kind::Node | Kind::ServiceAccount | Kind::Deployment => None,
+            Kind::Namespace
+            | Kind::Node
+            | Kind::ServiceAccount
+            | Kind::Deployment
+            | Kind::RequestAuthentication
+            | Kind::Gateway
+            | Kind::GatewayClass
+            | Kind::HttpRoute
+            | Kind::GrpcRoute
+            | Kind::TcpRoute
+            | Kind::ReferenceGrant => None,
         }
         .unwrap_or_default()
     }

@@ -3,11 +3,18 @@
 
 mod authorization_policy;
 mod deployment;
+mod gateway;
+mod gateway_class;
+mod grpc_route;
+mod http_route;
 mod names;
 mod peer_authentication;
 mod pod;
+mod reference_grant;
+mod request_authentication;
 mod service;
 mod service_entry;
+mod tcp_route;
 mod workload_entry;
 
 use crate::diagnostic::Severity;
@@ -60,6 +67,20 @@ impl<'a> Problems<'a> {
             && !self.problems.iter().any(|problem| problem.field == field)
         {
             self.error(field, message);
+        }
+    }
+
+    /// Reports a list that is longer than the API admits.
+    pub(crate) fn at_most(&mut self, field: impl Into<String>, length: usize, most: usize) {
+        if length > most {
+            self.error(field, format!("has {length} entries, more than {most}"));
+        }
+    }
+
+    /// Reports a text that is empty or absent.
+    pub(crate) fn given(&mut self, field: impl Into<String>, text: &str) {
+        if text.is_empty() {
+            self.error(field, "has no value: give one");
         }
     }
 

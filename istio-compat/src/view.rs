@@ -15,12 +15,19 @@ use mesh::identity::DEFAULT_TRUST_DOMAIN;
 use crate::allocate::Allocator;
 use crate::kind::Kind;
 use crate::kinds::authorization_policy::AuthorizationPolicy;
+use crate::kinds::gateway::Gateway;
+use crate::kinds::gateway_class::GatewayClass;
+use crate::kinds::grpc_route::GrpcRoute;
+use crate::kinds::http_route::HttpRoute;
 use crate::kinds::namespace::Namespace;
 use crate::kinds::node::Node;
 use crate::kinds::peer_authentication::PeerAuthentication;
 use crate::kinds::pod::Pod;
+use crate::kinds::reference_grant::ReferenceGrant;
+use crate::kinds::request_authentication::RequestAuthentication;
 use crate::kinds::service::Service;
 use crate::kinds::service_entry::ServiceEntry;
+use crate::kinds::tcp_route::TcpRoute;
 use crate::kinds::workload_entry::WorkloadEntry;
 use crate::object::{Body, Object, ObjectKey};
 
@@ -44,6 +51,7 @@ pub struct View {
     pub(crate) context: Context,
     pub(crate) namespaces: BTreeMap<Arc<str>, Contents>,
     pub(crate) nodes: BTreeMap<Arc<str>, Arc<Node>>,
+    pub(crate) gateway_classes: BTreeMap<Arc<str>, Arc<GatewayClass>>,
     /// Services and ServiceEntries by the hostnames they claim.
     claims: HashMap<String, BTreeSet<ObjectKey>>,
     allocator: Allocator,
@@ -59,6 +67,12 @@ pub(crate) struct Contents {
     pub(crate) workload_entries: BTreeMap<Arc<str>, Arc<WorkloadEntry>>,
     pub(crate) authorization_policies: BTreeMap<Arc<str>, Arc<AuthorizationPolicy>>,
     pub(crate) peer_authentications: BTreeMap<Arc<str>, Arc<PeerAuthentication>>,
+    pub(crate) request_authentications: BTreeMap<Arc<str>, Arc<RequestAuthentication>>,
+    pub(crate) gateways: BTreeMap<Arc<str>, Arc<Gateway>>,
+    pub(crate) http_routes: BTreeMap<Arc<str>, Arc<HttpRoute>>,
+    pub(crate) grpc_routes: BTreeMap<Arc<str>, Arc<GrpcRoute>>,
+    pub(crate) tcp_routes: BTreeMap<Arc<str>, Arc<TcpRoute>>,
+    pub(crate) reference_grants: BTreeMap<Arc<str>, Arc<ReferenceGrant>>,
 }
 
 // === impl Context ===
@@ -117,6 +131,10 @@ impl View {
             self.nodes.insert(name, node.clone());
             return;
         }
+        if let Body::GatewayClass(class) = body {
+            self.gateway_classes.insert(name, class.clone());
+            return;
+        }
         let contents = self.namespaces.entry(namespace_of(key)).or_default();
         match body {
             Body::Namespace(namespace) => contents.namespace = Some(namespace.clone()),
@@ -138,13 +156,40 @@ impl View {
             Body::PeerAuthentication(policy) => {
                 contents.peer_authentications.insert(name, policy.clone());
             }
-            Body::Node(_) | Body::ServiceAccount(_) | Body::Deployment(_) => {}
+            Body::RequestAuthentication(policy) => {
+                contents
+                    .request_authentications
+                    .insert(name, policy.clone());
+            }
+            Body::Gateway(gateway) => {
+                contents.gateways.insert(name, gateway.clone());
+            }
+            Body::HttpRoute(route) => {
+                contents.http_routes.insert(name, route.clone());
+            }
+            Body::GrpcRoute(route) => {
+                contents.grpc_routes.insert(name, route.clone());
+            }
+            Body::TcpRoute(route) => {
+                contents.tcp_routes.insert(name, route.clone());
+            }
+            Body::ReferenceGrant(grant) => {
+                contents.reference_grants.insert(name, grant.clone());
+            }
+            Body::Node(_)
+            | Body::GatewayClass(_)
+            | Body::ServiceAccount(_)
+            | Body::Deployment(_) => {}
         }
     }
 
     fn remove(&mut self, key: &ObjectKey) {
         if key.kind == Kind::Node {
             self.nodes.remove(&key.name);
+            return;
+        }
+        if key.kind == Kind::GatewayClass {
+            self.gateway_classes.remove(&key.name);
             return;
         }
         let Some(contents) = self.namespaces.get_mut(&namespace_of(key)) else {
@@ -170,7 +215,25 @@ impl View {
             Kind::PeerAuthentication => {
                 contents.peer_authentications.remove(&key.name);
             }
-            Kind::Node | Kind::ServiceAccount | Kind::Deployment => {}
+            Kind::RequestAuthentication => {
+                contents.request_authentications.remove(&key.name);
+            }
+            Kind::Gateway => {
+                contents.gateways.remove(&key.name);
+            }
+            Kind::HttpRoute => {
+                contents.http_routes.remove(&key.name);
+            }
+            Kind::GrpcRoute => {
+                contents.grpc_routes.remove(&key.name);
+            }
+            Kind::TcpRoute => {
+                contents.tcp_routes.remove(&key.name);
+            }
+            Kind::ReferenceGrant => {
+                contents.reference_grants.remove(&key.name);
+            }
+            Kind::Node | Kind::GatewayClass | Kind::ServiceAccount | Kind::Deployment => {}
         }
     }
 

@@ -40,7 +40,14 @@ impl Desired {
             | Body::AuthorizationPolicy(_)
             | Body::PeerAuthentication(_)
             | Body::ServiceEntry(_)
-            | Body::WorkloadEntry(_) => {}
+            | Body::WorkloadEntry(_)
+            | Body::RequestAuthentication(_)
+            | Body::Gateway(_)
+            | Body::GatewayClass(_)
+            | Body::HttpRoute(_)
+            | Body::GrpcRoute(_)
+            | Body::TcpRoute(_)
+            | Body::ReferenceGrant(_) => {}
         }
     }
 
@@ -56,7 +63,14 @@ impl Desired {
             | Kind::AuthorizationPolicy
             | Kind::PeerAuthentication
             | Kind::ServiceEntry
-            | Kind::WorkloadEntry => {}
+            | Kind::WorkloadEntry
+            | Kind::RequestAuthentication
+            | Kind::Gateway
+            | Kind::GatewayClass
+            | Kind::HttpRoute
+            | Kind::GrpcRoute
+            | Kind::TcpRoute
+            | Kind::ReferenceGrant => {}
         }
     }
 

@@ -238,8 +238,8 @@ fn kinds_that_are_not_honoured_are_named() {
         format!("apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: a, namespace: b}}\n")
     };
     assert_eq!(
-        warnings(&document("gateway.networking.k8s.io/v1", "HTTPRoute")),
-        ["shop.yaml:2:7: warning: HTTPRoute b/a: kind: HTTPRoute \
+        warnings(&document("gateway.networking.k8s.io/v1", "TLSRoute")),
+        ["shop.yaml:2:7: warning: TLSRoute b/a: kind: TLSRoute \
           (gateway.networking.k8s.io/v1) is not honoured yet: the object has no effect"]
     );
     assert_eq!(

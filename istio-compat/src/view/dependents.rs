@@ -52,7 +52,17 @@ impl View {
                     self.of_peer_authentication(policy, &mut touched);
                 }
             }
-            Kind::Pod | Kind::WorkloadEntry | Kind::ServiceAccount | Kind::Deployment => {}
+            Kind::Pod
+            | Kind::WorkloadEntry
+            | Kind::ServiceAccount
+            | Kind::Deployment
+            | Kind::RequestAuthentication
+            | Kind::Gateway
+            | Kind::GatewayClass
+            | Kind::HttpRoute
+            | Kind::GrpcRoute
+            | Kind::TcpRoute
+            | Kind::ReferenceGrant => {}
         }
         touched
     }

@@ -69,6 +69,16 @@ fn header(kind: Kind) -> Columns<&'static str> {
         Kind::PeerAuthentication => (vec!["MODE"], vec!["FILE"]),
         Kind::ServiceEntry => (vec!["HOSTS", "LOCATION", "RESOLUTION"], vec!["STATUS"]),
         Kind::WorkloadEntry => (vec!["ADDRESS"], vec!["STATUS"]),
+        Kind::RequestAuthentication => (vec!["ISSUERS", "STATUS"], vec!["FILE"]),
+        Kind::Gateway => (
+            vec!["CLASS", "ADDRESS", "PROGRAMMED"],
+            vec!["LISTENERS", "FILE"],
+        ),
+        Kind::GatewayClass => (vec!["CONTROLLER", "ACCEPTED"], vec!["FILE"]),
+        Kind::HttpRoute | Kind::GrpcRoute | Kind::TcpRoute => {
+            (vec!["PARENTS", "RULES", "STATUS"], vec!["FILE"])
+        }
+        Kind::ReferenceGrant => (vec!["FROM", "TO"], vec!["FILE"]),
     }
 }
 
@@ -138,6 +148,46 @@ fn cells(object: &Object, conditions: &[Condition]) -> Columns<String> {
             vec![state(conditions)],
         ),
         Kind::WorkloadEntry => (vec![text(&spec["address"], "")], vec![state(conditions)]),
+        Kind::RequestAuthentication => (
+            vec![
+                each(&spec["jwtRules"], |rule| rule["issuer"].as_str()),
+                state(conditions),
+            ],
+            vec![object.origin.to_string()],
+        ),
+        Kind::Gateway => (
+            vec![
+                text(&spec["gatewayClassName"], ""),
+                each(&json["status"]["addresses"], |one| one["value"].as_str()),
+                holds(conditions, &json["status"]["conditions"], "Programmed"),
+            ],
+            vec![
+                each(&spec["listeners"], |listener| listener["name"].as_str()),
+                object.origin.to_string(),
+            ],
+        ),
+        Kind::GatewayClass => (
+            vec![
+                text(&spec["controllerName"], ""),
+                holds(conditions, &json["status"]["conditions"], "Accepted"),
+            ],
+            vec![object.origin.to_string()],
+        ),
+        Kind::HttpRoute | Kind::GrpcRoute | Kind::TcpRoute => (
+            vec![
+                each(&spec["parentRefs"], |parent| parent["name"].as_str()),
+                spec["rules"].as_array().map_or(0, Vec::len).to_string(),
+                state(conditions),
+            ],
+            vec![object.origin.to_string()],
+        ),
+        Kind::ReferenceGrant => (
+            vec![
+                each(&spec["from"], |from| from["namespace"].as_str()),
+                each(&spec["to"], |to| to["kind"].as_str()),
+            ],
+            vec![object.origin.to_string()],
+        ),
         Kind::ServiceAccount => Default::default(),
     }
 }
@@ -249,12 +299,30 @@ fn labels<'a>(labels: impl Iterator<Item = (&'a String, &'a String)>) -> String 
         .join(",")
 }
 
+/// The status of a condition: as the control plane has it, else as it is written.
+fn holds(conditions: &[Condition], written: &Value, type_: &str) -> String {
+    let known = conditions.iter().find(|condition| condition.type_ == type_);
+    known.map_or_else(
+        || {
+            let mut written = written.as_array().into_iter().flatten();
+            let condition = written.find(|condition| condition["type"] == type_);
+            condition.map_or_else(String::new, |condition| text(&condition["status"], ""))
+        },
+        |condition| condition.status.clone(),
+    )
+}
+
 fn list(value: &Value) -> String {
+    each(value, Value::as_str)
+}
+
+/// One text of each item of a list.
+fn each(value: &Value, item: impl Fn(&Value) -> Option<&str>) -> String {
     value
         .as_array()
         .into_iter()
         .flatten()
-        .filter_map(Value::as_str)
+        .filter_map(item)
         .collect::<Vec<_>>()
         .join(",")
 }
