@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use identity::ca_client::{self, CaClient, CitadelClient, WithRevocations};
+use identity::authority::Signer;
+use identity::ca_client::{self, CaClient, CitadelClient, LocalCa, WithRevocations};
 use identity::grpc::ControlPlane;
 use identity::manager::CertificateManager;
 use identity::revocation::RevocationFile;
+use mesh::snapshot::Snapshot;
 use runtime::admin::Listeners;
 use runtime::metrics::{Metrics, Settings};
 use runtime::readiness::Readiness;
@@ -19,17 +21,21 @@ use tokio::sync::oneshot;
 use crate::access_log::ProcessLog;
 use crate::admin::{self, Dumped};
 use crate::certificates::PodCertificates;
-use crate::config::{Config, Mode};
+use crate::config::{Config, LocalXds, Mode};
 use crate::dns::{self, DnsPod, DnsProxy};
 use crate::inpod::{self, Pod, Proxies};
 use crate::local::LocalNode;
 use crate::metrics::SeriesCache;
+use crate::proxy::on_demand::OnDemand;
 use crate::proxy::state::State;
 use crate::proxy::{PodSpec, Shared, Workers, WorkloadInfo};
-use crate::{startup, sync};
+use crate::{local_xds, startup, sync};
 
 /// Counters that nobody changed for so long are forgotten.
 const IDLE_METRICS: Duration = Duration::from_secs(3600);
+
+/// Life of a root that goes with the process.
+const FAKE_ROOT: Duration = Duration::from_secs(3650 * 86_400);
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -57,18 +63,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     startup::self_test(&config)?;
 
     let state = Arc::new(State::default());
-    let synced = follow_control_plane(&config, &readiness, state.clone())?;
+    let (synced, on_demand) = follow_control_plane(&config, &readiness, state.clone())?;
     let certificates = PodCertificates::new(
         certificate_manager(&config)?,
         config.node.trust_domain.clone(),
     );
-    let proxy = Arc::new(Shared::new(
+    let proxy = Shared::new(
         config.proxy.clone(),
         state.clone(),
         Arc::new(certificates.clone()),
         Arc::new(ProcessLog),
         start_series_upkeep(),
-    ));
+    );
+    let proxy = Arc::new(proxy.with_on_demand(on_demand));
     let dumped = Dumped {
         config: config.clone(),
         proxy: proxy.clone(),
@@ -162,29 +169,82 @@ fn follow_control_plane(
     config: &Arc<Config>,
     readiness: &Readiness,
     state: Arc<State>,
-) -> anyhow::Result<oneshot::Receiver<()>> {
+) -> anyhow::Result<(oneshot::Receiver<()>, Option<Arc<OnDemand>>)> {
     let (synced, wait) = oneshot::channel();
+    let mut snapshot = local_snapshot(config)?;
+    snapshot.prefer_namespace(config.preferred_service_namespace.clone());
+    state.publish(snapshot.clone());
+    let mut on_demand = None;
     match &config.xds {
         Some(xds) => {
             let control_plane = ControlPlane::new(xds).context("XDS_ADDRESS")?;
             let task = readiness.task("state manager");
+            let client = sync::client(config);
+            let demander = client.demander();
+            on_demand = config
+                .xds_on_demand
+                .then(|| Arc::new(OnDemand::new(move |name| demander.demand(name))));
             tokio::spawn(sync::run(
-                config.clone(),
+                client,
                 control_plane,
+                on_demand.clone(),
                 state,
+                snapshot,
                 task,
                 synced,
             ));
         }
         None => {
-            tracing::warn!("no control plane (XDS_ADDRESS is empty): nothing is known of the mesh");
+            if config.local_xds.is_none() {
+                tracing::warn!(
+                    "no control plane (XDS_ADDRESS is empty): nothing is known of the mesh"
+                );
+            }
             let _ = synced.send(());
         }
     }
-    Ok(wait)
+    Ok((wait, on_demand))
+}
+
+/// The mesh as far as a text of our own tells it.
+fn local_snapshot(config: &Config) -> anyhow::Result<Snapshot> {
+    let (text, origin) = match &config.local_xds {
+        None => return Ok(Snapshot::default()),
+        Some(LocalXds::Text(text)) => (text.clone(), "LOCAL_XDS".to_owned()),
+        Some(LocalXds::File(path)) => {
+            let origin = format!("LOCAL_XDS_PATH: {}", path.display());
+            let text = std::fs::read_to_string(path).with_context(|| origin.clone())?;
+            (text, origin)
+        }
+    };
+    local_xds::snapshot(&text)
+        .map_err(anyhow::Error::msg)
+        .context(origin)
 }
 
 fn certificate_manager(config: &Config) -> anyhow::Result<Option<CertificateManager>> {
+    let Some(mut client) = ca_client(config)? else {
+        return Ok(None);
+    };
+    if let Some(path) = &config.crl_path {
+        let file = RevocationFile::open(path).context("CRL_PATH")?;
+        let lists = file.lists();
+        tokio::spawn(file.follow());
+        client = Arc::new(WithRevocations { ca: client, lists });
+    }
+    Ok(Some(CertificateManager::new(client)))
+}
+
+fn ca_client(config: &Config) -> anyhow::Result<Option<Arc<dyn CaClient>>> {
+    if config.fake_ca {
+        tracing::warn!("FAKE_CA: no other process trusts the certificates of this one");
+        let now = SystemTime::now();
+        let signer = Signer::self_signed(&config.node.trust_domain, FAKE_ROOT, now);
+        return Ok(Some(Arc::new(LocalCa {
+            signer: signer.context("FAKE_CA")?,
+            lifetime: config.secret_ttl,
+        })));
+    }
     let Some(ca) = &config.ca else {
         return Ok(None);
     };
@@ -194,14 +254,7 @@ fn certificate_manager(config: &Config) -> anyhow::Result<Option<CertificateMana
     };
     let control_plane = ControlPlane::new(ca).context("CA_ADDRESS")?;
     let client = CitadelClient::new(control_plane, mode, config.secret_ttl);
-    let mut client: Arc<dyn CaClient> = Arc::new(client);
-    if let Some(path) = &config.crl_path {
-        let file = RevocationFile::open(path).context("CRL_PATH")?;
-        let lists = file.lists();
-        tokio::spawn(file.follow());
-        client = Arc::new(WithRevocations { ca: client, lists });
-    }
-    Ok(Some(CertificateManager::new(client)))
+    Ok(Some(Arc::new(client)))
 }
 
 fn start_dns(
@@ -222,6 +275,7 @@ fn start_dns(
         cluster_domain: config.node.cluster_domain.clone(),
         ipv6: config.ipv6,
         packet_mark: config.proxy.packet_mark,
+        port_reuse: config.proxy.port_reuse,
         resolv_conf: PathBuf::from(RESOLV_CONF),
     };
     let proxy = DnsProxy::start(settings, state).context("cannot start the DNS proxy")?;

@@ -47,6 +47,15 @@ pub struct Config {
     /// None: no certificates can be had.
     #[serde(serialize_with = "as_address")]
     pub ca: Option<grpc::Config>,
+    /// The mesh from a text besides the control plane, or instead.
+    #[serde(skip)]
+    pub local_xds: Option<LocalXds>,
+    /// Addresses are asked for when a connection needs them, not subscribed to as a whole.
+    pub xds_on_demand: bool,
+    /// Whose services win among those of one hostname.
+    pub preferred_service_namespace: Option<Arc<str>>,
+    /// Certificates are signed here, with a root that no other process trusts.
+    pub fake_ca: bool,
     /// PEM revocation lists that peers' certificates are looked up in.
     pub crl_path: Option<PathBuf>,
     #[serde(serialize_with = "as_duration")]
@@ -79,6 +88,13 @@ pub enum Mode {
     Shared { inpod_uds: PathBuf },
     /// One workload in the tunnel's own network namespace.
     Dedicated { workload: WorkloadInfo },
+}
+
+/// Where a mesh without a control plane is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocalXds {
+    File(PathBuf),
+    Text(String),
 }
 
 /// Who and where the tunnel itself is.

@@ -51,6 +51,8 @@ pub struct Config {
     pub ipv6: bool,
     /// SO_MARK of every socket.
     pub packet_mark: Option<u32>,
+    /// Whether another process may listen on the same ports while it takes over.
+    pub port_reuse: bool,
     /// Names the nameservers.
     pub resolv_conf: PathBuf,
 }

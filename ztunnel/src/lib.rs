@@ -4,7 +4,7 @@
 //! - [`app`]: the whole program, top-down.
 //! - [`config`]: environment and files, read once.
 //! - [`startup`]: what must be right before the first pod.
-//! - [`sync`]: the control plane's resources.
+//! - [`sync`], [`local_xds`]: the mesh, from the control plane or a file.
 //! - [`inpod`]: which pods the CNI agent hands over.
 //! - [`local`]: finding them among the mesh's workloads.
 //! - [`certificates`] of their identities.
@@ -19,6 +19,8 @@ pub mod config;
 pub mod startup;
 
 pub mod sync;
+
+pub mod local_xds;
 
 pub mod inpod;
 

@@ -9,6 +9,7 @@
 //! - `outbound`, `inbound`, `plaintext`, `same_node`: one kind of connection each;
 //!   `arrival` judges who comes in.
 //! - `proxy_protocol`: what applications behind a tunnel of their own are told.
+//! - [`on_demand`]: asking for what is not known yet.
 //! - `names`: addresses of endpoints that have only a name.
 //! - `telemetry`, [`access_log`]: what is said about connections.
 //! - [`connections`]: those that are open.
@@ -16,6 +17,8 @@
 pub mod config;
 
 pub use xds::state;
+
+pub mod on_demand;
 
 pub mod pods;
 
@@ -58,6 +61,7 @@ use mesh::identity::Identity;
 use access_log::AccessLog;
 use config::Config;
 use connections::Connections;
+use on_demand::OnDemand;
 use pods::Pods;
 use state::State;
 
@@ -85,6 +89,8 @@ pub struct Shared {
     pub certificates: Arc<dyn Certificates>,
     pub access_log: Arc<dyn AccessLog>,
     pub series: Arc<SeriesCache>,
+    /// None where the state holds the whole mesh.
+    pub on_demand: Option<Arc<OnDemand>>,
     pub pods: Pods,
     pub connections: Connections,
 }
@@ -105,8 +111,15 @@ impl Shared {
             certificates,
             access_log,
             series,
+            on_demand: None,
             pods: Pods::default(),
             connections: Connections::default(),
         }
+    }
+
+    /// Has addresses asked for when they are needed.
+    pub fn with_on_demand(mut self, on_demand: Option<Arc<OnDemand>>) -> Self {
+        self.on_demand = on_demand;
+        self
     }
 }

@@ -4,42 +4,58 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use identity::grpc::ControlPlane;
-use mesh::snapshot::Snapshot;
+use mesh::snapshot::{Change, Snapshot};
 use runtime::readiness::Task;
 use serde_json::Value;
 use tokio::sync::oneshot;
 use xds::client::{Client, Event, Subscription};
 
 use crate::config::Config;
+use crate::proxy::on_demand::OnDemand;
 use crate::proxy::state::State;
 
 /// What a node without an address of its own says, as Istio's does.
 const NO_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(1, 1, 1, 1));
 
-/// Follows the control plane until dropped. `synced` is told, and `task` dropped, once every
-/// type of resource has arrived.
-pub async fn run(
-    config: Arc<Config>,
-    control_plane: ControlPlane,
-    state: Arc<State>,
-    task: Task,
-    synced: oneshot::Sender<()>,
-) {
-    let client = Client::new(xds::client::Config {
-        node: node(&config),
+/// A client of the control plane, not yet running.
+pub fn client(config: &Config) -> Client {
+    Client::new(xds::client::Config {
+        node: node(config),
         // The transport authenticates.
         token: Arc::new(|| Ok(None)),
         headers: Vec::new(),
-        addresses: Subscription::Wildcard,
-    });
-    let mut snapshot = Snapshot::default();
+        addresses: match config.xds_on_demand {
+            true => Subscription::OnDemand,
+            false => Subscription::Wildcard,
+        },
+    })
+}
+
+/// Follows the control plane until dropped, beginning with what is known already. `synced` is told, and `task` dropped, once every
+/// type of resource has arrived.
+pub async fn run(
+    client: Client,
+    control_plane: ControlPlane,
+    on_demand: Option<Arc<OnDemand>>,
+    state: Arc<State>,
+    mut snapshot: Snapshot,
+    task: Task,
+    synced: oneshot::Sender<()>,
+) {
     let mut first = Some((task, synced));
     let on_event = |event| match event {
         Event::Connected => tracing::info!("connected to the control plane"),
         Event::Update(update) => {
             tracing::debug!(changes = update.changes.len(), "applying xDS changes");
+            let absent: Vec<_> = match &on_demand {
+                Some(_) => update.changes.iter().filter_map(removed_address).collect(),
+                None => Vec::new(),
+            };
             snapshot.apply(update.changes);
             state.publish(snapshot.clone());
+            if let Some(on_demand) = &on_demand {
+                absent.iter().for_each(|name| on_demand.absent(name));
+            }
         }
         Event::Synced => {
             if let Some((_, synced)) = first.take() {
@@ -62,6 +78,13 @@ pub async fn run(
     };
     let connect = || std::future::ready(Ok(control_plane.clone()));
     match client.run(connect, on_event).await {}
+}
+
+fn removed_address(change: &Change) -> Option<Arc<str>> {
+    let Change::RemoveAddress(name) = change else {
+        return None;
+    };
+    Some(name.clone())
 }
 
 /// How the tunnel introduces itself.

@@ -1,7 +1,7 @@
 //! The program as it is started and stopped: its servers, its exit codes, its errors.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv6Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use socket2::{Domain, Socket, Type};
 
 /// The program with nothing in its environment but `variables`.
 fn ztunnel(variables: &[(&str, &str)]) -> Command {
@@ -151,6 +152,75 @@ fn a_dedicated_tunnel_needs_no_agent() {
         let status = until(|| child.try_wait().expect("waits"));
         assert_eq!(status.code(), Some(0));
     });
+}
+
+#[test]
+fn a_mesh_of_one_file_and_a_ca_of_its_own_need_no_control_plane() {
+    alone(|| {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("mesh.yaml");
+        let mesh = "workloads: [{uid: Kubernetes//Pod/shop/web-0, name: web-0, namespace: shop, \
+                    serviceAccount: web, protocol: HBONE, workloadIps: [127.0.0.1]}]";
+        std::fs::write(&path, mesh).expect("writes");
+        let mut child = ztunnel(&[
+            ("XDS_ADDRESS", ""),
+            ("CA_ADDRESS", ""),
+            ("FAKE_CA", "true"),
+            ("LOCAL_XDS_PATH", path.to_str().expect("text")),
+            ("PROXY_MODE", "dedicated"),
+            ("PROXY_WORKLOAD_INFO", "shop/web-0/web"),
+        ])
+        .spawn()
+        .expect("starts");
+        let dump = until(|| {
+            ask("GET", 15000, "/config_dump").filter(|dump| dump.contains("\"Available\""))
+        });
+        for text in [
+            "\"uid\": \"Kubernetes//Pod/shop/web-0\"",
+            "\"identity\": \"spiffe://cluster.local/ns/shop/sa/web\"",
+        ] {
+            assert!(dump.contains(text), "{text}: {dump}");
+        }
+        assert_eq!(stop(&mut child).code(), Some(0));
+        std::fs::write(&path, "workloads: {}").expect("writes");
+        let variables = [("LOCAL_XDS_PATH", path.to_str().expect("text"))];
+        let output = ztunnel(&variables).output().expect("runs");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("LOCAL_XDS_PATH"));
+    });
+}
+
+/// Whether a socket that would share the port may have it.
+fn can_share(port: u16) -> bool {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("a socket");
+    socket.set_reuse_port(true).expect("an option");
+    socket.set_reuse_address(true).expect("an option");
+    let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    socket.bind(&address.into()).is_ok()
+}
+
+#[test]
+fn ports_are_shared_with_the_next_process_unless_told_otherwise() {
+    for port_reuse in ["true", "false"] {
+        alone(move || {
+            let mut child = ztunnel(&[
+                ("XDS_ADDRESS", ""),
+                ("CA_ADDRESS", ""),
+                ("PROXY_MODE", "dedicated"),
+                ("PROXY_WORKLOAD_INFO", "shop/web-0/web"),
+                ("ZTUNNEL_WORKER_THREADS", "2"),
+                ("INPOD_PORT_REUSE", port_reuse),
+            ])
+            .spawn()
+            .expect("starts");
+            until(|| ask("GET", 15021, "/healthz/ready").filter(|a| a.ends_with("ready\n")));
+            for port in [15001, 15006, 15008] {
+                TcpStream::connect(("127.0.0.1", port)).expect("listens");
+                assert_eq!(can_share(port), port_reuse == "true", "{port}");
+            }
+            assert_eq!(stop(&mut child).code(), Some(0));
+        });
+    }
 }
 
 #[test]

@@ -75,6 +75,7 @@ pub struct Snapshot {
     routes_by_service: HashMap<NamespacedHostname, Arc<[Arc<Route>]>>,
     authorization_policies: HashMap<PolicyKey, Arc<Authorization>>,
     request_authentications: HashMap<PolicyKey, Arc<RequestAuthentication>>,
+    preferred_namespace: Option<Arc<str>>,
 }
 
 // === impl ServiceEntry ===
@@ -99,6 +100,12 @@ impl ServiceEntry {
 // === impl Snapshot ===
 
 impl Snapshot {
+    /// Among services of one hostname, has this namespace's win over others that are not the
+    /// client's own nor canonical.
+    pub fn prefer_namespace(&mut self, namespace: Option<Arc<str>>) {
+        self.preferred_namespace = namespace;
+    }
+
     pub fn workload(&self, uid: &WorkloadUid) -> Option<&Arc<Workload>> {
         self.workloads.get(uid)
     }
@@ -178,6 +185,7 @@ impl Snapshot {
                 (
                     &*entry.service.namespace != client_namespace,
                     !entry.service.canonical,
+                    Some(&entry.service.namespace) != self.preferred_namespace.as_ref(),
                     entry.service.key(),
                 )
             })

@@ -1,12 +1,15 @@
 //! From settings as text to the typed configuration.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hbone::settings::Settings;
 use identity::{KeyExchange, grpc};
 
 use super::raw::Raw;
-use super::{ADMIN_PORT, Config, Dns, Mode, Node, Ports, READINESS_PORT, STATS_PORT, workers};
+use super::{
+    ADMIN_PORT, Config, Dns, LocalXds, Mode, Node, Ports, READINESS_PORT, STATS_PORT, workers,
+};
 use crate::proxy::config::{Keepalive, OriginalSource};
 use crate::proxy::{self, WorkloadInfo};
 
@@ -34,6 +37,10 @@ pub(super) fn config(raw: &mut Raw, cpus: usize) -> Option<Config> {
         mode: assumed.clone(),
         xds: control_plane(raw, "XDS"),
         ca: control_plane(raw, "CA"),
+        local_xds: local_xds(raw),
+        xds_on_demand: on_demand(raw),
+        preferred_service_namespace: raw.text("PREFERED_SERVICE_NAMESPACE").map(Into::into),
+        fake_ca: raw.truth("FAKE_CA", false),
         crl_path: raw.text("CRL_PATH").map(Into::into),
         secret_ttl: raw.duration("SECRET_TTL", Duration::from_secs(86_400)),
         node_metadata: raw.node_metadata(),
@@ -57,19 +64,9 @@ pub(super) fn config(raw: &mut Raw, cpus: usize) -> Option<Config> {
     mode.map(|_| config)
 }
 
-/// What Istio's tunnel knows and this one does not: ignoring a security setting would be
-/// worse than not starting.
+/// What Istio's tunnel knows and this one does not.
 fn unsupported(raw: &mut Raw) -> Vec<String> {
     let mut warnings = Vec::new();
-    if raw.truth("FAKE_CA", false) {
-        raw.mistake("FAKE_CA: only test builds of Istio's tunnel have it");
-    }
-    if raw.truth("XDS_ON_DEMAND", false) {
-        raw.mistake("XDS_ON_DEMAND: not supported");
-    }
-    if raw.text("LOCAL_XDS").is_some() || raw.text("LOCAL_XDS_PATH").is_some() {
-        raw.mistake("LOCAL_XDS, LOCAL_XDS_PATH: not supported, use a control plane");
-    }
     for (name, default, what) in [
         ("TLS12_ENABLED", false, "TLS 1.2 is never offered"),
         (
@@ -77,21 +74,30 @@ fn unsupported(raw: &mut Raw) -> Vec<String> {
             false,
             "there is no SOCKS5 listener",
         ),
-        ("INPOD_PORT_REUSE", true, "ports are always shared"),
-        (
-            "AUTHZ_POLICY_INFO_LOGGING",
-            false,
-            "denials are in the access log",
-        ),
     ] {
         if raw.truth(name, default) != default {
             warnings.push(format!("{name} has no effect: {what}"));
         }
     }
-    if raw.text("PREFERED_SERVICE_NAMESPACE").is_some() {
-        warnings.push("PREFERED_SERVICE_NAMESPACE has no effect".to_owned());
-    }
     warnings
+}
+
+fn local_xds(raw: &mut Raw) -> Option<LocalXds> {
+    let file = raw.text("LOCAL_XDS_PATH").map(PathBuf::from);
+    let text = raw.text("LOCAL_XDS");
+    if file.is_some() && text.is_some() {
+        raw.mistake("LOCAL_XDS, LOCAL_XDS_PATH: only one of them can be the mesh");
+    }
+    file.map(LocalXds::File).or(text.map(LocalXds::Text))
+}
+
+fn on_demand(raw: &mut Raw) -> bool {
+    let on_demand = raw.truth("XDS_ON_DEMAND", false);
+    // A name can't be asked for before it is known whose it is.
+    if on_demand && dns(raw).is_some() {
+        raw.mistake("XDS_ON_DEMAND: needs ISTIO_META_DNS_CAPTURE=false");
+    }
+    on_demand
 }
 
 fn key_exchange(raw: &mut Raw) -> KeyExchange {
@@ -209,6 +215,8 @@ fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
         response_baggage: raw.truth("ENABLE_RESPONSE_BAGGAGE", true),
         localhost_app_tunnel: raw.truth("LOCALHOST_APP_TUNNEL", true),
         ipv6: raw.truth("IPV6_ENABLED", true),
+        port_reuse: raw.truth("INPOD_PORT_REUSE", true),
+        policy_info_logging: raw.truth("AUTHZ_POLICY_INFO_LOGGING", false),
         tunnel: Settings {
             stream_window,
             // Follows the windows it is the sum of, where it is not said.

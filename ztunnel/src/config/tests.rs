@@ -197,3 +197,37 @@ fn a_token_is_never_dumped() {
         "{dump}"
     );
 }
+
+#[test]
+fn a_local_mesh_is_one_text_and_on_demand_has_no_dns_proxy() {
+    let file = valid(&[("LOCAL_XDS_PATH", "/mesh.yaml")]).local_xds;
+    assert_eq!(file, Some(LocalXds::File("/mesh.yaml".into())));
+    let both = [
+        ("LOCAL_XDS_PATH", "/mesh.yaml"),
+        ("LOCAL_XDS", "services: []"),
+    ];
+    let mistakes = parse(&both, None).expect_err("which one?");
+    assert!(mistakes[0].starts_with("LOCAL_XDS"), "{mistakes:?}");
+
+    let mistakes = parse(&[("XDS_ON_DEMAND", "true")], None).expect_err("DNS is on");
+    assert!(mistakes[0].starts_with("XDS_ON_DEMAND"), "{mistakes:?}");
+    let without_dns = [
+        ("XDS_ON_DEMAND", "true"),
+        ("ISTIO_META_DNS_CAPTURE", "false"),
+    ];
+    assert!(valid(&without_dns).xds_on_demand);
+}
+
+#[test]
+fn what_istio_can_be_told_is_kept() {
+    let config = valid(&[
+        ("FAKE_CA", "true"),
+        ("INPOD_PORT_REUSE", "false"),
+        ("AUTHZ_POLICY_INFO_LOGGING", "true"),
+        ("PREFERED_SERVICE_NAMESPACE", "shop"),
+    ]);
+    assert!(config.fake_ca && config.proxy.policy_info_logging);
+    assert!(!config.proxy.port_reuse);
+    assert_eq!(config.preferred_service_namespace.as_deref(), Some("shop"));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}

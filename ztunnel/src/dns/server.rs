@@ -17,7 +17,7 @@ use super::answer::{self, Decision, Received, Setting};
 use super::cache::Cache;
 use super::log::{Outcome, Question, Via};
 use super::upstream::Origin;
-use super::{DnsPod, Shared};
+use super::{Config, DnsPod, Shared};
 use crate::proxy::netns;
 
 /// Questions of one pod in progress at most; more are dropped, and clients ask again.
@@ -58,9 +58,8 @@ impl PodServer {
         for address in addresses {
             let address = SocketAddr::new(address, port);
             let bound = netns::within(pod.spec.netns.as_deref(), || {
-                let mark = shared.config.packet_mark;
-                let datagrams = bind(address, Type::DGRAM, mark)?;
-                let connections = bind(address, Type::STREAM, mark)?;
+                let datagrams = bind(address, Type::DGRAM, &shared.config)?;
+                let connections = bind(address, Type::STREAM, &shared.config)?;
                 connections.listen(BACKLOG)?;
                 Ok((datagrams, connections))
             });
@@ -104,15 +103,15 @@ impl PodServer {
     }
 }
 
-fn bind(address: SocketAddr, kind: Type, packet_mark: Option<u32>) -> io::Result<Socket> {
+fn bind(address: SocketAddr, kind: Type, config: &Config) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), None)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     // The next process listens too while it takes over.
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(config.port_reuse)?;
     socket.set_reuse_address(kind == Type::STREAM)?;
-    if let Some(packet_mark) = packet_mark {
+    if let Some(packet_mark) = config.packet_mark {
         socket.set_mark(packet_mark)?;
     }
     socket.bind(&address.into())?;

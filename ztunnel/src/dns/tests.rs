@@ -76,6 +76,7 @@ impl Scene {
             cluster_domain: "cluster.local".into(),
             ipv6: true,
             packet_mark: Some(1337),
+            port_reuse: true,
             resolv_conf,
         };
         let proxy = DnsProxy::start(config, state).expect("starts");

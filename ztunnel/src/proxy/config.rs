@@ -40,6 +40,10 @@ pub struct Config {
     /// nobody else reaches them.
     pub localhost_app_tunnel: bool,
     pub ipv6: bool,
+    /// Whether another process may listen on the same ports while it takes over.
+    pub port_reuse: bool,
+    /// Whether what policy says of each connection is logged at info, not at debug.
+    pub policy_info_logging: bool,
     pub tunnel: Settings,
 }
 
@@ -80,6 +84,8 @@ impl Default for Config {
             response_baggage: true,
             localhost_app_tunnel: true,
             ipv6: true,
+            port_reuse: true,
+            policy_info_logging: false,
             tunnel: Settings::default(),
         }
     }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::access_log::{Direction, Party};
 use super::connections::{OpenConnection, Protocol};
+use super::on_demand;
 use super::pods::Pod;
 use super::same_node;
 use super::sockets;
@@ -63,6 +64,20 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     if sockets::is_own_port(original, &accepted.tcp, Some(&workload)) {
         copy::abort(&accepted.tcp);
         return unknown.reject(&worker, format_args!("{original} is the tunnel itself"));
+    }
+    let shared = &worker.shared;
+    let address = NetworkAddress::new(workload.network.clone(), original.ip());
+    let fetched = on_demand::fetch(
+        shared.on_demand.as_ref(),
+        &shared.state,
+        &workload,
+        &address,
+    );
+    if let Err(error) = fetched.await {
+        copy::abort(&accepted.tcp);
+        let conversation =
+            Conversation::outbound(&accepted, Some(workload), original, None, started);
+        return conversation.fail(&worker, &Failure::new(ResponseFlags::Connect, error));
     }
     let snapshot = worker.shared.state.snapshot();
     let decision = destination::outbound(&snapshot, &workload, original, &mut rand::rng());

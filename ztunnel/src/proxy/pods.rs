@@ -1,7 +1,9 @@
 //! The pods this process serves, known by uid and by name.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::net::{IpAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -43,6 +45,8 @@ pub struct Pod {
     workload_uid: WorkloadUid,
     /// Addresses seen to be the namespace's own.
     addresses: Mutex<Vec<IpAddr>>,
+    /// Sockets on their way to all workers, where each can't have one of its own.
+    listening: Mutex<HashMap<u16, TcpListener>>,
 }
 
 /// Every pod served here.
@@ -72,7 +76,28 @@ impl Pod {
             netns: spec.netns,
             workload_uid,
             addresses: Mutex::default(),
+            listening: Mutex::default(),
         }
+    }
+
+    /// The one socket of a port, for each worker to accept from.
+    pub(crate) fn listening_once(
+        &self,
+        port: u16,
+        listen: impl FnOnce() -> io::Result<TcpListener>,
+    ) -> io::Result<TcpListener> {
+        let listening = self.listening.lock();
+        let mut listening = listening.unwrap_or_else(PoisonError::into_inner);
+        match listening.entry(port) {
+            Entry::Occupied(known) => known.get().try_clone(),
+            Entry::Vacant(vacant) => vacant.insert(listen()?).try_clone(),
+        }
+    }
+
+    /// Every worker has what it needs: a port is free again when they are done with it.
+    pub(crate) fn all_listen(&self) {
+        let listening = self.listening.lock();
+        listening.unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Whether the address is the pod's own. What the mesh says of it may be about a pod that

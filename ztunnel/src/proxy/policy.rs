@@ -14,6 +14,8 @@ use tokio::sync::oneshot;
 /// One worker's policies and the connections admitted by them.
 #[derive(Default)]
 pub(crate) struct Policies {
+    /// Whether verdicts are logged at info (`AUTHZ_POLICY_INFO_LOGGING`), not at debug.
+    info_logging: bool,
     workloads: RefCell<HashMap<WorkloadUid, Applied>>,
 }
 
@@ -47,6 +49,13 @@ pub(crate) struct Admission {
 // === impl Policies ===
 
 impl Policies {
+    pub(crate) fn new(info_logging: bool) -> Self {
+        Self {
+            info_logging,
+            workloads: RefCell::default(),
+        }
+    }
+
     /// Judges a connection into `workload`, and watches it if it may pass.
     pub(crate) fn admit(
         self: &Rc<Self>,
@@ -64,6 +73,7 @@ impl Policies {
             );
         }
         let verdict = applied.set.authorize(&connection);
+        self.log(workload, &connection, &verdict);
         if !verdict.is_allowed() {
             return Err(verdict);
         }
@@ -77,6 +87,26 @@ impl Policies {
             id,
             denied,
         })
+    }
+
+    fn log(&self, workload: &Workload, connection: &Connection, verdict: &Verdict) {
+        let peer = connection
+            .source_identity
+            .as_ref()
+            .map(tracing::field::display);
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    %verdict, workload = %workload.uid, source = %connection.source_ip,
+                    source.identity = peer, destination = %connection.destination,
+                    "policy judged a connection"
+                )
+            };
+        }
+        match self.info_logging {
+            true => log!(info),
+            false => log!(debug),
+        }
     }
 
     /// Judges again what is open, where the policies have changed, and cuts what may no

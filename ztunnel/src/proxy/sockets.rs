@@ -2,7 +2,7 @@
 //! destination a redirected connection had.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use mesh::destination::OWN_PORTS;
 use mesh::workload::Workload;
 use nix::sys::socket::{getsockopt, sockopt};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time;
 
 use super::config::{Config, OriginalSource};
@@ -67,14 +67,14 @@ fn bind(address: SocketAddr, kind: Kind, config: &Config) -> io::Result<TcpListe
     }
     socket.set_reuse_address(true)?;
     // Every worker listens, and so does the next process while it takes over.
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(config.port_reuse)?;
     mark(&socket, config)?;
     if kind == Kind::Inbound {
         spoofing(config, set_transparent(&socket, address.is_ipv6()))?;
     }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 fn mark(socket: &Socket, config: &Config) -> io::Result<()> {
@@ -228,7 +228,7 @@ mod tests {
     #[tokio::test]
     async fn a_port_of_ours_is_known_by_the_address_a_connection_came_to() {
         // An address of the pod's that the mesh has not heard of.
-        let listener = TcpListener::bind("[::]:0").await.expect("bind");
+        let listener = tokio::net::TcpListener::bind("[::]:0").await.expect("bind");
         let port = listener.local_addr().expect("address").port();
         let target = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), port));
         let (client, accepted) = tokio::join!(TcpStream::connect(target), listener.accept());

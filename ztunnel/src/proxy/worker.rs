@@ -80,8 +80,8 @@ impl Worker {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             pool: Pool::new(shared.config.pool_idle),
+            policies: Rc::new(Policies::new(shared.config.policy_info_logging)),
             shared,
-            policies: Rc::default(),
             names: Names::default(),
             open_sockets: OpenSockets::new(),
             listening: RefCell::default(),
@@ -126,7 +126,12 @@ impl Worker {
         let config = &self.shared.config;
         let netns = pod.netns.as_deref();
         let listen = |port, kind| {
-            sockets::listen(netns, port, kind, config)
+            let listening = match config.port_reuse {
+                true => sockets::listen(netns, port, kind, config),
+                false => pod.listening_once(port, || sockets::listen(netns, port, kind, config)),
+            };
+            listening
+                .and_then(TcpListener::from_std)
                 .map_err(|error| io::Error::new(error.kind(), format!("port {port}: {error}")))
         };
         let outbound = listen(OUTBOUND_PORT, Kind::Outbound)?;

@@ -54,6 +54,7 @@ impl Workers {
                 return Err(error);
             }
         }
+        pod.all_listen();
         self.shared.pods.insert(pod);
         Ok(())
     }

@@ -109,6 +109,24 @@ fn of_several_services_at_one_address_the_clients_namespace_wins_then_the_canoni
 }
 
 #[test]
+fn a_preferred_namespace_breaks_the_ties_that_are_left() {
+    let mut canonical = service("bank", "b", 1);
+    let plain = [
+        service("aaa", "a", 1),
+        canonical.clone(),
+        service("zoo", "z", 1),
+    ];
+    let mut snapshot = snapshot(plain.map(Change::Service));
+    assert_eq!(host_at(&snapshot, 1, "other"), Some("a"));
+    snapshot.prefer_namespace(Some("zoo".into()));
+    assert_eq!(host_at(&snapshot, 1, "other"), Some("z"));
+    assert_eq!(host_at(&snapshot, 1, "aaa"), Some("a"));
+    canonical.canonical = true;
+    snapshot.apply([Change::Service(canonical)]);
+    assert_eq!(host_at(&snapshot, 1, "other"), Some("b"));
+}
+
+#[test]
 fn an_exact_address_comes_before_ranges_and_long_ranges_before_short_ones() {
     let services = [
         range("shop", "wide", "10.0.0.0/8"),

@@ -45,7 +45,7 @@ impl Scene {
         snapshot.apply([Change::Workload(server.clone())]);
         Self {
             snapshot,
-            policies: Rc::default(),
+            policies: Rc::new(Policies::new(false)),
             server: Arc::new(server),
         }
     }
@@ -112,4 +112,39 @@ fn a_connection_that_ended_is_forgotten() {
             .values()
             .all(|applied| applied.admitted.is_empty())
     );
+}
+
+/// What is logged at info while `job` runs.
+fn logged_at_info(job: impl FnOnce()) -> String {
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let writer = log.reopen().expect("the same");
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .with_writer(Arc::new(writer))
+        .finish();
+    tracing::subscriber::with_default(subscriber, job);
+    std::fs::read_to_string(log.path()).expect("read")
+}
+
+#[test]
+fn verdicts_are_logged_at_info_only_when_asked_for() {
+    for info_logging in [false, true] {
+        let mut scene = Scene::new();
+        scene.policies = Rc::new(Policies::new(info_logging));
+        scene.snapshot.apply([deny("bad")]);
+        let log = logged_at_info(|| {
+            for account in ["good", "bad"] {
+                drop(scene.admit(account));
+            }
+        });
+        let lines: Vec<_> = log.lines().collect();
+        match (&lines[..], info_logging) {
+            ([], false) => {}
+            ([good, bad], true) => {
+                assert!(good.contains("sa/good"), "{good}");
+                assert!(bad.contains("shop/no-entry"), "{bad}");
+            }
+            (lines, _) => panic!("{lines:?}"),
+        }
+    }
 }

@@ -1,0 +1,183 @@
+//! Addresses that the control plane is asked for when a connection needs them (`XDS_ON_DEMAND`).
+//!
+//! A subscription outlives its answer, so each name is asked for once: from then on the snapshot says
+//! all there is to know of it.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mesh::address::{GatewayAddress, GatewayDestination, NetworkAddress};
+use mesh::snapshot::Snapshot;
+use mesh::workload::Workload;
+use tokio::sync::watch;
+use tokio::time;
+
+use super::state::State;
+
+/// How long a connection waits for the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Names asked for at most: whoever calls at random must not make the control plane and this node
+/// remember every address there is.
+const NAMES: usize = 1 << 16;
+
+/// Asks for what connections need, and remembers what was answered.
+pub struct OnDemand {
+    demand: Box<dyn Fn(String) + Send + Sync>,
+    names: Mutex<Names>,
+    answers: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    asked: HashSet<String>,
+    answered: HashSet<String>,
+}
+
+/// Why it is not known what an address is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotKnown {
+    #[error("the control plane has not said in time what {0} is")]
+    Unanswered(String),
+    #[error("{0} is not asked for: too many addresses have been")]
+    TooMany(String),
+}
+
+// === impl OnDemand ===
+
+impl OnDemand {
+    pub fn new(demand: impl Fn(String) + Send + Sync + 'static) -> Self {
+        Self {
+            demand: Box::new(demand),
+            names: Mutex::default(),
+            answers: watch::channel(()).0,
+        }
+    }
+
+    /// The control plane has no such resource. To be called when the snapshot without it is published.
+    pub fn absent(&self, name: &str) {
+        if self.names().asked.contains(name) {
+            self.names().answered.insert(name.to_owned());
+            self.answers.send_replace(());
+        }
+    }
+
+    /// Waits until the state has all there is to know for a connection of `client` to `address`: what is
+    /// there, and the waypoint in front of it.
+    pub(crate) async fn fetch(
+        &self,
+        state: &State,
+        client: &Workload,
+        address: &NetworkAddress,
+    ) -> Result<(), NotKnown> {
+        let is_there = |snapshot: &Snapshot| {
+            snapshot.service_at(address, &client.namespace).is_some()
+                || snapshot.workload_at(address).is_some()
+        };
+        self.await_name(state, address.to_string(), is_there)
+            .await?;
+        let waypoint = {
+            let snapshot = state.load();
+            let service = snapshot.service_at(address, &client.namespace);
+            match service {
+                Some(entry) => entry.service.waypoint.clone(),
+                None => snapshot
+                    .workload_at(address)
+                    .and_then(|workload| workload.waypoint.clone()),
+            }
+        };
+        match waypoint {
+            Some(waypoint) => self.fetch_gateway(state, client, &waypoint).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn fetch_gateway(
+        &self,
+        state: &State,
+        client: &Workload,
+        gateway: &GatewayAddress,
+    ) -> Result<(), NotKnown> {
+        match &gateway.destination {
+            GatewayDestination::Address(address) => {
+                let is_there = |snapshot: &Snapshot| {
+                    snapshot.service_at(address, &client.namespace).is_some()
+                        || snapshot.workload_at(address).is_some()
+                };
+                self.await_name(state, address.to_string(), is_there).await
+            }
+            GatewayDestination::Hostname(service) => {
+                let is_there = |snapshot: &Snapshot| snapshot.service(service).is_some();
+                self.await_name(state, service.to_string(), is_there).await
+            }
+        }
+    }
+
+    async fn await_name(
+        &self,
+        state: &State,
+        name: String,
+        is_there: impl Fn(&Snapshot) -> bool,
+    ) -> Result<(), NotKnown> {
+        // Before the look, so that no answer is missed.
+        let (mut changes, mut answers) = (state.changes(), self.answers.subscribe());
+        if is_there(&state.load()) || self.names().answered.contains(&name) {
+            return Ok(());
+        }
+        self.ask(&name)?;
+        let answered = async {
+            loop {
+                if is_there(&state.load()) {
+                    self.names().answered.insert(name.clone());
+                    return;
+                }
+                if self.names().answered.contains(&name) {
+                    return;
+                }
+                tokio::select! {
+                    Ok(()) = changes.changed() => {}
+                    Ok(()) = answers.changed() => {}
+                    else => std::future::pending().await,
+                }
+            }
+        };
+        match Box::pin(time::timeout(PATIENCE, answered)).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(NotKnown::Unanswered(name)),
+        }
+    }
+
+    fn ask(&self, name: &str) -> Result<(), NotKnown> {
+        let mut names = self.names();
+        if names.asked.contains(name) {
+            return Ok(());
+        }
+        if names.asked.len() >= NAMES {
+            return Err(NotKnown::TooMany(name.to_owned()));
+        }
+        names.asked.insert(name.to_owned());
+        drop(names);
+        (self.demand)(name.to_owned());
+        Ok(())
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where addresses are on demand, there is one of these; everywhere else all of them are known.
+pub(crate) async fn fetch(
+    on_demand: Option<&Arc<OnDemand>>,
+    state: &State,
+    client: &Workload,
+    address: &NetworkAddress,
+) -> Result<(), NotKnown> {
+    match on_demand {
+        Some(on_demand) => Box::pin(on_demand.fetch(state, client, address)).await,
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

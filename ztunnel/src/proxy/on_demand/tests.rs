@@ -1,0 +1,112 @@
+//! What is asked for, how often, and what happens while nobody answers.
+
+use mesh::address::NamespacedHostname;
+use mesh::service::Service;
+use mesh::snapshot::Change;
+
+use super::*;
+
+struct Scene {
+    on_demand: Arc<OnDemand>,
+    state: Arc<State>,
+    asked: Arc<Mutex<Vec<String>>>,
+    client: Workload,
+}
+
+fn address(text: &str) -> NetworkAddress {
+    NetworkAddress::new("", text.parse().expect("address"))
+}
+
+impl Scene {
+    fn new() -> Self {
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let asking = asked.clone();
+        let demand = move |name| asking.lock().expect("names").push(name);
+        Self {
+            on_demand: Arc::new(OnDemand::new(demand)),
+            state: Arc::default(),
+            asked,
+            client: Workload::new("Kubernetes//Pod/shop/client", "client", "shop"),
+        }
+    }
+
+    fn publish(&self, changes: impl IntoIterator<Item = Change>) {
+        let mut snapshot = Snapshot::clone(&self.state.load());
+        snapshot.apply(changes);
+        self.state.publish(snapshot);
+    }
+
+    async fn fetch(&self, text: &str) -> Result<(), NotKnown> {
+        self.on_demand
+            .fetch(&self.state, &self.client, &address(text))
+            .await
+    }
+
+    /// Waits for a question to be asked and answers it.
+    async fn answer(&self, nth: usize, expected: &str, answer: impl FnOnce()) {
+        while self.asked.lock().expect("names").len() <= nth {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(self.asked.lock().expect("names")[nth], expected);
+        answer();
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.lock().expect("names").len()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_known_is_asked_for_once_with_its_waypoint() {
+    let scene = Scene::new();
+    let mut service = Service::new("web", "shop", "web.shop");
+    service.addresses = vec![address("10.96.0.1")];
+    service.waypoint = Some(GatewayAddress {
+        destination: GatewayDestination::Hostname(NamespacedHostname::new("shop", "way.shop")),
+        hbone_mtls_port: 15008,
+    });
+    let waypoint = Service::new("way", "shop", "way.shop");
+    let answers = async {
+        let publish = |service: &Service| scene.publish([Change::Service(service.clone())]);
+        scene.answer(0, "/10.96.0.1", || publish(&service)).await;
+        scene
+            .answer(1, "shop/way.shop", || publish(&waypoint))
+            .await;
+    };
+    let (known, ()) = tokio::join!(scene.fetch("10.96.0.1"), answers);
+    assert_eq!(known, Ok(()));
+    assert_eq!(scene.fetch("10.96.0.1").await, Ok(()));
+    assert_eq!(scene.asked(), 2);
+    // The subscription goes on: that it is gone is known without asking again.
+    scene.publish([Change::RemoveAddress("shop/web.shop".into())]);
+    assert_eq!(scene.fetch("10.96.0.1").await, Ok(()));
+    assert_eq!(scene.asked(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_is_nobodys_is_known_to_be() {
+    let scene = Scene::new();
+    let answers = scene.answer(0, "/192.0.2.1", || scene.on_demand.absent("/192.0.2.1"));
+    let (known, ()) = tokio::join!(scene.fetch("192.0.2.1"), answers);
+    assert_eq!(known, Ok(()));
+    assert_eq!(scene.fetch("192.0.2.1").await, Ok(()));
+    assert_eq!(scene.asked(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_answer_nothing_is_assumed() {
+    let scene = Scene::new();
+    let expected = Err(NotKnown::Unanswered("/192.0.2.1".into()));
+    assert_eq!(scene.fetch("192.0.2.1").await, expected);
+    assert_eq!(scene.fetch("192.0.2.1").await, expected);
+    assert_eq!(scene.asked(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_is_asked_than_can_be_remembered() {
+    let scene = Scene::new();
+    let names = (0..NAMES).map(|number| number.to_string());
+    scene.on_demand.names().asked = names.collect();
+    let expected = Err(NotKnown::TooMany("/192.0.2.1".into()));
+    assert_eq!(scene.fetch("192.0.2.1").await, expected);
+}
