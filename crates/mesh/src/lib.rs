@@ -6,6 +6,7 @@
 //! - [`identity`]: who a workload is (SPIFFE).
 //! - [`address`]: addresses on named networks, hostnames in namespaces, gateways.
 //! - [`workload`], [`service`]: endpoints and groups of endpoints.
+//! - [`path`], [`authority`]: what a request is addressed to, in one form.
 //! - [`request`]: an HTTP request as decisions see it.
 //! - [`policy_target`]: what policies are attached to.
 //! - [`authorization`]: policies and their evaluation, on connections and on requests.
@@ -23,6 +24,10 @@ pub mod address;
 pub mod workload;
 
 pub mod service;
+
+pub mod path;
+
+pub mod authority;
 
 pub mod request;
 
