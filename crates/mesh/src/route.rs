@@ -3,6 +3,9 @@
 //! The model is Gateway API's, wide enough for what VirtualService adds. A route names its
 //! parents, so that one change is one resource.
 
+pub mod matching;
+pub mod select;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -327,9 +330,13 @@ impl Pattern {
         if text.len() > Self::MAX_LENGTH {
             return Err(error(format!("longer than {} bytes", Self::MAX_LENGTH)));
         }
-        let compiled = regex::bytes::RegexBuilder::new(&format!("^(?:{text})$"))
-            .size_limit(Self::MAX_SIZE)
-            .build()
+        let compile = |text: &str| {
+            let mut builder = regex::bytes::RegexBuilder::new(text);
+            builder.size_limit(Self::MAX_SIZE).build()
+        };
+        // By itself first: `a)|(b` is nothing alone and would break out of the anchors.
+        let compiled = compile(text)
+            .and_then(|_| compile(&format!("^(?:{text})$")))
             .map_err(|cause| error(cause.to_string()))?;
         Ok(Self {
             text: text.into(),

@@ -1,0 +1,280 @@
+//! Which rule of which route decides about a request or a connection to a port of a service.
+//!
+//! A [`RouteTable`] is made once per snapshot, service, port and namespace of the clients, and
+//! asked per request.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::matching::Precedence;
+use super::{HttpMatch, HttpRule, PathMatch, Route, RouteKey, RouteKind, RouteRules, TcpRule};
+use crate::address::NamespacedHostname;
+use crate::request::Request;
+use crate::snapshot::Snapshot;
+
+/// What routes say about one port of one service, to clients of one namespace.
+#[derive(Clone, Debug)]
+pub enum RouteTable {
+    /// No route is attached: the service's own endpoints serve.
+    Unrouted,
+    Http(HttpTable),
+    /// Connections are routed, whatever they carry.
+    Tcp(TcpSelected),
+}
+
+/// Every match of every rule, most specific first, found by path.
+#[derive(Clone, Debug)]
+pub struct HttpTable {
+    entries: Vec<Entry>,
+    by_path: HashMap<Arc<str>, Vec<usize>>,
+    /// Prefixes, by the first segment of the paths they can cover.
+    by_segment: HashMap<Box<str>, Vec<usize>>,
+    /// What may hold for any path.
+    others: Vec<usize>,
+}
+
+/// One match of one rule.
+#[derive(Clone, Debug)]
+struct Entry {
+    route: Arc<Route>,
+    rule: usize,
+    /// None: a rule without matches, which takes everything.
+    at: Option<usize>,
+}
+
+/// What decides about a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Selection<'a> {
+    Rule(Selected<'a>),
+    /// Routes are attached and none is about the request: 404.
+    NoMatch,
+}
+
+/// A rule, and what of it matched.
+#[derive(Clone, Copy, Debug)]
+pub struct Selected<'a> {
+    pub route: &'a Arc<Route>,
+    /// Of the rule, in its route.
+    pub index: usize,
+    pub rule: &'a HttpRule,
+    /// What rewrites and redirects of prefixes go by.
+    pub path: Option<&'a PathMatch>,
+}
+
+/// The one rule that decides about connections.
+#[derive(Clone, Debug)]
+pub struct TcpSelected {
+    /// The oldest one attached.
+    pub route: Arc<Route>,
+    /// Of the rule, in its route.
+    pub index: usize,
+    pub rule: TcpRule,
+}
+
+// === impl RouteTable ===
+
+impl RouteTable {
+    /// Routes of the clients' namespace win over the service's own; of what is left, the kind
+    /// that is first in [`RouteKind`] decides alone (GEP-1294).
+    pub fn new(
+        snapshot: &Snapshot,
+        service: &NamespacedHostname,
+        port: u16,
+        client_namespace: &str,
+    ) -> Self {
+        let attached = |clients: Option<&str>| -> Vec<&Arc<Route>> {
+            let routes = snapshot.routes_of(service).iter();
+            routes
+                .filter(|route| {
+                    route.parents.iter().any(|parent| {
+                        parent.service == *service
+                            && parent.port.is_none_or(|only| only == port)
+                            && parent.clients.as_deref() == clients
+                    })
+                })
+                .collect()
+        };
+        let consumer = attached(Some(client_namespace));
+        let routes = if consumer.is_empty() {
+            attached(None)
+        } else {
+            consumer
+        };
+        let Some(kind) = routes.iter().map(|route| route.key.kind).min() else {
+            return Self::Unrouted;
+        };
+        let routes = routes.into_iter().filter(|route| route.key.kind == kind);
+        match kind {
+            RouteKind::Grpc | RouteKind::Http | RouteKind::VirtualService => {
+                Self::Http(HttpTable::new(routes))
+            }
+            RouteKind::Tls | RouteKind::Tcp => routes
+                .min_by_key(|route| (route.created, &route.key))
+                .map_or(Self::Unrouted, |route| Self::Tcp(TcpSelected::first(route))),
+        }
+    }
+}
+
+// === impl HttpTable ===
+
+impl HttpTable {
+    fn new<'a>(routes: impl Iterator<Item = &'a Arc<Route>>) -> Self {
+        let mut entries: Vec<Entry> = routes.flat_map(entries).collect();
+        entries.sort_by(|a, b| a.rank().cmp(&b.rank()));
+        let mut table = Self {
+            entries: Vec::new(),
+            by_path: HashMap::new(),
+            by_segment: HashMap::new(),
+            others: Vec::new(),
+        };
+        for (at, entry) in entries.iter().enumerate() {
+            match entry.path() {
+                Some(PathMatch::Exact(path)) => {
+                    table.by_path.entry(path.clone()).or_default().push(at);
+                }
+                Some(PathMatch::PathPrefix(prefix)) if whole_segment(prefix, true).is_some() => {
+                    let segment = whole_segment(prefix, true).unwrap_or_default();
+                    table.by_segment.entry(segment.into()).or_default().push(at);
+                }
+                Some(PathMatch::StringPrefix(prefix)) if whole_segment(prefix, false).is_some() => {
+                    let segment = whole_segment(prefix, false).unwrap_or_default();
+                    table.by_segment.entry(segment.into()).or_default().push(at);
+                }
+                Some(
+                    PathMatch::PathPrefix(_)
+                    | PathMatch::StringPrefix(_)
+                    | PathMatch::RegularExpression(_),
+                )
+                | None => table.others.push(at),
+            }
+        }
+        table.entries = entries;
+        table
+    }
+
+    /// The rule of the most specific match that holds.
+    pub fn select(&self, request: &Request<'_>) -> Selection<'_> {
+        let exact = self
+            .by_path
+            .get(request.path)
+            .map_or(&[][..], Vec::as_slice);
+        let segment = first_segment(request.path);
+        let prefix = self.by_segment.get(segment).map_or(&[][..], Vec::as_slice);
+        merged([exact, prefix, &self.others])
+            .map(|at| &self.entries[at])
+            .find(|entry| entry.matches(request))
+            .map_or(Selection::NoMatch, |entry| {
+                Selection::Rule(entry.selected())
+            })
+    }
+}
+
+/// Every match of a route's rules.
+fn entries(route: &Arc<Route>) -> Vec<Entry> {
+    let RouteRules::Http(rules) = &route.rules else {
+        return Vec::new();
+    };
+    let matches = |rule: &HttpRule| match rule.matches.len() {
+        0 => vec![None],
+        amount => (0..amount).map(Some).collect(),
+    };
+    let rules = rules.iter().enumerate();
+    rules
+        .flat_map(|(rule, of)| matches(of).into_iter().map(move |at| (rule, at)))
+        .map(|(rule, at)| Entry {
+            route: route.clone(),
+            rule,
+            at,
+        })
+        .collect()
+}
+
+/// The least number of several ascending lists first.
+fn merged(mut lists: [&[usize]; 3]) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let list = lists
+            .iter_mut()
+            .filter(|list| !list.is_empty())
+            .min_by_key(|list| list[0])?;
+        let (first, rest) = list.split_first()?;
+        *list = rest;
+        Some(*first)
+    })
+}
+
+fn first_segment(path: &str) -> &str {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    path.split('/').next().unwrap_or_default()
+}
+
+/// The first segment of every path that a prefix covers; none where it leaves that open.
+fn whole_segment(prefix: &str, by_segments: bool) -> Option<&str> {
+    let inner = prefix.strip_prefix('/')?;
+    let segment = first_segment(prefix);
+    let closed = by_segments || segment.len() < inner.len();
+    (closed && !inner.is_empty()).then_some(segment)
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn rule(&self) -> &HttpRule {
+        match &self.route.rules {
+            RouteRules::Http(rules) => &rules[self.rule],
+            RouteRules::Tcp(_) => unreachable!("entries are made of HTTP rules"),
+        }
+    }
+
+    fn http_match(&self) -> Option<&HttpMatch> {
+        self.at.map(|at| &self.rule().matches[at])
+    }
+
+    fn path(&self) -> Option<&PathMatch> {
+        self.http_match().and_then(|of| of.path.as_ref())
+    }
+
+    fn matches(&self, request: &Request<'_>) -> bool {
+        self.http_match().is_none_or(|of| of.matches(request))
+    }
+
+    fn selected(&self) -> Selected<'_> {
+        Selected {
+            route: &self.route,
+            index: self.rule,
+            rule: self.rule(),
+            path: self.path(),
+        }
+    }
+
+    /// Least first: the most specific match, of the oldest route, the first by name, its first
+    /// rule.
+    fn rank(&self) -> (Reverse<Precedence>, i64, &RouteKey, usize, Option<usize>) {
+        let everything = HttpMatch::default();
+        let of = self.http_match().unwrap_or(&everything);
+        let key = &self.route.key;
+        let precedence = Reverse(of.precedence(key.kind));
+        (precedence, self.route.created, key, self.rule, self.at)
+    }
+}
+
+// === impl TcpSelected ===
+
+impl TcpSelected {
+    /// A rule of TCPRoute takes every connection, so that the first one decides. Where there is
+    /// none, there is no backend either.
+    fn first(route: &Arc<Route>) -> Self {
+        let rule = match &route.rules {
+            RouteRules::Tcp(rules) => rules.first().cloned(),
+            RouteRules::Http(_) => None,
+        };
+        Self {
+            route: route.clone(),
+            index: 0,
+            rule: rule.unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
