@@ -3,6 +3,8 @@
 
 pub mod client;
 
+pub mod http;
+
 pub mod report;
 
 pub mod server;

@@ -36,7 +36,7 @@ pub struct Measured {
 }
 
 /// How long a load runs before it is measured.
-const WARM_UP: Duration = Duration::from_millis(300);
+pub(super) const WARM_UP: Duration = Duration::from_millis(300);
 
 // === impl Load ===
 
@@ -80,15 +80,13 @@ pub async fn run(
     }
     let mut all = Tally::default();
     while let Some(one) = clients.join_next().await {
-        let one = one??;
-        all.amount += one.amount;
-        all.latencies.extend(one.latencies);
+        all.merge(one??);
     }
     Ok(all.measured(duration))
 }
 
 #[derive(Default)]
-struct Tally {
+pub(super) struct Tally {
     amount: u64,
     /// Microseconds.
     latencies: Vec<f32>,
@@ -97,14 +95,19 @@ struct Tally {
 // === impl Tally ===
 
 impl Tally {
-    fn exchange(&mut self, began: Instant, start: Instant) {
+    pub(super) fn merge(&mut self, other: Self) {
+        self.amount += other.amount;
+        self.latencies.extend(other.latencies);
+    }
+
+    pub(super) fn exchange(&mut self, began: Instant, start: Instant) {
         if began >= start {
             self.amount += 1;
             self.latencies.push(began.elapsed().as_secs_f32() * 1e6);
         }
     }
 
-    fn measured(mut self, duration: Duration) -> Measured {
+    pub(super) fn measured(mut self, duration: Duration) -> Measured {
         self.latencies.sort_by(f32::total_cmp);
         let at = |share: f64| {
             let index = (self.latencies.len() as f64 * share) as usize;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tests::bench::client::{self, Load};
-use tests::bench::{report, server};
+use tests::bench::{http, report, server};
 
 #[derive(Parser)]
 struct Arguments {
@@ -26,6 +26,12 @@ struct Arguments {
 enum Command {
     /// The server, in a pod.
     Serve,
+    /// HTTP through a waypoint, ours and Envoy's, instead of TCP through the mesh.
+    Http,
+    /// The HTTP server, in a pod.
+    ServeHttp,
+    /// One run of one load of HTTP, in a pod; prints its figures as JSON.
+    ClientHttp(http::client::Arguments),
     /// One run of one load, in a pod; prints its figures as JSON.
     Client {
         load: Load,
@@ -50,6 +56,17 @@ fn main() -> Result<()> {
             arguments.rounds,
             arguments.seconds,
         ),
+        Some(Command::Http) => http::report::run(
+            arguments.only.as_deref(),
+            arguments.rounds,
+            arguments.seconds,
+        ),
+        Some(Command::ServeHttp) => runtime.block_on(http::server::run()),
+        Some(Command::ClientHttp(load)) => {
+            let measured = runtime.block_on(http::client::run(&load))?;
+            println!("{}", serde_json::to_string(&measured)?);
+            Ok(())
+        }
         Some(Command::Serve) => runtime.block_on(server::run()),
         Some(Command::Client {
             load,
