@@ -65,7 +65,10 @@ pub async fn run(arguments: &Arguments) -> Result<Measured> {
         end: start + duration,
         schedule: arguments.rate.map(|rate| {
             let between = Duration::from_secs_f64(clients as f64 / rate);
-            (began + between.mul_f64(client as f64 / clients as f64), between)
+            (
+                began + between.mul_f64(client as f64 / clients as f64),
+                between,
+            )
         }),
     };
     let mut tasks = tokio::task::JoinSet::new();

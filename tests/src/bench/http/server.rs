@@ -68,7 +68,11 @@ async fn answer(
         body.flow_control().release_capacity(data?.len())?;
     }
     let mut response = Response::new(());
-    let kind = if grpc { "application/grpc" } else { "text/plain" };
+    let kind = if grpc {
+        "application/grpc"
+    } else {
+        "text/plain"
+    };
     let headers = response.headers_mut();
     headers.insert("content-type", HeaderValue::from_static(kind));
     let mut stream = respond.send_response(response, false)?;
