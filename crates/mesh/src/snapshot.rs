@@ -18,6 +18,10 @@ use crate::workload::{NetworkMode, TunnelProtocol, Workload, WorkloadStatus, Wor
 
 /// One change of one resource.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "changes are made, sent and dropped one by one; a box each would cost more"
+)]
 pub enum Change {
     Workload(Workload),
     Service(Service),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::client::{self, Connection};
 
 #[derive(Clone, Debug, clap::Args)]
+#[group(id = "load")]
 pub struct Arguments {
     #[command(flatten)]
     pub ask: client::Arguments,
