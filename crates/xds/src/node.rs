@@ -64,9 +64,29 @@ pub fn ztunnel(
     namespace: &str,
     metadata: impl IntoIterator<Item = (String, serde_json::Value)>,
 ) -> Node {
+    proxy("ztunnel", ip, pod, namespace, metadata)
+}
+
+/// The node of a waypoint.
+pub fn waypoint(
+    ip: &str,
+    pod: &str,
+    namespace: &str,
+    metadata: impl IntoIterator<Item = (String, serde_json::Value)>,
+) -> Node {
+    proxy("waypoint", ip, pod, namespace, metadata)
+}
+
+fn proxy(
+    kind: &str,
+    ip: &str,
+    pod: &str,
+    namespace: &str,
+    metadata: impl IntoIterator<Item = (String, serde_json::Value)>,
+) -> Node {
     Node {
-        id: format!("ztunnel~{ip}~{pod}.{namespace}~{namespace}.svc.cluster.local"),
-        cluster: "ztunnel".to_owned(),
+        id: format!("{kind}~{ip}~{pod}.{namespace}~{namespace}.svc.cluster.local"),
+        cluster: kind.to_owned(),
         metadata: Some(Struct {
             fields: metadata
                 .into_iter()

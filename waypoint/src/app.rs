@@ -1,0 +1,124 @@
+//! The whole program: what is started, in which order, and how it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use identity::ca_client::{self, CitadelClient};
+use identity::grpc::ControlPlane;
+use identity::manager::CertificateManager;
+use runtime::admin::Listeners;
+use runtime::metrics::{Metrics, Settings};
+use runtime::readiness::Readiness;
+use runtime::signals::Shutdown;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use xds::state::State;
+
+use crate::admin;
+use crate::config::Config;
+use crate::shared::{OwnCertificate, Shared};
+use crate::sync;
+
+/// Counters that nobody changed for so long are forgotten.
+const IDLE_METRICS: Duration = Duration::from_secs(3600);
+
+/// Runs until asked to stop, on a current-thread runtime: this thread belongs to the control
+/// plane, metrics and people; connections have threads of their own.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let readiness = Readiness::new();
+    let shutdown = Shutdown::new();
+    tokio::spawn(listen_to_signals(shutdown.clone()));
+    runtime::descriptors::raise_limit();
+    let metrics = start_metrics()?;
+    serve_readiness_and_metrics(&config, &readiness, &metrics)?;
+
+    let state = Arc::new(State::default());
+    let synced = follow_control_plane(&config, &readiness, state.clone())?;
+    let certificates = own_certificate(&config)?;
+    let shared = Arc::new(Shared {
+        config,
+        state,
+        certificates,
+    });
+    let admin = Listeners::localhost(shared.config.ports.admin)?;
+    tokio::spawn(admin.serve("admin", admin::router(shared.clone(), shutdown.clone())));
+
+    let certified = readiness.task("certificate");
+    tokio::select! {
+        () = has_certificate(&shared.certificates) => drop(certified),
+        reason = shutdown.requested() => {
+            tracing::info!(reason, "shutting down before there was a certificate");
+            return Ok(());
+        }
+    }
+    tokio::select! {
+        // The sender goes only with the process.
+        _ = synced => {}
+        _ = shutdown.requested() => {}
+    }
+    let reason = shutdown.requested().await;
+    tracing::info!(reason, "shutting down");
+    let _stopping = readiness.task("shutting down");
+    Ok(())
+}
+
+async fn listen_to_signals(shutdown: Shutdown) {
+    if let Err(error) = shutdown.listen().await {
+        tracing::error!(%error, "cannot listen to signals");
+    }
+}
+
+fn start_metrics() -> anyhow::Result<Metrics> {
+    let metrics = Metrics::install(&Settings {
+        component: "proxy",
+        version: env!("CARGO_PKG_VERSION"),
+        buckets: &[],
+        idle: IDLE_METRICS,
+    })?;
+    metrics.add_runtime(&Handle::current());
+    tokio::spawn(metrics.clone().upkeep());
+    Ok(metrics)
+}
+
+fn serve_readiness_and_metrics(
+    config: &Config,
+    readiness: &Readiness,
+    metrics: &Metrics,
+) -> anyhow::Result<()> {
+    let listeners = Listeners::wildcard(config.ports.readiness, config.ipv6)?;
+    tokio::spawn(listeners.serve("readiness", readiness.router()));
+    let listeners = Listeners::wildcard(config.ports.stats, config.ipv6)?;
+    tokio::spawn(listeners.serve("stats", metrics.router()));
+    Ok(())
+}
+
+/// Starts xDS; the answer comes when everything has arrived once.
+fn follow_control_plane(
+    config: &Config,
+    readiness: &Readiness,
+    state: Arc<State>,
+) -> anyhow::Result<oneshot::Receiver<()>> {
+    let (synced, wait) = oneshot::channel();
+    let control_plane = ControlPlane::new(&config.xds).context("XDS_ADDRESS")?;
+    let task = readiness.task("state manager");
+    let proxy = config.proxy.clone();
+    tokio::spawn(sync::run(proxy, control_plane, state, task, synced));
+    Ok(wait)
+}
+
+fn own_certificate(config: &Config) -> anyhow::Result<OwnCertificate> {
+    let control_plane = ControlPlane::new(&config.ca).context("CA_ADDRESS")?;
+    let client = CitadelClient::new(control_plane, ca_client::Mode::Dedicated, config.secret_ttl);
+    let manager = CertificateManager::new(Arc::new(client));
+    Ok(OwnCertificate::new(config.proxy.identity(), manager))
+}
+
+/// Waits for the first certificate; what is in the way is logged each time.
+async fn has_certificate(certificates: &OwnCertificate) {
+    while let Err(reason) = certificates.certificate().await {
+        tracing::warn!(reason, "no certificate yet");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tracing::info!(identity = %certificates.identity(), "has a certificate");
+}
