@@ -2,10 +2,11 @@
 
 use std::error::Error;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "proto/discovery.proto",
     "proto/workload.proto",
     "proto/authorization.proto",
+    "proto/l7.proto",
     "proto/zds.proto",
     "proto/citadel.proto",
 ];

@@ -3,7 +3,9 @@
 //! What cannot be understood is applied in a form that never widens access, and reported:
 //! a match that never allows and always denies, or a policy that denies all it selects.
 
-mod r#match;
+pub(crate) mod r#match;
+
+pub(crate) mod string_match;
 
 use mesh::authorization as model;
 use prost::Message;
@@ -145,7 +147,7 @@ impl From<&model::Authorization> for Authorization {
                     matches: clause
                         .matches
                         .iter()
-                        .map(|one| r#match::encode(one, policy.action))
+                        .map(|one| r#match::encode_for_node(one, policy.action))
                         .collect(),
                 })
                 .collect(),

@@ -21,6 +21,8 @@ pub enum ConversionError {
     Port { field: &'static str, value: u32 },
     #[error("{field}: {value:?} is not of the form NAMESPACE/NAME")]
     Key { field: &'static str, value: String },
+    #[error("{field}: {reason}")]
+    Value { field: &'static str, reason: String },
     #[error("tunnel_protocol: LEGACY_ISTIO_MTLS cannot be spoken by a node tunnel")]
     LegacyTunnel,
 }
@@ -35,4 +37,13 @@ pub(crate) fn known<T: TryFrom<i32>>(
 
 pub(crate) fn port(field: &'static str, value: u32) -> Result<u16, ConversionError> {
     u16::try_from(value).map_err(|_| ConversionError::Port { field, value })
+}
+
+impl ConversionError {
+    pub(crate) fn value(field: &'static str, reason: impl ToString) -> Self {
+        Self::Value {
+            field,
+            reason: reason.to_string(),
+        }
+    }
 }

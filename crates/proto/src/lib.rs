@@ -3,6 +3,7 @@
 //! - [`discovery`]: the envelope of xDS.
 //! - [`workload`]: workloads and services.
 //! - [`authorization`]: L4 policies.
+//! - [`l7`]: routes, whole policies, accepted tokens: what waypoints need.
 //! - [`zds`]: pods handed to the node tunnel.
 //! - [`citadel`]: the certificate authority.
 //!
@@ -30,6 +31,8 @@ pub mod discovery;
 pub mod workload;
 
 pub mod authorization;
+
+pub mod l7;
 
 pub mod zds;
 

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use mesh::authorization as model;
 use prost::Message;
 
-use super::{Address, Match, MatchType, ServiceAccountMatch, StringMatch};
+use super::{Address, Match, ServiceAccountMatch, StringMatch, string_match};
 use crate::error::{self, ConversionError};
 use crate::generated::istio::workload::Extension;
 use crate::ip;
@@ -12,8 +12,10 @@ use crate::ip;
 /// Marks a match that its author already could not express, with the reason.
 const UNPARSABLE: &str = "weft.dev/unparsable";
 
+const FOR_WAYPOINTS: &str = "is about requests, which only a waypoint sees";
+
 /// Decodes what can be; the first entry that cannot makes the whole match unparsable.
-pub(super) fn decode(wire: Match, problems: &mut Vec<String>) -> model::Match {
+pub(crate) fn decode(wire: Match, problems: &mut Vec<String>) -> model::Match {
     let mut decoder = Decoder::default();
     let mut decoded = model::Match {
         request: None,
@@ -74,13 +76,7 @@ impl Decoder {
     }
 
     fn strings(&mut self, field: &'static str, wire: Vec<StringMatch>) -> Vec<model::StringMatch> {
-        self.keep(wire, |one| match one.match_type {
-            Some(MatchType::Exact(text)) => Ok(model::StringMatch::Exact(text.into())),
-            Some(MatchType::Prefix(text)) => Ok(model::StringMatch::Prefix(text.into())),
-            Some(MatchType::Suffix(text)) => Ok(model::StringMatch::Suffix(text.into())),
-            Some(MatchType::Presence(())) => Ok(model::StringMatch::Presence),
-            None => Err(ConversionError::Missing(field)),
-        })
+        self.keep(wire, |one| string_match::decode(field, one))
     }
 
     fn ranges(&mut self, field: &'static str, wire: Vec<Address>) -> Vec<IpNet> {
@@ -113,7 +109,24 @@ fn unparsable_reason(extension: &Extension) -> Option<String> {
 
 // === Encoding ===
 
-pub(super) fn encode(one: &model::Match, action: model::Action) -> Match {
+/// As nodes get it. They can't see requests: a match about those never allows, and denies whatever
+/// request comes.
+pub(super) fn encode_for_node(one: &model::Match, action: model::Action) -> Match {
+    match (&one.request, action) {
+        (None, _) => encode(one, action),
+        (Some(_), model::Action::Allow) => encode_unparsable(FOR_WAYPOINTS, action),
+        (Some(_), model::Action::Deny | model::Action::Audit) => {
+            let encoded = encode(one, action);
+            match encoded == Match::default() {
+                true => encode_unparsable(FOR_WAYPOINTS, action),
+                false => encoded,
+            }
+        }
+    }
+}
+
+/// All of it that is about the connection.
+pub(crate) fn encode(one: &model::Match, action: model::Action) -> Match {
     if let Some(reason) = &one.unparsable {
         return encode_unparsable(reason, action);
     }
@@ -154,22 +167,11 @@ fn encode_unparsable(reason: &str, action: model::Action) -> Match {
     }
 }
 
-fn encode_strings(matches: &[model::StringMatch]) -> Vec<StringMatch> {
-    let encode = |one: &model::StringMatch| match one {
-        model::StringMatch::Exact(text) => MatchType::Exact(text.as_ref().to_owned()),
-        model::StringMatch::Prefix(text) => MatchType::Prefix(text.as_ref().to_owned()),
-        model::StringMatch::Suffix(text) => MatchType::Suffix(text.as_ref().to_owned()),
-        model::StringMatch::Presence => MatchType::Presence(()),
-    };
-    matches
-        .iter()
-        .map(|one| StringMatch {
-            match_type: Some(encode(one)),
-        })
-        .collect()
+pub(crate) fn encode_strings(matches: &[model::StringMatch]) -> Vec<StringMatch> {
+    matches.iter().map(Into::into).collect()
 }
 
-fn encode_ranges(ranges: &[IpNet]) -> Vec<Address> {
+pub(crate) fn encode_ranges(ranges: &[IpNet]) -> Vec<Address> {
     ranges
         .iter()
         .map(|range| Address {
