@@ -9,6 +9,7 @@ use runtime::readiness::Task;
 use serde_json::Value;
 use tokio::sync::oneshot;
 use xds::client::{Client, Event, Subscription};
+use xds::resource_type::Layer;
 
 use crate::config::Config;
 use crate::proxy::on_demand::OnDemand;
@@ -24,6 +25,7 @@ pub fn client(config: &Config) -> Client {
         // The transport authenticates.
         token: Arc::new(|| Ok(None)),
         headers: Vec::new(),
+        layer: Layer::L4,
         addresses: match config.xds_on_demand {
             true => Subscription::OnDemand,
             false => Subscription::Wildcard,

@@ -26,6 +26,7 @@ use tonic::{Code, Status};
 
 use self::backoff::Backoff;
 pub use self::state::{Received, Rejection, State, Subscription, Update};
+use crate::resource_type::Layer;
 
 /// A full set of a large mesh is one message.
 pub const MAX_MESSAGE: usize = 200 * 1024 * 1024;
@@ -46,6 +47,7 @@ pub struct Config {
     pub token: TokenSource,
     /// Extra request metadata: `clusterid` and every `XDS_HEADER_*`.
     pub headers: Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>,
+    pub layer: Layer,
     pub addresses: Subscription,
 }
 
@@ -97,7 +99,7 @@ impl Client {
     pub fn new(config: Config) -> Self {
         let (demander, demands) = mpsc::unbounded_channel();
         Self {
-            state: State::new(config.addresses),
+            state: State::new(config.layer, config.addresses),
             config,
             demander: Demander(demander),
             demands,

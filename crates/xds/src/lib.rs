@@ -1,6 +1,6 @@
-//! Delta xDS, both halves, for the two resource types of the mesh.
+//! Delta xDS, both halves, for the resource types of the mesh.
 //!
-//! - [`resource_type`]: addresses and policies.
+//! - [`resource_type`]: addresses, policies, routes, and which proxies need which.
 //! - [`node`]: who a client says it is.
 //! - [`client`]: keeps a node in sync with a control plane.
 //! - [`state`]: what a node knows of the mesh, for its data path.

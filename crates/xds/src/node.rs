@@ -4,11 +4,14 @@ use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 use proto::discovery::Node;
 
+pub const ZTUNNEL: &str = "ztunnel";
+pub const WAYPOINT: &str = "waypoint";
+
 /// A client as its first request describes it. Nothing in it is proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyNode {
     pub id: String,
-    /// `ztunnel`, `waypoint`.
+    /// [`ZTUNNEL`] or [`WAYPOINT`], as far as we serve them.
     pub proxy_type: String,
     pub pod: String,
     pub namespace: String,
@@ -64,29 +67,29 @@ pub fn ztunnel(
     namespace: &str,
     metadata: impl IntoIterator<Item = (String, serde_json::Value)>,
 ) -> Node {
-    proxy("ztunnel", ip, pod, namespace, metadata)
+    node(ZTUNNEL, ip, pod, namespace, metadata)
 }
 
-/// The node of a waypoint.
+/// The node of a waypoint, likewise.
 pub fn waypoint(
     ip: &str,
     pod: &str,
     namespace: &str,
     metadata: impl IntoIterator<Item = (String, serde_json::Value)>,
 ) -> Node {
-    proxy("waypoint", ip, pod, namespace, metadata)
+    node(WAYPOINT, ip, pod, namespace, metadata)
 }
 
-fn proxy(
-    kind: &str,
+fn node(
+    proxy_type: &str,
     ip: &str,
     pod: &str,
     namespace: &str,
     metadata: impl IntoIterator<Item = (String, serde_json::Value)>,
 ) -> Node {
     Node {
-        id: format!("{kind}~{ip}~{pod}.{namespace}~{namespace}.svc.cluster.local"),
-        cluster: kind.to_owned(),
+        id: format!("{proxy_type}~{ip}~{pod}.{namespace}~{namespace}.svc.cluster.local"),
+        cluster: proxy_type.to_owned(),
         metadata: Some(Struct {
             fields: metadata
                 .into_iter()

@@ -30,25 +30,29 @@ pub use self::resources::{Resource, ResourceSet};
 pub use self::subscriber::Subscriber;
 use crate::client::MAX_MESSAGE;
 use crate::node::ProxyNode;
-use crate::resource_type::ResourceType;
+use crate::resource_type::{Layer, ResourceType};
 
 /// How long a client may take to say who it is.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 
-/// Decides whether a client may have the mesh's resources.
+/// Decides whether a client may have resources of the mesh, and which.
 pub trait Authenticate: Send + Sync + 'static {
     fn authenticate(
         &self,
         metadata: &MetadataMap,
         node: &ProxyNode,
-    ) -> impl Future<Output = Result<(), Status>> + Send;
+    ) -> impl Future<Output = Result<Layer, Status>> + Send;
 }
 
 impl<F> Authenticate for F
 where
-    F: Fn(&MetadataMap, &ProxyNode) -> Result<(), Status> + Send + Sync + 'static,
+    F: Fn(&MetadataMap, &ProxyNode) -> Result<Layer, Status> + Send + Sync + 'static,
 {
-    async fn authenticate(&self, metadata: &MetadataMap, node: &ProxyNode) -> Result<(), Status> {
+    async fn authenticate(
+        &self,
+        metadata: &MetadataMap,
+        node: &ProxyNode,
+    ) -> Result<Layer, Status> {
         self(metadata, node)
     }
 }
@@ -109,17 +113,21 @@ impl<A: Authenticate> AggregatedDiscoveryService for Server<A> {
             .ok_or_else(|| Status::invalid_argument("the first request names no node"))?;
         let node = ProxyNode::try_from(node)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if let Err(status) = self.authenticate.authenticate(&metadata, &node).await {
-            tracing::warn!(
-                node = node.id,
-                reason = status.message(),
-                "refused an xDS client"
-            );
-            return Err(status);
-        }
-        // Two types, each with one response in flight: a client is never owed more.
-        let (responses, outgoing) = mpsc::channel(2);
+        let layer = match self.authenticate.authenticate(&metadata, &node).await {
+            Ok(layer) => layer,
+            Err(status) => {
+                tracing::warn!(
+                    node = node.id,
+                    reason = status.message(),
+                    "refused an xDS client"
+                );
+                return Err(status);
+            }
+        };
+        // One response of each type in flight: a client is never owed more.
+        let (responses, outgoing) = mpsc::channel(layer.types().len());
         let session = Session {
+            layer,
             subscriber: Subscriber::new(node.node_name.clone()),
             changed_at: None,
             peer: self.peers.connect(node, SystemTime::now()),
@@ -133,6 +141,7 @@ impl<A: Authenticate> AggregatedDiscoveryService for Server<A> {
 
 /// One client's stream.
 struct Session {
+    layer: Layer,
     subscriber: Subscriber,
     peer: Connected,
     resources: watch::Receiver<ResourceSet>,
@@ -151,6 +160,14 @@ impl Session {
         let mut request = Some(first);
         let reason = loop {
             if let Some(request) = request.take() {
+                if let Some(refused) = self.refused(&request) {
+                    let reason = format!("it asked for resources of type {refused}");
+                    let status =
+                        Status::permission_denied("the caller may not have resources of this type");
+                    // A client that is gone needs no answer.
+                    let _ = self.responses.send(Err(status)).await;
+                    break reason;
+                }
                 if request.error_detail.is_some() {
                     metrics::counter!("pilot_total_xds_rejects").increment(1);
                 }
@@ -177,6 +194,13 @@ impl Session {
             }
         };
         tracing::info!(node = self.peer.id(), reason, "xDS client disconnected");
+    }
+
+    /// The type that is asked for and may not be had. Answered with nothing, as unknown types are,
+    /// the client would believe that there are no policies.
+    fn refused(&self, request: &DeltaDiscoveryRequest) -> Option<ResourceType> {
+        ResourceType::from_url(&request.type_url)
+            .filter(|asked| !self.layer.types().contains(asked))
     }
 
     /// Sends what the client lacks, each time from the newest set: a slow client skips
@@ -206,7 +230,11 @@ impl Session {
 
 /// Shares one authenticator between services.
 impl<A: Authenticate> Authenticate for Arc<A> {
-    async fn authenticate(&self, metadata: &MetadataMap, node: &ProxyNode) -> Result<(), Status> {
+    async fn authenticate(
+        &self,
+        metadata: &MetadataMap,
+        node: &ProxyNode,
+    ) -> Result<Layer, Status> {
         self.as_ref().authenticate(metadata, node).await
     }
 }

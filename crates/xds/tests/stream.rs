@@ -15,7 +15,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Endpoint;
 use xds::client::{BoxError, Client, Config, Event, Subscription, Update};
 use xds::node::{self, ProxyNode};
-use xds::resource_type::ResourceType;
+use xds::resource_type::{Layer, ResourceType};
 use xds::server::{Peers, ResourceSet, Server};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,7 +47,7 @@ impl ControlPlane {
         let authenticate = |metadata: &MetadataMap, _: &ProxyNode| {
             let token = metadata.get("authorization").map(|value| value.as_bytes());
             match token {
-                Some(b"Bearer good") => Ok(()),
+                Some(b"Bearer good") => Ok(Layer::L4),
                 _ => Err(tonic::Status::unauthenticated("the token is not good")),
             }
         };
@@ -91,6 +91,7 @@ impl Node {
             node: node::ztunnel("1.1.1.1", "ztunnel", "weft-system", metadata),
             token: Arc::new(move || Ok(Some(token.to_owned()))),
             headers: Vec::new(),
+            layer: Layer::L4,
             addresses: Subscription::Wildcard,
         });
         let address = Arc::new(Mutex::new(control_plane.address));

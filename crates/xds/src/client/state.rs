@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mesh::authorization::PolicyKey;
+use mesh::authorization::{Authorization, PolicyKey};
+use mesh::request_authentication::RequestAuthentication;
+use mesh::route::{Route, RouteKey};
 use mesh::snapshot::Change;
 use prost::Message;
-use proto::authorization::Decoded;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, Status};
+use proto::l7::Decoded;
 use proto::workload::Address;
 
-use crate::resource_type::ResourceType;
+use crate::resource_type::{Layer, ResourceType};
 
 const WILDCARD: &str = "*";
 /// Reasons spelled out in one NACK; a wholly foreign control plane would fill its own log.
@@ -27,8 +29,7 @@ pub enum Subscription {
 /// What a client holds of every type, over reconnects.
 #[derive(Debug)]
 pub struct State {
-    addresses: TypeState,
-    authorizations: TypeState,
+    types: Vec<TypeState>,
     synced: bool,
 }
 
@@ -40,8 +41,8 @@ pub struct Update {
     pub rejections: Vec<Rejection>,
 }
 
-/// A resource that was not understood. A policy among the changes under the same name is
-/// its fail-closed form.
+/// A resource that was not understood. A policy or a route among the changes under the same name
+/// is its fail-closed form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     pub name: String,
@@ -51,7 +52,7 @@ pub struct Rejection {
 /// A response, taken in.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// None for a type nobody here knows.
+    /// None for a type that was not asked for.
     pub update: Option<Update>,
     /// True once: this response completed the first sync.
     pub synced: bool,
@@ -73,28 +74,42 @@ struct TypeState {
 // === impl State ===
 
 impl State {
-    /// Policies are always subscribed as a whole: one not asked for would not be enforced.
-    pub fn new(addresses: Subscription) -> Self {
+    /// All but addresses is always subscribed as a whole: a policy or a route that was not asked
+    /// for would not be enforced.
+    pub fn new(layer: Layer, addresses: Subscription) -> Self {
+        let types = layer.types().iter().map(|resource_type| {
+            let subscription = match resource_type {
+                ResourceType::Address => addresses,
+                ResourceType::Authorization
+                | ResourceType::AuthorizationPolicy
+                | ResourceType::RequestAuthentication
+                | ResourceType::Route => Subscription::Wildcard,
+            };
+            TypeState::new(*resource_type, subscription)
+        });
         Self {
-            addresses: TypeState::new(ResourceType::Address, addresses),
-            authorizations: TypeState::new(ResourceType::Authorization, Subscription::Wildcard),
+            types: types.collect(),
             synced: false,
         }
     }
 
     /// What to say first on a new stream; the caller adds the node.
     pub fn initial_requests(&self) -> Vec<DeltaDiscoveryRequest> {
-        [&self.addresses, &self.authorizations]
-            .map(TypeState::initial_request)
-            .into()
+        self.types.iter().map(TypeState::initial_request).collect()
+    }
+
+    fn state(&mut self, wanted: ResourceType) -> Option<&mut TypeState> {
+        let mut types = self.types.iter_mut();
+        types.find(|state| state.resource_type == wanted)
     }
 
     /// Subscribes to one more address. None where it is subscribed already.
     pub fn demand(&mut self, name: String) -> Option<DeltaDiscoveryRequest> {
-        match self.addresses.subscription {
+        let addresses = self.state(ResourceType::Address)?;
+        match addresses.subscription {
             Subscription::Wildcard => None,
             Subscription::OnDemand => {
-                let new = self.addresses.demanded.insert(name.clone());
+                let new = addresses.demanded.insert(name.clone());
                 new.then(|| DeltaDiscoveryRequest {
                     type_url: ResourceType::Address.url().to_owned(),
                     resource_names_subscribe: vec![name],
@@ -110,16 +125,13 @@ impl State {
             response_nonce: response.nonce.clone(),
             ..Default::default()
         };
-        let state = match ResourceType::from_url(&response.type_url) {
-            Some(ResourceType::Address) => &mut self.addresses,
-            Some(ResourceType::Authorization) => &mut self.authorizations,
-            None => {
-                return Received {
-                    update: None,
-                    synced: false,
-                    acknowledgement,
-                };
-            }
+        let resource_type = ResourceType::from_url(&response.type_url);
+        let Some(state) = resource_type.and_then(|wanted| self.state(wanted)) else {
+            return Received {
+                update: None,
+                synced: false,
+                acknowledgement,
+            };
         };
         let update = state.receive(response);
         if !update.rejections.is_empty() {
@@ -128,7 +140,7 @@ impl State {
                 ..Default::default()
             });
         }
-        let all = self.addresses.received && self.authorizations.received;
+        let all = self.types.iter().all(|state| state.received);
         let synced = all && !self.synced;
         self.synced = all;
         Received {
@@ -207,7 +219,16 @@ impl TypeState {
             let read = match resource {
                 Some(any) if any.type_url == self.resource_type.url() => match self.resource_type {
                     ResourceType::Address => read_address(&name, &any.value),
-                    ResourceType::Authorization => read_authorization(&name, &any.value),
+                    ResourceType::Authorization => {
+                        read_policy(&name, &any.value, read_authorization)
+                    }
+                    ResourceType::AuthorizationPolicy => {
+                        read_policy(&name, &any.value, read_authorization_policy)
+                    }
+                    ResourceType::RequestAuthentication => {
+                        read_policy(&name, &any.value, read_request_authentication)
+                    }
+                    ResourceType::Route => read_route(&name, &any.value),
                 },
                 Some(any) => Read::rejected(format!("is of type {:?}", any.type_url)),
                 None => Read::rejected("has no content".to_owned()),
@@ -239,6 +260,13 @@ fn removal(resource_type: ResourceType, name: &str) -> Option<Change> {
         ResourceType::Address => Some(Change::RemoveAddress(name.into())),
         // A policy under any other name was never let in.
         ResourceType::Authorization => PolicyKey::parse(name).map(Change::RemoveAuthorization),
+        ResourceType::AuthorizationPolicy => {
+            PolicyKey::parse(name).map(Change::RemoveAuthorizationPolicy)
+        }
+        ResourceType::RequestAuthentication => {
+            PolicyKey::parse(name).map(Change::RemoveRequestAuthentication)
+        }
+        ResourceType::Route => RouteKey::parse(name).map(Change::RemoveRoute),
     }
 }
 
@@ -249,6 +277,13 @@ struct Read {
 }
 
 impl Read {
+    fn applied((change, problems): (Change, Vec<String>)) -> Self {
+        Self {
+            change: Some(change),
+            problem: (!problems.is_empty()).then(|| problems.join(", ")),
+        }
+    }
+
     fn rejected(problem: String) -> Self {
         Self {
             change: None,
@@ -290,14 +325,40 @@ fn key(change: &Change) -> Option<Arc<str>> {
     }
 }
 
-fn read_authorization(name: &str, bytes: &[u8]) -> Read {
-    let Some(key) = PolicyKey::parse(name) else {
-        return Read::rejected("is not of the form NAMESPACE/NAME".to_owned());
+/// A policy that is safe to apply, and what of it was not understood.
+type ReadPolicy = (Change, Vec<String>);
+
+fn read_policy(name: &str, bytes: &[u8], read: fn(&PolicyKey, &[u8]) -> ReadPolicy) -> Read {
+    match PolicyKey::parse(name) {
+        Some(key) => Read::applied(read(&key, bytes)),
+        None => Read::rejected("is not of the form NAMESPACE/NAME".to_owned()),
+    }
+}
+
+fn read_authorization(key: &PolicyKey, bytes: &[u8]) -> ReadPolicy {
+    let decoded = proto::authorization::Decoded::read(key, bytes);
+    (Change::Authorization(decoded.policy), decoded.problems)
+}
+
+fn read_authorization_policy(key: &PolicyKey, bytes: &[u8]) -> ReadPolicy {
+    let decoded = Decoded::<Authorization>::read(key, bytes);
+    let change = Change::AuthorizationPolicy(decoded.resource);
+    (change, decoded.problems)
+}
+
+fn read_request_authentication(key: &PolicyKey, bytes: &[u8]) -> ReadPolicy {
+    let decoded = Decoded::<RequestAuthentication>::read(key, bytes);
+    let change = Change::RequestAuthentication(decoded.resource);
+    (change, decoded.problems)
+}
+
+fn read_route(name: &str, bytes: &[u8]) -> Read {
+    let Some(key) = RouteKey::parse(name) else {
+        return Read::rejected("is not of the form KIND/NAMESPACE/NAME".to_owned());
     };
-    let decoded = Decoded::read(&key, bytes);
-    Read {
-        change: Some(Change::Authorization(decoded.policy)),
-        problem: (!decoded.problems.is_empty()).then(|| decoded.problems.join(", ")),
+    match Decoded::<Route>::read(&key, bytes) {
+        Ok(decoded) => Read::applied((Change::Route(decoded.resource), decoded.problems)),
+        Err(problem) => Read::rejected(problem),
     }
 }
 

@@ -3,7 +3,6 @@
 //! A set is cheap to clone and two sets are cheap to compare where they share most (persistent
 //! maps): what a client lacks is the difference between the set it was sent and the newest one.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -13,6 +12,7 @@ use mesh::snapshot::Change;
 use mesh::workload::{NetworkMode, Workload};
 use prost::Message;
 use proto::authorization::Authorization;
+use proto::l7::{AuthorizationPolicy, RequestAuthentication, Route};
 use proto::workload::Address;
 use twox_hash::XxHash64;
 
@@ -47,6 +47,9 @@ pub struct ResourceSet {
     generation: u64,
     addresses: Resources,
     authorizations: Resources,
+    authorization_policies: Resources,
+    request_authentications: Resources,
+    routes: Resources,
     groups: OrdSet<(Group, Arc<str>)>,
 }
 
@@ -82,8 +85,28 @@ impl Resource {
 
     fn authorization(policy: &mesh::authorization::Authorization) -> Self {
         let body = Authorization::from(policy).encode_to_vec();
-        let name = policy.key().to_string().into();
-        Self::new(name, Vec::new(), Vec::new(), body)
+        Self::unaliased(&policy.key(), body)
+    }
+
+    fn authorization_policy(policy: &mesh::authorization::Authorization) -> Self {
+        let body = AuthorizationPolicy::from(policy).encode_to_vec();
+        Self::unaliased(&policy.key(), body)
+    }
+
+    fn request_authentication(
+        policy: &mesh::request_authentication::RequestAuthentication,
+    ) -> Self {
+        let body = RequestAuthentication::from(policy).encode_to_vec();
+        Self::unaliased(&policy.key(), body)
+    }
+
+    fn route(route: &mesh::route::Route) -> Self {
+        let body = Route::from(route).encode_to_vec();
+        Self::unaliased(&route.key, body)
+    }
+
+    fn unaliased(key: &impl ToString, body: Vec<u8>) -> Self {
+        Self::new(key.to_string().into(), Vec::new(), Vec::new(), body)
     }
 
     fn new(name: Arc<str>, aliases: Vec<Arc<str>>, mut groups: Vec<Group>, body: Vec<u8>) -> Self {
@@ -161,50 +184,25 @@ impl ResourceSet {
                 Change::RemoveAuthorization(key) => {
                     self.remove(ResourceType::Authorization, &key.to_string())
                 }
-                // What waypoints need has no type on the wire yet.
-                Change::Route(_)
-                | Change::RemoveRoute(_)
-                | Change::AuthorizationPolicy(_)
-                | Change::RemoveAuthorizationPolicy(_)
-                | Change::RequestAuthentication(_)
-                | Change::RemoveRequestAuthentication(_) => false,
+                Change::AuthorizationPolicy(policy) => self.insert(
+                    ResourceType::AuthorizationPolicy,
+                    Resource::authorization_policy(policy),
+                ),
+                Change::RemoveAuthorizationPolicy(key) => {
+                    self.remove(ResourceType::AuthorizationPolicy, &key.to_string())
+                }
+                Change::RequestAuthentication(policy) => self.insert(
+                    ResourceType::RequestAuthentication,
+                    Resource::request_authentication(policy),
+                ),
+                Change::RemoveRequestAuthentication(key) => {
+                    self.remove(ResourceType::RequestAuthentication, &key.to_string())
+                }
+                Change::Route(route) => self.insert(ResourceType::Route, Resource::route(route)),
+                Change::RemoveRoute(key) => self.remove(ResourceType::Route, &key.to_string()),
             };
         }
         self.generation += u64::from(changed);
-        changed
-    }
-
-    /// Makes the set hold exactly these resources and says whether that changed anything.
-    pub fn replace<'a>(
-        &mut self,
-        workloads: impl IntoIterator<Item = &'a Workload>,
-        services: impl IntoIterator<Item = &'a Service>,
-        policies: impl IntoIterator<Item = &'a mesh::authorization::Authorization>,
-    ) -> bool {
-        let workloads = workloads.into_iter().map(Resource::workload);
-        let services = services.into_iter().map(Resource::service);
-        let policies = policies.into_iter().map(Resource::authorization);
-        let addresses = self.replace_type(ResourceType::Address, workloads.chain(services));
-        let authorizations = self.replace_type(ResourceType::Authorization, policies);
-        let changed = addresses || authorizations;
-        self.generation += u64::from(changed);
-        changed
-    }
-
-    fn replace_type(
-        &mut self,
-        resource_type: ResourceType,
-        resources: impl Iterator<Item = Resource>,
-    ) -> bool {
-        let mut gone: BTreeSet<Arc<str>> = self.of(resource_type).keys().cloned().collect();
-        let mut changed = false;
-        for resource in resources {
-            gone.remove(&resource.name);
-            changed |= self.insert(resource_type, resource);
-        }
-        for name in gone {
-            changed |= self.remove(resource_type, &name);
-        }
         changed
     }
 
@@ -236,6 +234,9 @@ impl ResourceSet {
         match resource_type {
             ResourceType::Address => &self.addresses,
             ResourceType::Authorization => &self.authorizations,
+            ResourceType::AuthorizationPolicy => &self.authorization_policies,
+            ResourceType::RequestAuthentication => &self.request_authentications,
+            ResourceType::Route => &self.routes,
         }
     }
 
@@ -243,6 +244,9 @@ impl ResourceSet {
         match resource_type {
             ResourceType::Address => &mut self.addresses,
             ResourceType::Authorization => &mut self.authorizations,
+            ResourceType::AuthorizationPolicy => &mut self.authorization_policies,
+            ResourceType::RequestAuthentication => &mut self.request_authentications,
+            ResourceType::Route => &mut self.routes,
         }
     }
 
@@ -294,15 +298,11 @@ mod tests {
     }
 
     #[test]
-    fn replacing_removes_what_is_not_named() {
+    fn what_is_gone_is_in_no_group() {
         let mut set = ResourceSet::default();
         set.apply(&[pod("web", [10, 0, 0, 1]), pod("db", [10, 0, 0, 2])]);
-        let Change::Workload(web) = pod("web", [10, 0, 0, 1]) else {
-            unreachable!("a pod is a workload");
-        };
-        assert!(set.replace([&web], [], []));
+        assert!(set.apply(&[Change::RemoveAddress("Kubernetes//Pod/shop/db".into())]));
         assert_eq!(set.len(ResourceType::Address), 1);
-        assert!(!set.replace([&web], [], []));
         let of_address = |ip: &str| set.group(Group::Alias(ip.into())).count();
         assert_eq!(of_address("/10.0.0.1"), 1);
         assert_eq!(of_address("/10.0.0.2"), 0);

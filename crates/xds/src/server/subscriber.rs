@@ -90,7 +90,6 @@ impl Subscriber {
                 ..Default::default()
             });
         }
-        // Addresses come first by order: a policy is of no use before its workloads.
         for (resource_type, watch) in &mut self.watches {
             if watch.outstanding.is_some() {
                 continue;

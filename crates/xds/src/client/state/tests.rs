@@ -98,7 +98,7 @@ fn uids(received: &Received) -> Vec<String> {
 
 #[test]
 fn the_first_requests_ask_for_everything_of_both_types() {
-    let requests = State::new(Subscription::Wildcard).initial_requests();
+    let requests = State::new(Layer::L4, Subscription::Wildcard).initial_requests();
     let urls: Vec<&str> = requests.iter().map(|r| r.type_url.as_str()).collect();
     assert_eq!(urls, [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL]);
     for request in requests {
@@ -110,7 +110,7 @@ fn the_first_requests_ask_for_everything_of_both_types() {
 
 #[test]
 fn what_is_held_is_not_asked_for_again() {
-    let mut state = State::new(Subscription::Wildcard);
+    let mut state = State::new(Layer::L4, Subscription::Wildcard);
     let received = addresses(&mut state, vec![workload(WEB, "1"), workload(DB, "7")], &[]);
     assert_eq!(uids(&received), [WEB, DB]);
     assert_eq!(received.acknowledgement.response_nonce, "n1");
@@ -124,7 +124,7 @@ fn what_is_held_is_not_asked_for_again() {
 
 #[test]
 fn services_are_known_by_namespace_and_hostname() {
-    let mut state = State::new(Subscription::Wildcard);
+    let mut state = State::new(Layer::L4, Subscription::Wildcard);
     let service = Service::new("web", "shop", "web.shop.svc.cluster.local");
     let bytes = Address::from(&service).encode_to_vec();
     let name = "shop/web.shop.svc.cluster.local";
@@ -135,7 +135,7 @@ fn services_are_known_by_namespace_and_hostname() {
 
 #[test]
 fn a_bad_resource_is_named_and_the_good_ones_are_applied() {
-    let mut state = State::new(Subscription::Wildcard);
+    let mut state = State::new(Layer::L4, Subscription::Wildcard);
     let received = addresses(&mut state, vec![legacy(WEB, "1"), workload(DB, "1")], &[]);
     assert_eq!(uids(&received), [DB]);
     let error = received.acknowledgement.error_detail.expect("a NACK");
@@ -146,7 +146,7 @@ fn a_bad_resource_is_named_and_the_good_ones_are_applied() {
 
 #[test]
 fn a_rejected_update_keeps_what_was_held_and_asks_for_it_again() {
-    let mut state = State::new(Subscription::Wildcard);
+    let mut state = State::new(Layer::L4, Subscription::Wildcard);
     addresses(&mut state, vec![workload(WEB, "1")], &[]);
     let received = addresses(&mut state, vec![legacy(WEB, "2")], &[]);
     assert!(uids(&received).is_empty());
@@ -172,7 +172,7 @@ fn content_that_is_not_what_its_envelope_says_is_rejected() {
     };
     let garbage = resource(WEB, "1", ADDRESS_TYPE_URL, vec![0xff; 7]);
     for bad in [policy_as_address, empty, renamed, garbage] {
-        let mut state = State::new(Subscription::Wildcard);
+        let mut state = State::new(Layer::L4, Subscription::Wildcard);
         let received = addresses(&mut state, vec![bad.clone()], &[]);
         assert!(uids(&received).is_empty(), "{bad:?}");
         assert!(received.acknowledgement.error_detail.is_some(), "{bad:?}");
@@ -182,7 +182,7 @@ fn content_that_is_not_what_its_envelope_says_is_rejected() {
 
 #[test]
 fn the_last_of_two_by_one_name_counts_and_what_comes_back_stays() {
-    let mut state = State::new(Subscription::Wildcard);
+    let mut state = State::new(Layer::L4, Subscription::Wildcard);
     addresses(
         &mut state,
         vec![workload(WEB, "1"), workload(WEB, "2")],
@@ -193,7 +193,7 @@ fn the_last_of_two_by_one_name_counts_and_what_comes_back_stays() {
 
 #[test]
 fn a_policy_not_understood_is_rejected_and_denies() {
-    let mut state = State::new(Subscription::Wildcard);
+    let mut state = State::new(Layer::L4, Subscription::Wildcard);
     let received = state.receive(response(AUTHORIZATION_TYPE_URL, vec![policy(5)], &[]));
     let update = received.update.expect("a known type");
     let [Change::Authorization(applied)] = &update.changes[..] else {
@@ -209,7 +209,7 @@ fn a_policy_not_understood_is_rejected_and_denies() {
 
 #[test]
 fn a_policy_is_removed_by_its_key() {
-    let mut state = State::new(Subscription::Wildcard);
+    let mut state = State::new(Layer::L4, Subscription::Wildcard);
     state.receive(response(AUTHORIZATION_TYPE_URL, vec![policy(0)], &[]));
     let removed = ["shop/allow", "nameless"];
     let received = state.receive(response(AUTHORIZATION_TYPE_URL, Vec::new(), &removed));
@@ -222,7 +222,7 @@ fn a_policy_is_removed_by_its_key() {
 
 #[test]
 fn a_policy_keeps_all_it_says() {
-    let mut state = State::new(Subscription::Wildcard);
+    let mut state = State::new(Layer::L4, Subscription::Wildcard);
     let received = state.receive(response(AUTHORIZATION_TYPE_URL, vec![policy(0)], &[]));
     let expected = Authorization {
         name: "allow".into(),
@@ -239,7 +239,7 @@ fn a_policy_keeps_all_it_says() {
 
 #[test]
 fn a_type_nobody_asked_for_is_acknowledged() {
-    let mut state = State::new(Subscription::Wildcard);
+    let mut state = State::new(Layer::L4, Subscription::Wildcard);
     let received = state.receive(response("type.example.com/other", vec![policy(0)], &[]));
     assert!(received.update.is_none());
     assert_eq!(received.acknowledgement.type_url, "type.example.com/other");
@@ -248,7 +248,7 @@ fn a_type_nobody_asked_for_is_acknowledged() {
 
 #[test]
 fn sync_is_told_once_when_both_types_have_come() {
-    let mut state = State::new(Subscription::Wildcard);
+    let mut state = State::new(Layer::L4, Subscription::Wildcard);
     assert!(!addresses(&mut state, Vec::new(), &[]).synced);
     assert!(!addresses(&mut state, vec![workload(WEB, "1")], &[]).synced);
     let policies = response(AUTHORIZATION_TYPE_URL, Vec::new(), &[]);
@@ -258,7 +258,7 @@ fn sync_is_told_once_when_both_types_have_come() {
 
 #[test]
 fn on_demand_names_what_it_wants_and_asks_again_for_what_is_pending() {
-    let mut state = State::new(Subscription::OnDemand);
+    let mut state = State::new(Layer::L4, Subscription::OnDemand);
     let first = &state.initial_requests()[0];
     assert_eq!(first.resource_names_subscribe, ["*"]);
     assert_eq!(first.resource_names_unsubscribe, ["*"]);
@@ -269,6 +269,6 @@ fn on_demand_names_what_it_wants_and_asks_again_for_what_is_pending() {
     addresses(&mut state, vec![workload(WEB, "1")], &[]);
     assert_eq!(held(&state), pairs(&[("/10.0.0.1", ""), (WEB, "1")]));
 
-    let mut wildcard = State::new(Subscription::Wildcard);
+    let mut wildcard = State::new(Layer::L4, Subscription::Wildcard);
     assert_eq!(wildcard.demand("/10.0.0.1".to_owned()), None);
 }

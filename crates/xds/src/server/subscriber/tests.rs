@@ -14,6 +14,7 @@ use proto::discovery::Status;
 
 use super::*;
 use crate::client::{State, Subscription};
+use crate::resource_type::Layer;
 
 const SERVICE: &str = "shop/web.shop.svc.cluster.local";
 
@@ -395,7 +396,7 @@ proptest! {
     fn both_halves_agree_in_the_end(steps in vec(step(), 0..40)) {
         let mut pair = Pair {
             scenario: Scenario::new(&[]),
-            client: State::new(Subscription::Wildcard),
+            client: State::new(Layer::L4, Subscription::Wildcard),
             held: BTreeMap::new(),
         };
         pair.connect();
