@@ -44,6 +44,7 @@ fn proxy(peer: &Peer) -> Value {
         .collect();
     json!({
         "id": peer.node.id,
+        "type": peer.node.proxy_type,
         "node": peer.node.node_name,
         "connectedSince": time(peer.connected_since),
         "types": types,

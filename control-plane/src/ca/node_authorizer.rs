@@ -28,6 +28,8 @@ pub struct PodRecord {
     pub finished: bool,
     /// It has a tunnel of its own.
     pub native_tunnel: bool,
+    /// It is labelled as the waypoint of a Gateway.
+    pub waypoint: bool,
 }
 
 /// A service account, written `NAMESPACE/NAME`.

@@ -97,6 +97,7 @@ impl TestPods {
             node: Some(node.to_owned()),
             finished,
             native_tunnel: false,
+            waypoint: false,
         };
         let key = (namespace.to_owned(), name.to_owned());
         self.0.lock().expect("no panic").insert(key, record);

@@ -1,4 +1,4 @@
-//! The gRPC port: xDS for node proxies and the certificate service, over TLS, for callers
+//! The gRPC port: xDS for node proxies and waypoints, and the certificate service, over TLS, for callers
 //! with a token.
 
 use std::future::Future;
@@ -11,10 +11,11 @@ use tonic::metadata::MetadataMap;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::{Request, Status};
-use xds::node::ProxyNode;
+use xds::node::{ProxyNode, WAYPOINT, ZTUNNEL};
+use xds::resource_type::Layer;
 use xds::server::Peers;
 
-use crate::ca::{self, Account, Authenticator, Authority, Pods, Policy};
+use crate::ca::{self, Account, Authenticator, Authority, Caller, Pods, Policy};
 use crate::controller::Knowledge;
 use crate::serve::listener;
 
@@ -82,8 +83,8 @@ pub(super) fn serve(
         })
 }
 
-/// Decides who gets the mesh's resources: node proxies, and pods with a tunnel of their own,
-/// each as the pod it runs in.
+/// Decides who gets which of the mesh's resources: node proxies and pods with a tunnel of their
+/// own what L4 needs, waypoints what L7 needs; each as the pod it runs in.
 struct Doorkeeper {
     authenticator: Arc<Authenticator>,
     trusted: Vec<Account>,
@@ -93,7 +94,7 @@ struct Doorkeeper {
 // === impl Doorkeeper ===
 
 impl Doorkeeper {
-    fn admit(&self, metadata: &MetadataMap, node: &ProxyNode) -> Result<(), Status> {
+    fn admit(&self, metadata: &MetadataMap, node: &ProxyNode) -> Result<Layer, Status> {
         let refused = |reason: String| {
             tracing::warn!(node = node.id, reason, "refused an xDS client");
             Status::permission_denied("the caller may not have these resources")
@@ -102,18 +103,26 @@ impl Doorkeeper {
             .authenticator
             .authenticate(metadata)
             .map_err(|error| unauthenticated(&error))?;
-        let is_trusted = self.trusted.iter().any(|account| {
-            account.namespace == caller.namespace && account.name == caller.service_account
-        });
         let pod = ca::running_pod(&caller, &*self.pods);
-        let has_own_tunnel = pod.as_ref().is_ok_and(|pod| pod.native_tunnel);
-        if !(is_trusted || has_own_tunnel) || node.proxy_type != "ztunnel" {
+        let layer = match node.proxy_type.as_str() {
+            ZTUNNEL if self.is_trusted(&caller) => Some(Layer::L4),
+            ZTUNNEL => pod
+                .as_ref()
+                .is_ok_and(|pod| pod.native_tunnel)
+                .then_some(Layer::L4),
+            WAYPOINT => pod
+                .as_ref()
+                .is_ok_and(|pod| pod.waypoint)
+                .then_some(Layer::L7),
+            _ => None,
+        };
+        let Some(layer) = layer else {
             let account = format!("{}/{}", caller.namespace, caller.service_account);
             return Err(refused(format!(
                 "{account} is not trusted as the account of a {}",
                 node.proxy_type
             )));
-        }
+        };
         if node.namespace != caller.namespace {
             let (said, is) = (&node.namespace, &caller.namespace);
             return Err(refused(format!("it says it is in {said}, its token {is}")));
@@ -126,8 +135,14 @@ impl Doorkeeper {
                     "it says it is on {said}, its pod is on {on}"
                 )))
             }
-            _ => Ok(()),
+            _ => Ok(layer),
         }
+    }
+
+    fn is_trusted(&self, caller: &Caller) -> bool {
+        self.trusted.iter().any(|account| {
+            account.namespace == caller.namespace && account.name == caller.service_account
+        })
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use xds::client::{Client, Event, Subscription};
+use xds::resource_type::Layer;
 
 use super::*;
 
@@ -160,6 +161,7 @@ impl Stage {
             node: xds::node::ztunnel("127.0.0.1", "ztunnel-node-1", namespace, metadata),
             token: Arc::new(|| Ok(None)),
             headers: Vec::new(),
+            layer: Layer::L4,
             addresses: Subscription::Wildcard,
         });
         let (sender, events) = mpsc::unbounded_channel();
