@@ -8,6 +8,7 @@ use runtime::readiness::Task;
 use serde_json::Value;
 use tokio::sync::oneshot;
 use xds::client::{Client, Event, Subscription};
+use xds::resource_type::Layer;
 use xds::state::State;
 
 use crate::config::Proxy;
@@ -26,6 +27,7 @@ pub async fn run(
         // The transport authenticates.
         token: Arc::new(|| Ok(None)),
         headers: Vec::new(),
+        layer: Layer::L7,
         addresses: Subscription::Wildcard,
     });
     let mut snapshot = Snapshot::default();
