@@ -6,6 +6,9 @@
 pub mod matching;
 pub mod select;
 
+pub mod backend;
+pub mod filter;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
