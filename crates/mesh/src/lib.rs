@@ -12,6 +12,8 @@
 //! - [`authorization`]: policies and their evaluation, on connections and on requests.
 //! - [`request_authentication`]: which tokens are accepted.
 //! - [`route`]: which requests go to which backends.
+//! - [`retry`], [`timeout`]: how often and how long.
+//! - [`grpc`], [`local_reply`]: what the proxy itself answers.
 //! - [`snapshot`]: one immutable, indexed view of all of them.
 //! - [`balancing`]: which endpoints, in which order.
 //! - [`destination`]: where a captured connection goes, and whether it may come in.
@@ -38,6 +40,14 @@ pub mod authorization;
 pub mod request_authentication;
 
 pub mod route;
+
+pub mod retry;
+
+pub mod timeout;
+
+pub mod grpc;
+
+pub mod local_reply;
 
 pub mod snapshot;
 
