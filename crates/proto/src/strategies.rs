@@ -1,5 +1,7 @@
 //! Arbitrary resources for the round-trip tests.
 
+pub(crate) mod l7;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -240,6 +242,12 @@ fn string_match() -> impl Strategy<Value = StringMatch> {
     ]
 }
 
+fn matching_range() -> impl Strategy<Value = IpNet> {
+    range().prop_filter("a mapped range is read as IPv4", |range| {
+        range.addr().to_canonical() == range.addr()
+    })
+}
+
 fn one_match() -> impl Strategy<Value = Match> {
     let strings = || vec(string_match(), 0..2);
     let accounts = || {
@@ -250,12 +258,7 @@ fn one_match() -> impl Strategy<Value = Match> {
             });
         vec(account, 0..2)
     };
-    let range = || {
-        range().prop_filter("a mapped range is read as IPv4", |range| {
-            range.addr().to_canonical() == range.addr()
-        })
-    };
-    let ranges = || vec(range(), 0..2);
+    let ranges = || vec(matching_range(), 0..2);
     let ports = || vec(any::<u16>(), 0..2);
     let readable = (
         (strings(), strings(), strings(), strings()),
