@@ -1,4 +1,8 @@
 //! Where a connection goes that a captured pod opens.
+//!
+//! - `waypoint`: the rows of what is behind one.
+
+mod waypoint;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -6,7 +10,7 @@ use std::sync::Arc;
 use rand::Rng;
 
 use super::{HBONE_PORT, OWN_PORTS, is_gateway};
-use crate::address::{GatewayAddress, NetworkAddress};
+use crate::address::NetworkAddress;
 use crate::balancing;
 use crate::identity::Identity;
 use crate::service::{IpFamilies, LoadBalancingMode, Service};
@@ -40,7 +44,8 @@ pub enum Route {
 #[derive(Clone, Debug)]
 pub struct Hop {
     pub workload: Arc<Workload>,
-    /// Application address on the endpoint: address and target port.
+    /// Application address on the endpoint: address and target port. Of a waypoint, what the
+    /// application dialled.
     pub target: SocketAddr,
     pub transport: Transport,
 }
@@ -71,8 +76,16 @@ pub enum Refusal {
     NoHealthyUpstream(String),
     #[error("service {0} has no port {1}")]
     UnknownPort(String, u16),
-    #[error("{0} needs its waypoint {1}, and this node cannot use waypoints")]
-    WaypointUnsupported(String, String),
+    #[error("{destination} needs its waypoint {waypoint}, which is not ready: {reason}")]
+    WaypointNotReady {
+        destination: String,
+        waypoint: String,
+        reason: Box<Refusal>,
+    },
+    #[error("no service or workload of the mesh is at {0}")]
+    UnknownGateway(String),
+    #[error("workload {0} is not healthy")]
+    Unhealthy(WorkloadUid),
     #[error("workload {0} is in network {1:?} and is reached through a gateway only")]
     RemoteNetwork(WorkloadUid, String),
     #[error("workload {0} has no address")]
@@ -106,7 +119,7 @@ pub fn outbound(
     };
     let route = match (service, workload) {
         (None, None) => Ok(Route::Passthrough),
-        (None, Some(workload)) => asked.workload(workload),
+        (None, Some(workload)) => asked.workload(workload, random),
         (Some(entry), workload) => asked.service(entry, workload, random),
     };
     Outbound {
@@ -124,8 +137,12 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     /// A workload dialled by its own address. Its health is the caller's business.
-    fn workload(&self, workload: &Arc<Workload>) -> Result<Route, Refusal> {
-        self.without_waypoint(workload.waypoint.as_ref(), || workload.uid.to_string())?;
+    fn workload(&self, workload: &Arc<Workload>, random: &mut impl Rng) -> Result<Route, Refusal> {
+        if let Some(waypoint) = &workload.waypoint
+            && !is_gateway(self.snapshot, waypoint, self.client)
+        {
+            return self.waypoint(waypoint, &workload.uid, random);
+        }
         let expected = || Arc::new([workload.identity()]) as Arc<[Identity]>;
         let hop = hop(workload, self.destination, expected);
         Ok(Route::Endpoints(vec![hop]))
@@ -138,19 +155,21 @@ impl Asked<'_> {
         random: &mut impl Rng,
     ) -> Result<Route, Refusal> {
         let service = &entry.service;
-        self.without_waypoint(waypoint(service), || service.key().to_string())?;
+        if let Some(waypoint) = self.waypoint_of(service, random) {
+            return self.waypoint(waypoint, &service.key(), random);
+        }
         if service.load_balancing.mode == LoadBalancingMode::Passthrough {
             // Where a workload of the mesh sits at that very address, plaintext would be
             // a leak that the service's author did not ask for.
             return match workload {
-                Some(workload) => self.workload(workload),
+                Some(workload) => self.workload(workload, random),
                 None => Ok(Route::Passthrough),
             };
         }
         let port = self.destination.port();
         let candidates = balancing::candidates(entry, self.client, port, CANDIDATES, random);
         let Some(first) = candidates.first() else {
-            return Err(self.why_none(entry));
+            return Err(self.why_none(entry, port));
         };
         if first.workload.addresses.is_empty() && first.workload.hostname.is_some() {
             let named: Vec<NamedHop> = candidates
@@ -214,9 +233,8 @@ impl Asked<'_> {
     }
 
     /// Why no endpoint of the service can be used.
-    fn why_none(&self, entry: &ServiceEntry) -> Refusal {
+    fn why_none(&self, entry: &ServiceEntry, port: u16) -> Refusal {
         let key = entry.service.key().to_string();
-        let port = self.destination.port();
         let mapped =
             |endpoint: &&Endpoint| balancing::endpoint_port(entry, endpoint, port).is_some();
         if entry.service.port(port).is_none() && !entry.endpoints.iter().any(|one| mapped(&one)) {
@@ -231,31 +249,6 @@ impl Asked<'_> {
             None => Refusal::NoHealthyUpstream(key),
         }
     }
-
-    /// Refuses what must pass a waypoint first, unless it is the waypoint that calls.
-    fn without_waypoint(
-        &self,
-        waypoint: Option<&GatewayAddress>,
-        destination: impl Fn() -> String,
-    ) -> Result<(), Refusal> {
-        match waypoint {
-            Some(waypoint) if !is_gateway(self.snapshot, waypoint, self.client) => {
-                let waypoint = waypoint.to_string();
-                Err(Refusal::WaypointUnsupported(destination(), waypoint))
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-}
-
-/// A service's waypoint. Weights choose among several; where none carries any, the single one
-/// counts.
-fn waypoint(service: &Service) -> Option<&GatewayAddress> {
-    let mut weighted = service.weighted_waypoints.iter();
-    weighted
-        .find(|waypoint| waypoint.weight > 0)
-        .map(|waypoint| &waypoint.destination)
-        .or(service.waypoint.as_ref())
 }
 
 fn hop(

@@ -278,64 +278,186 @@ fn a_passthrough_service_goes_to_the_address_dialled() {
     assert!(scenario.route("10.244.2.1:80").starts_with("hbone"));
 }
 
+/// A service of one waypoint pod, as its Gateway's controller makes it.
+fn waypoint(name: &str, vip: &str, address: &str) -> (Service, Workload) {
+    let mut proxy_service = service(name, vip);
+    proxy_service.ports = mapped(&[(HBONE_PORT, HBONE_PORT)]);
+    let proxy = member(pod(name, &[address]), &proxy_service, &[]);
+    (proxy_service, proxy)
+}
+
 #[test]
-fn what_needs_a_waypoint_is_refused() {
-    let mut by_field = service("web", VIP);
-    by_field.waypoint = Some(waypoint_named("waypoint"));
-    let web = member(pod("web", &[POD]), &by_field, &[]);
-    let refused =
-        |route: String| route.starts_with("refuse: shop/web") && route.contains("waypoint");
-    let scenario = Scenario::new(&[&by_field], &[&web]);
-    assert!(refused(scenario.route("10.96.0.1:80")));
-    assert!(scenario.route("10.244.2.1:8080").starts_with("hbone"));
+fn a_service_behind_a_waypoint_is_asked_for_at_the_waypoint() {
+    let (proxy_service, proxy) = waypoint("waypoint", "10.96.0.9", "10.244.3.1");
+    for waypoint in [
+        waypoint_named("waypoint.shop.svc.cluster.local"),
+        waypoint_at("10.96.0.9"),
+        waypoint_at("10.244.3.1"),
+    ] {
+        let mut web_service = service("web", VIP);
+        web_service.waypoint = Some(waypoint);
+        let web = member(pod("web", &[POD]), &web_service, &[]);
+        let scenario = Scenario::new(&[&proxy_service, &web_service], &[&web, &proxy]);
+        assert_eq!(
+            scenario.route("10.96.0.1:80"),
+            "hbone 10.244.3.1:15008 for 10.96.0.1:80 as waypoint"
+        );
+        let asked = scenario.outbound(&pod("client", &["10.244.1.1"]), "10.96.0.1:80");
+        assert_eq!(&*asked.service.expect("a service").name, "web");
+        // The service's waypoint is not the pod's.
+        assert_eq!(
+            scenario.route("10.244.2.1:8080"),
+            "hbone 10.244.2.1:15008 for 10.244.2.1:8080 as web"
+        );
+    }
+}
 
-    let mut weighted = service("web", VIP);
-    weighted.weighted_waypoints = vec![
-        WeightedWaypoint {
-            destination: waypoint_named("a"),
-            weight: 0,
-        },
-        WeightedWaypoint {
-            destination: waypoint_named("waypoint-b"),
-            weight: 1,
-        },
-    ];
-    let route = Scenario::new(&[&weighted], &[&web]).route("10.96.0.1:80");
-    assert!(
-        refused(route.clone()) && route.contains("waypoint-b"),
-        "{route}"
-    );
-    weighted.weighted_waypoints[1].weight = 0;
-    let scenario = Scenario::new(&[&weighted], &[&web]);
-    assert!(scenario.route("10.96.0.1:80").starts_with("hbone"));
-
-    let mut workload = pod("web", &[POD]);
-    workload.waypoint = Some(waypoint_at("10.96.0.9"));
-    let route = Scenario::new(&[], &[&workload]).route("10.244.2.1:8080");
+#[test]
+fn a_workload_behind_a_waypoint_is_asked_for_by_its_own_address() {
+    let (proxy_service, proxy) = waypoint("waypoint", "10.96.0.9", "10.244.3.1");
+    let web_service = service("web", VIP);
+    let mut web = member(pod("web", &[POD]), &web_service, &[]);
+    web.waypoint = Some(waypoint_named("waypoint.shop.svc.cluster.local"));
+    let scenario = Scenario::new(&[&proxy_service, &web_service], &[&web, &proxy]);
     assert_eq!(
-        route,
-        "refuse: Kubernetes//Pod/shop/web needs its waypoint 10.96.0.9:15008, and this node \
-         cannot use waypoints"
+        scenario.route("10.244.2.1:8080"),
+        "hbone 10.244.3.1:15008 for 10.244.2.1:8080 as waypoint"
+    );
+    // The pod's waypoint is not the service's.
+    assert_eq!(
+        scenario.route("10.96.0.1:80"),
+        "hbone 10.244.2.1:15008 for 10.244.2.1:8080 as web"
     );
 }
 
 #[test]
+fn a_waypoint_is_asked_at_its_own_port_as_whom_its_service_vouches_for() {
+    let (mut proxy_service, proxy) = waypoint("waypoint", "10.96.0.9", "10.244.3.1");
+    proxy_service.ports = mapped(&[(15009, 25008)]);
+    proxy_service.subject_alt_names = vec!["spiffe://cluster.local/ns/shop/sa/canary".into()];
+    let mut web_service = service("web", VIP);
+    web_service.waypoint = Some(GatewayAddress {
+        hbone_mtls_port: 15009,
+        ..waypoint_named("waypoint.shop.svc.cluster.local")
+    });
+    let scenario = Scenario::new(&[&proxy_service, &web_service], &[&proxy]);
+    assert_eq!(
+        scenario.route("10.96.0.1:80"),
+        "hbone 10.244.3.1:25008 for 10.96.0.1:80 as waypoint+canary"
+    );
+}
+
+#[test]
+fn nothing_goes_around_a_waypoint_that_is_not_ready() {
+    let (mut proxy_service, proxy) = waypoint("waypoint", "10.96.0.9", "10.244.3.1");
+    let mut web_service = service("web", VIP);
+    web_service.waypoint = Some(waypoint_named("waypoint.shop.svc.cluster.local"));
+    let web = member(pod("web", &[POD]), &web_service, &[]);
+    let needs = "refuse: shop/web.shop.svc.cluster.local needs its waypoint \
+                 shop/waypoint.shop.svc.cluster.local:15008, which is not ready: ";
+    let check = |services: &[&Service], proxy: Option<&Workload>, reason: &str| {
+        let workloads: Vec<&Workload> = proxy.into_iter().chain([&web]).collect();
+        let scenario = Scenario::new(services, &workloads);
+        assert_eq!(scenario.route("10.96.0.1:80"), format!("{needs}{reason}"));
+    };
+    check(
+        &[&web_service],
+        Some(&proxy),
+        "no service or workload of the mesh is at shop/waypoint.shop.svc.cluster.local:15008",
+    );
+    let no_endpoint = "no healthy upstream: service shop/waypoint.shop.svc.cluster.local has no \
+                       usable endpoint";
+    check(&[&web_service, &proxy_service], None, no_endpoint);
+    let unhealthy = Workload {
+        status: WorkloadStatus::Unhealthy,
+        ..proxy.clone()
+    };
+    check(
+        &[&web_service, &proxy_service],
+        Some(&unhealthy),
+        no_endpoint,
+    );
+    proxy_service.ports = mapped(&[(80, 8080)]);
+    check(
+        &[&web_service, &proxy_service],
+        Some(&proxy),
+        "service shop/waypoint.shop.svc.cluster.local has no port 15008",
+    );
+
+    let mut behind = pod("web", &[POD]);
+    behind.waypoint = Some(waypoint_at("10.244.3.1"));
+    let scenario = Scenario::new(&[], &[&behind, &unhealthy]);
+    assert_eq!(
+        scenario.route("10.244.2.1:8080"),
+        "refuse: Kubernetes//Pod/shop/web needs its waypoint 10.244.3.1:15008, which is not \
+         ready: workload Kubernetes//Pod/shop/waypoint is not healthy"
+    );
+}
+
+#[test]
+fn weights_draw_the_waypoint_of_a_connection() {
+    let (service_a, a) = waypoint("a", "10.96.0.8", "10.244.3.1");
+    let (service_b, b) = waypoint("b", "10.96.0.9", "10.244.3.2");
+    let weighted = |name: &str, weight| WeightedWaypoint {
+        destination: waypoint_named(&format!("{name}.shop.svc.cluster.local")),
+        weight,
+    };
+    let share_of_b = |weights: (u32, u32), single: Option<GatewayAddress>| {
+        let mut web_service = service("web", VIP);
+        web_service.waypoint = single;
+        web_service.weighted_waypoints = vec![weighted("a", weights.0), weighted("b", weights.1)];
+        let web = member(pod("web", &[POD]), &web_service, &[]);
+        let services = [&service_a, &service_b, &web_service];
+        let Scenario(snapshot) = Scenario::new(&services, &[&a, &b, &web]);
+        let client = pod("client", &["10.244.1.1"]);
+        let mut random = SmallRng::seed_from_u64(7);
+        let mut drawn = [0, 0];
+        for _ in 0..1000 {
+            let decision = outbound(&snapshot, &client, socket("10.96.0.1:80"), &mut random);
+            let Route::Endpoints(hops) = decision.route else {
+                panic!("{decision:?}");
+            };
+            match &*hops[0].workload.name {
+                "a" => drawn[0] += 1,
+                "b" => drawn[1] += 1,
+                other => panic!("{other}"),
+            }
+        }
+        drawn[1]
+    };
+    assert!((700..=800).contains(&share_of_b((1, 3), None)));
+    assert_eq!(share_of_b((1, 0), None), 0);
+    assert!((400..=600).contains(&share_of_b((u32::MAX, u32::MAX), None)));
+    // No weight anywhere: the single one.
+    let single = waypoint_named("b.shop.svc.cluster.local");
+    assert_eq!(share_of_b((0, 0), Some(single)), 1000);
+}
+
+#[test]
 fn the_waypoint_itself_reaches_what_is_behind_it() {
-    let proxy_service = service("waypoint", "10.96.0.9");
-    let proxy = member(pod("waypoint", &["10.244.3.1"]), &proxy_service, &[]);
+    let (proxy_service, proxy) = waypoint("waypoint", "10.96.0.9", "10.244.3.1");
     let other = pod("other", &["10.244.3.2"]);
     for waypoint in [
         waypoint_named("waypoint.shop.svc.cluster.local"),
         waypoint_at("10.96.0.9"),
         waypoint_at("10.244.3.1"),
     ] {
-        let mut web = pod("web", &[POD]);
+        let mut web_service = service("web", VIP);
+        web_service.weighted_waypoints = vec![WeightedWaypoint {
+            destination: waypoint.clone(),
+            weight: 1,
+        }];
+        let mut web = member(pod("web", &[POD]), &web_service, &[]);
         web.waypoint = Some(waypoint);
-        let scenario = Scenario::new(&[&proxy_service], &[&web, &proxy, &other]);
-        let route = scenario.outbound(&proxy, "10.244.2.1:8080").route;
-        assert!(describe(&route).starts_with("hbone"), "{route:?}");
-        let route = scenario.outbound(&other, "10.244.2.1:8080").route;
-        assert!(describe(&route).starts_with("refuse"), "{route:?}");
+        let services = [&proxy_service, &web_service];
+        let scenario = Scenario::new(&services, &[&web, &proxy, &other]);
+        for destination in ["10.244.2.1:8080", "10.96.0.1:80"] {
+            let route = scenario.outbound(&proxy, destination).route;
+            let direct = "hbone 10.244.2.1:15008 for 10.244.2.1:8080 as web";
+            assert_eq!(describe(&route), direct);
+            let route = scenario.outbound(&other, destination).route;
+            assert!(describe(&route).ends_with("as waypoint"), "{route:?}");
+        }
     }
 }
 
