@@ -1,6 +1,17 @@
 //! Which endpoints of a service a client should try, best first.
+//!
+//! Connections draw [`candidates`] once each; requests go by a [`balancer`], which remembers
+//! what every endpoint of a tier has to do.
+
+pub mod balancer;
+
+mod least_request;
+mod peak_ewma;
+mod round_robin;
+mod weights;
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use rand::Rng;
 
@@ -46,6 +57,38 @@ pub fn candidates<'a>(
             weigh(entry.endpoints.iter().filter(usable), rank, limit, random)
         }
     }
+}
+
+/// The endpoints eligible for `client` on `service_port` by how close they are, best first: one
+/// tier, but with FAILOVER one for each rank that any has. A tier serves while it has an
+/// endpoint that is fit to.
+pub fn tiers<'a>(
+    entry: &'a ServiceEntry,
+    client: &Workload,
+    service_port: u16,
+) -> Vec<Vec<&'a Endpoint>> {
+    let balancing = &entry.service.load_balancing;
+    let scopes = &balancing.routing_preference;
+    let usable = entry
+        .endpoints
+        .iter()
+        .filter(|endpoint| is_usable(entry, endpoint, client, service_port));
+    let mut tiers: BTreeMap<Reverse<usize>, Vec<&Endpoint>> = BTreeMap::new();
+    for endpoint in usable {
+        let workload = &endpoint.workload;
+        let rank = match balancing.mode {
+            LoadBalancingMode::Standard | LoadBalancingMode::Passthrough => Some(0),
+            LoadBalancingMode::Strict => scopes
+                .iter()
+                .all(|scope| matches(*scope, client, workload))
+                .then_some(0),
+            LoadBalancingMode::Failover => Some(rank(balancing, client, workload)),
+        };
+        if let Some(rank) = rank {
+            tiers.entry(Reverse(rank)).or_default().push(endpoint);
+        }
+    }
+    tiers.into_values().collect()
 }
 
 /// Whether this node could reach the endpoint at all. One in another network is behind a

@@ -209,3 +209,33 @@ fn an_endpoint_needs_a_port_and_an_address() {
     service.ports[0].target_port = 0;
     assert_eq!(names(&entry(service, endpoints)), ["tunnel"]);
 }
+
+#[test]
+fn tiers_are_the_ranks_that_any_endpoint_has() {
+    let scopes = [Scope::Region, Scope::Zone];
+    let places = vec![
+        endpoint("far", "/east/a/node-4"),
+        endpoint("here", "/west/a/node-2"),
+        endpoint("here-too", "/west/a/node-3"),
+        endpoint("other-network", "far/west/a/node-2"),
+    ];
+    let tiers = |mode| -> Vec<Vec<String>> {
+        let entry = entry(service(mode, &scopes), places.clone());
+        let names = |tier: Vec<&Endpoint>| {
+            let names = tier
+                .iter()
+                .map(|endpoint| endpoint.workload.name.to_string());
+            names.collect()
+        };
+        let tiers = tiers(&entry, &client(), PORT);
+        tiers.into_iter().map(names).collect()
+    };
+    let here = vec!["here".to_owned(), "here-too".to_owned()];
+    let far = vec!["far".to_owned()];
+    assert_eq!(tiers(LoadBalancingMode::Failover), [here.clone(), far]);
+    assert_eq!(tiers(LoadBalancingMode::Strict), [here]);
+    let all = ["far", "here", "here-too"].map(str::to_owned).to_vec();
+    assert_eq!(tiers(LoadBalancingMode::Standard), [all]);
+    let entry = entry(service(LoadBalancingMode::Standard, &[]), Vec::new());
+    assert!(super::tiers(&entry, &client(), PORT).is_empty());
+}
