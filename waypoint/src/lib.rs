@@ -6,6 +6,12 @@
 //! - [`shared`]: what all workers share.
 //! - [`message`]: requests and responses with streamed bodies; where the engine and the
 //!   pipeline meet.
+//! - [`worker`], `listener`, `tunnel`: threads, their listeners, the tunnels of clients' nodes.
+//! - [`sniff`]: what is spoken inside.
+//! - [`http1`]: HTTP/1.1; `tcp`, `upgrade`: what is not HTTP, or no longer.
+//! - [`upstream`]: connections to endpoints.
+//! - [`limits`], `deadline`, `drain`: bounds in memory and time.
+//! - `session`, `transport`: what a connection is served with, and its bytes.
 //! - [`access_log`], [`admin`]: what is told of it all.
 
 pub mod app;
@@ -21,3 +27,29 @@ pub mod message;
 pub mod access_log;
 
 pub mod admin;
+
+pub mod worker;
+
+mod listener;
+
+mod tunnel;
+
+mod session;
+
+pub mod sniff;
+
+pub mod http1;
+
+mod tcp;
+
+mod upgrade;
+
+pub mod upstream;
+
+pub mod limits;
+
+mod deadline;
+
+mod drain;
+
+mod transport;

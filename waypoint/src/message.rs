@@ -49,6 +49,8 @@ pub enum Body {
     Full(Bytes),
     /// From a connection, or wrapped by whoever watches it pass.
     Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>),
+    /// No content: the other side's connection after a 101, or a CONNECT's 200.
+    Upgraded(Pin<Box<dyn Io>>),
 }
 
 /// Why a body ended early.
@@ -70,16 +72,12 @@ pub trait Io: AsyncRead + AsyncWrite {}
 
 impl<T: AsyncRead + AsyncWrite> Io for T {}
 
-/// Put in a request's extensions by the engine where the client asked to switch protocols; the
-/// pipeline answers with a 101 that carries an [`Upgraded`] in its extensions.
+/// In the extensions of a request whose client asked to switch protocols (its `upgrade` says to
+/// which); the answer may be a 101 with [`Body::Upgraded`].
 #[derive(Clone, Copy, Debug)]
 pub struct UpgradeRequested;
 
-/// In the extensions of a 101 response: the other side's connection after the switch.
-#[derive(Clone)]
-pub struct Upgraded(pub Rc<std::cell::RefCell<Option<Pin<Box<dyn Io>>>>>);
-
-/// In a request's extensions: interim responses (100, 103; RFC 9110 §15.2) are sent here.
+/// Where interim responses (100, 103; RFC 9110 §15.2) to a request are sent.
 #[derive(Clone)]
 pub struct Interim(pub Rc<dyn Fn(http::Response<()>)>);
 
@@ -95,6 +93,7 @@ pub trait Exchange {
         &self,
         downstream: &Rc<Downstream>,
         request: http::Request<Body>,
+        interim: &Interim,
     ) -> impl Future<Output = http::Response<Body>>;
 }
 
@@ -168,6 +167,7 @@ pub trait Upstream {
         &self,
         endpoint: &Endpoint,
         request: http::Request<Body>,
+        interim: &Interim,
     ) -> impl Future<Output = Result<http::Response<Body>, UpstreamError>>;
 }
 
@@ -193,6 +193,9 @@ pub enum UpstreamError {
     /// Closed or reset; the head of the request may have been processed if it was sent.
     #[error("upstream reset: {reason}")]
     Reset { head_sent: bool, reason: String },
+    /// The request's own body broke off: the client is gone, or wrong.
+    #[error("request body: {0}")]
+    RequestBody(BodyError),
     /// The response was not HTTP, or not allowed.
     #[error("upstream protocol error: {0}")]
     Protocol(String),
@@ -226,10 +229,12 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
-            Self::Empty => Poll::Ready(None),
+            Self::Empty | Self::Upgraded(_) => Poll::Ready(None),
             Self::Full(_) => match std::mem::take(&mut *self) {
                 Self::Full(data) if !data.is_empty() => Poll::Ready(Some(Ok(Frame::data(data)))),
-                Self::Empty | Self::Full(_) | Self::Stream(_) => Poll::Ready(None),
+                Self::Empty | Self::Full(_) | Self::Stream(_) | Self::Upgraded(_) => {
+                    Poll::Ready(None)
+                }
             },
             Self::Stream(stream) => stream.as_mut().poll_frame(cx),
         }
@@ -237,7 +242,7 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Empty => true,
+            Self::Empty | Self::Upgraded(_) => true,
             Self::Full(data) => data.is_empty(),
             Self::Stream(stream) => stream.is_end_stream(),
         }
@@ -245,7 +250,7 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> http_body::SizeHint {
         match self {
-            Self::Empty => http_body::SizeHint::with_exact(0),
+            Self::Empty | Self::Upgraded(_) => http_body::SizeHint::with_exact(0),
             Self::Full(data) => http_body::SizeHint::with_exact(data.len() as u64),
             Self::Stream(stream) => stream.size_hint(),
         }
@@ -258,6 +263,7 @@ impl std::fmt::Debug for Body {
             Self::Empty => f.write_str("Empty"),
             Self::Full(data) => write!(f, "Full({} bytes)", data.len()),
             Self::Stream(_) => f.write_str("Stream"),
+            Self::Upgraded(_) => f.write_str("Upgraded"),
         }
     }
 }

@@ -45,6 +45,41 @@ impl Stream {
         self.slot.as_ref().is_some_and(StreamSlot::is_revoked)
     }
 
+    /// The next bytes; none once the peer has ended its direction. Only what has been taken is
+    /// admitted again: a reader that stops asking holds up its peer.
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        loop {
+            match ready!(self.receiver.poll_data(cx)) {
+                // The end is announced by a frame of its own.
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => {
+                    self.receiver.release(data.len());
+                    return Poll::Ready(Some(Ok(data)));
+                }
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Takes from `data` what the peer's window admits; ready once nothing is left of it.
+    pub fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+    ) -> Poll<Result<(), h2::Error>> {
+        self.sender.poll_send(cx, data)
+    }
+
+    /// Ends the direction towards the peer.
+    pub fn finish(&mut self) -> Result<(), h2::Error> {
+        self.sender.finish()
+    }
+
+    /// Ready once the peer no longer reads.
+    pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<h2::Error> {
+        self.sender.poll_closed(cx)
+    }
+
     /// Ends both directions at once, so that the peer sees a broken connection.
     pub fn abort(&mut self) {
         // RFC 9113 §8.5: an error of the TCP connection is a stream error CONNECT_ERROR.
@@ -57,18 +92,22 @@ impl Stream {
 impl Sender {
     /// Sends all of `data` as the peer's window admits it.
     pub(crate) async fn send(&mut self, mut data: Bytes) -> Result<(), h2::Error> {
+        poll_fn(|cx| self.poll_send(cx, &mut data)).await
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), h2::Error>> {
         while !data.is_empty() {
             // Capacity is asked for only while there are bytes: a reservation of an idle
             // stream would be taken from the window its siblings share.
             self.0.reserve_capacity(data.len());
             let mut capacity = self.0.capacity();
             if capacity == 0 {
-                capacity = poll_fn(|cx| self.poll_capacity(cx)).await?;
+                capacity = ready!(self.poll_capacity(cx))?;
             }
             self.0
                 .send_data(data.split_to(capacity.min(data.len())), false)?;
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
     pub(crate) fn finish(&mut self) -> Result<(), h2::Error> {

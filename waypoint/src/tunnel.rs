@@ -1,0 +1,168 @@
+//! Tunnels that clients' nodes open to the waypoint, and what is inside of them.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use hbone::server::{self, Request};
+use http::{Method, StatusCode};
+use mesh::destination::Authority;
+use mesh::service::AppProtocol;
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+
+use crate::drain::Phase;
+use crate::http1;
+use crate::message::{Arrival, Pipeline};
+use crate::session::Session;
+use crate::sniff::{self, Detected};
+use crate::tcp;
+use crate::transport::Transport;
+use crate::worker::Worker;
+
+/// Serves one accepted connection to its end.
+pub(crate) async fn serve<P: Pipeline + 'static>(
+    worker: Rc<Worker<P>>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+) {
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let certificate = match worker.setup.certificates.current() {
+        Ok(certificate) => certificate,
+        Err(reason) => return tracing::warn!(%peer, %reason, "tunnel refused"),
+    };
+    let tls = certificate.server_config();
+    let accepted = Box::pin(server::accept(tcp, tls, &worker.settings)).await;
+    let mut connection = match accepted {
+        Ok(connection) => connection,
+        Err(error) => return tracing::debug!(%peer, %error, "tunnel refused"),
+    };
+    let drain = worker.drain.member();
+    let mut draining = false;
+    loop {
+        let signaled = std::future::poll_fn(|cx| drain.poll_reached(cx, Phase::Draining));
+        let request = tokio::select! {
+            request = connection.next() => request,
+            () = signaled, if !draining => {
+                draining = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+        };
+        match request {
+            Some(Ok(request)) => {
+                let identity = connection.peer().cloned();
+                let worker = worker.clone();
+                spawn_local(async move {
+                    serve_request(&worker, request, peer, identity).await;
+                });
+            }
+            Some(Err(error)) => return tracing::debug!(%peer, %error, "tunnel ended"),
+            None => return,
+        }
+    }
+}
+
+async fn serve_request<P: Pipeline + 'static>(
+    worker: &Worker<P>,
+    request: Request,
+    peer: SocketAddr,
+    identity: Option<mesh::identity::Identity>,
+) {
+    let Some(authority) = read_authority(&request) else {
+        tracing::debug!(%peer, "not a CONNECT to host:port");
+        return request.refuse(StatusCode::BAD_REQUEST);
+    };
+    let arrival = Arrival {
+        peer_identity: identity.as_ref(),
+        peer_address: peer,
+        authority,
+        headers: &request.headers,
+    };
+    let admission = match worker.pipeline.admit(&arrival) {
+        Ok(admission) => admission,
+        Err(refusal) => {
+            tracing::debug!(%peer, %refusal, "tunnel request refused");
+            return request.refuse(refusal.status());
+        }
+    };
+    let session = Session {
+        pipeline: worker.pipeline.clone(),
+        downstream: Rc::new(admission.downstream),
+        limits: worker.limits.clone(),
+        drain: worker.drain.clone(),
+    };
+    match request.accept(None) {
+        Ok(stream) => inside(worker, stream, session, admission.protocol).await,
+        Err(error) => tracing::debug!(%peer, %error, "tunnel request ended"),
+    }
+}
+
+/// Serves what a client sends, by what its port says or its first bytes.
+async fn inside<T: Transport, P: Pipeline + 'static>(
+    worker: &Worker<P>,
+    mut client: T,
+    session: Session<P>,
+    protocol: AppProtocol,
+) {
+    let (detected, received) = match protocol {
+        AppProtocol::Http11 => (Detected::Http1, Bytes::new()),
+        AppProtocol::Http2 | AppProtocol::Grpc => (Detected::Http2, Bytes::new()),
+        AppProtocol::Tcp | AppProtocol::Tls => (Detected::Tcp, Bytes::new()),
+        AppProtocol::Unknown => {
+            let timeout = session.limits.protocol_detection_timeout;
+            match sniff::sniff(&mut client, timeout).await {
+                Ok(sniffed) => sniffed,
+                Err(error) => return tracing::debug!(%error, "client left"),
+            }
+        }
+    };
+    match detected {
+        Detected::Http1 => http1::connection::serve(client, received, session).await,
+        Detected::Http2 => client.abort(),
+        Detected::Tcp => {
+            Box::pin(tcp::serve(client, received, session, &worker.upstream)).await;
+        }
+    }
+}
+
+/// What a CONNECT is for; none where the request is something else.
+fn read_authority(request: &Request) -> Option<Authority> {
+    if request.method != Method::CONNECT {
+        return None;
+    }
+    parse_authority(request.authority.as_ref()?.as_str())
+}
+
+fn parse_authority(text: &str) -> Option<Authority> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        return Some(Authority::Address(address));
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    // What is nearly an address is no name: 10.0.0.256 would be looked up for nothing.
+    let names = !host.is_empty() && host.bytes().all(is_name);
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    names.then(|| Authority::Hostname(host.into(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_is_an_address_or_a_name_with_a_port() {
+        assert!(matches!(
+            parse_authority("[::ffff:10.0.0.1]:80"),
+            Some(Authority::Address(address)) if address == "10.0.0.1:80".parse().unwrap()
+        ));
+        assert!(matches!(
+            parse_authority("web.shop.svc:80"),
+            Some(Authority::Hostname(_, 80))
+        ));
+        for text in ["", "web", "web:0", "web:x", ":80", "a/b:80", "a@b:80"] {
+            assert!(parse_authority(text).is_none(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The whole path in one process: a node's tunnel in, a waypoint, a tunnel to an endpoint's node.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use hbone::client::{ConnectRequest, Tunnel};
+use http::{HeaderMap, Request, Response, StatusCode};
+use identity::WorkloadCertificate;
+use identity::authority::Signer;
+use mesh::destination::{Authority, Hop, Transport as HopTransport};
+use mesh::identity::Identity;
+use mesh::service::AppProtocol;
+use mesh::workload::Workload;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::*;
+use crate::message::{
+    Admission, Arrival, Body, ConnectionMeter, ConnectionRoute, Downstream, Endpoint, Exchange,
+    Interim, Protocol, Refusal, Upstream, UpstreamError,
+};
+use crate::transport::Stream;
+
+/// Everything goes to one endpoint.
+struct Fixed {
+    upstream: Connections,
+    endpoint: Endpoint,
+    protocol: AppProtocol,
+}
+
+struct Unmeasured;
+
+impl ConnectionMeter for Unmeasured {
+    fn connected(&self, _: &Hop, _: Result<(), &UpstreamError>) {}
+    fn received(&self, _: u64) {}
+    fn sent(&self, _: u64) {}
+    fn closed(&self, _: Option<&str>) {}
+}
+
+impl Exchange for Fixed {
+    async fn exchange(
+        &self,
+        _: &Rc<Downstream>,
+        request: Request<Body>,
+        interim: &Interim,
+    ) -> Response<Body> {
+        let sent = self.upstream.send(&self.endpoint, request, interim).await;
+        sent.unwrap_or_else(|error| {
+            let mut response = Response::new(Body::Full(error.to_string().into()));
+            *response.status_mut() = StatusCode::BAD_GATEWAY;
+            response
+        })
+    }
+}
+
+impl Pipeline for Fixed {
+    fn admit(&self, arrival: &Arrival<'_>) -> Result<Admission, Refusal> {
+        let Authority::Address(destination) = arrival.authority else {
+            return Err(Refusal::Unknown("a hostname".to_owned()));
+        };
+        if destination.port() == 1 {
+            return Err(Refusal::NotInFront(destination.to_string()));
+        }
+        Ok(Admission {
+            downstream: Downstream {
+                source_identity: arrival.peer_identity.cloned(),
+                source: arrival.peer_address,
+                destination,
+                service: None,
+                workload: None,
+                opened: Instant::now(),
+            },
+            protocol: self.protocol,
+        })
+    }
+
+    async fn route_connection(&self, _: &Rc<Downstream>) -> Result<ConnectionRoute, String> {
+        Ok(ConnectionRoute {
+            hops: vec![self.endpoint.hop.clone()],
+            meter: Rc::new(Unmeasured),
+        })
+    }
+
+    fn rejected(&self, _: &Rc<Downstream>, _: StatusCode, _: &str) {}
+}
+
+struct Fixture {
+    client: Arc<WorkloadCertificate>,
+    waypoint: Arc<WorkloadCertificate>,
+    server: Arc<WorkloadCertificate>,
+}
+
+struct Always(Arc<WorkloadCertificate>);
+
+impl Certificates for Always {
+    fn current(&self) -> Result<Arc<WorkloadCertificate>, String> {
+        Ok(self.0.clone())
+    }
+}
+
+fn identity_of(account: &str) -> Identity {
+    Identity::new("cluster.local", "shop", account)
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let now = SystemTime::now();
+        let day = Duration::from_secs(86_400);
+        let signer = Signer::self_signed("test", day, now).unwrap();
+        let certificate = |account: &str| {
+            let certificate = signer.workload_certificate(&identity_of(account), day / 2, now);
+            Arc::new(certificate.unwrap())
+        };
+        Self {
+            client: certificate("client"),
+            waypoint: certificate("waypoint"),
+            server: certificate("server"),
+        }
+    }
+
+    fn start(
+        &self,
+        node: SocketAddr,
+        protocol: Protocol,
+        inside: AppProtocol,
+        workers: usize,
+    ) -> Workers {
+        let hop = Hop {
+            workload: Arc::new(Workload::new("Kubernetes//Pod/shop/web", "web", "shop")),
+            target: "10.0.0.1:8080".parse().unwrap(),
+            transport: HopTransport::Hbone {
+                address: node,
+                expected: Arc::new([identity_of("server")]),
+            },
+        };
+        let endpoint = Endpoint { hop, protocol };
+        let setup = Setup {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            limits: Limits::default(),
+            tunnel: tunnel_settings(),
+            certificates: Arc::new(Always(self.waypoint.clone())),
+            connect_headers: HeaderMap::new(),
+        };
+        Workers::start(workers, Arc::new(setup), move |upstream| Fixed {
+            upstream,
+            endpoint: endpoint.clone(),
+            protocol: inside,
+        })
+        .unwrap()
+    }
+
+    /// The endpoint's node: every CONNECT is handed to `application`.
+    async fn node<F>(
+        &self,
+        application: impl Fn(Stream<hbone::stream::Stream>) -> F + Clone + 'static,
+    ) -> SocketAddr
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let certificate = self.server.clone();
+        spawn_local(async move {
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let (tls, application) = (certificate.server_config(), application.clone());
+                spawn_local(async move {
+                    let settings = Settings::default();
+                    let accepted = hbone::server::accept(tcp, tls, &settings).await;
+                    let Ok(mut connection) = accepted else { return };
+                    assert_eq!(connection.peer(), Some(&identity_of("waypoint")));
+                    while let Some(Ok(request)) = connection.next().await {
+                        let stream = request.accept(None).unwrap();
+                        let stream = Stream::new(stream, Default::default());
+                        spawn_local(application(stream));
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    /// The client's node.
+    async fn tunnel(&self, waypoint: SocketAddr) -> Tunnel {
+        let tcp = TcpStream::connect(waypoint).await.unwrap();
+        let expected: Arc<[Identity]> = Arc::new([identity_of("waypoint")]);
+        let tls = self.client.client_config(&expected);
+        let settings = Settings::default();
+        hbone::client::handshake(tcp, tls, &settings).await.unwrap()
+    }
+}
+
+async fn open(tunnel: &Tunnel) -> Stream<hbone::stream::Stream> {
+    let target = "10.1.0.1:80".parse().unwrap();
+    let request = ConnectRequest::to(target, HeaderMap::new());
+    Stream::new(tunnel.open(request).await.unwrap(), Default::default())
+}
+
+/// Answers every request without a body.
+async fn hello(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut buffer = Vec::new();
+    while stream.read_buf(&mut buffer).await.unwrap_or(0) > 0 {
+        while let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+            buffer.drain(..end + 4);
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+            if stream.write_all(answer).await.is_err() {
+                return;
+            }
+            stream.flush().await.unwrap();
+        }
+    }
+}
+
+/// Reads until what has been read ends in `end`.
+async fn read_until(stream: &mut (impl AsyncRead + Unpin), end: &str) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(end.as_bytes()) {
+        let read = stream.read_buf(&mut text).await.unwrap();
+        assert!(read > 0, "{:?}", String::from_utf8_lossy(&text));
+    }
+    String::from_utf8(text).unwrap()
+}
+
+fn run<F: Future>(test: F) -> F::Output {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        time::timeout(Duration::from_secs(60), test).await.unwrap()
+    })
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: web\r\n\r\n";
+
+#[test]
+fn a_request_goes_through_both_tunnels() {
+    run(async {
+        let fixture = Fixture::new();
+        let node = fixture.node(hello).await;
+        let workers = fixture.start(node, Protocol::Http1, AppProtocol::Unknown, 2);
+        let tunnel = fixture.tunnel(workers.address()).await;
+        let mut client = open(&tunnel).await;
+        for _ in 0..3 {
+            client.write_all(GET).await.unwrap();
+            let answer = read_until(&mut client, "hello").await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        }
+        drop(client);
+        workers.drain(Duration::from_secs(5)).await;
+    });
+}
+
+#[test]
+fn a_tunnel_to_what_the_pipeline_does_not_admit_is_refused_with_its_status() {
+    run(async {
+        let fixture = Fixture::new();
+        let node = fixture.node(hello).await;
+        let workers = fixture.start(node, Protocol::Http1, AppProtocol::Unknown, 1);
+        let tunnel = fixture.tunnel(workers.address()).await;
+        let target = "10.1.0.1:1".parse().unwrap();
+        let refused = tunnel
+            .open(ConnectRequest::to(target, HeaderMap::new()))
+            .await;
+        assert!(matches!(
+            refused,
+            Err(hbone::client::OpenError::Status(StatusCode::FORBIDDEN))
+        ));
+    });
+}
+
+#[test]
+fn a_server_that_begins_is_not_waited_for() {
+    run(async {
+        let fixture = Fixture::new();
+        let greet = |mut stream: Stream<hbone::stream::Stream>| async move {
+            stream.write_all(b"220 ready\r\n").await.unwrap();
+            stream.flush().await.unwrap();
+            let asked = read_until(&mut stream, "\r\n").await;
+            stream.write_all(asked.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+        };
+        let node = fixture.node(greet).await;
+        let workers = fixture.start(node, Protocol::Http1, AppProtocol::Unknown, 1);
+        let tunnel = fixture.tunnel(workers.address()).await;
+        let mut client = open(&tunnel).await;
+        assert_eq!(read_until(&mut client, "\r\n").await, "220 ready\r\n");
+        client.write_all(b"EHLO\r\n").await.unwrap();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"EHLO\r\n");
+    });
+}
