@@ -31,3 +31,22 @@ pub const DRY_RUN: &str = "istio.io/dry-run";
 pub const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 /// Annotation.
 pub const AUTO_REGISTRATION_GROUP: &str = "istio.io/autoRegistrationGroup";
+
+/// On a Gateway or its class: which traffic its waypoint is for.
+pub const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
+/// On a namespace: `off` makes no waypoint there but for labels.
+pub const WAYPOINT: &str = "weft.dev/waypoint";
+/// On a Gateway that was made because something needed a waypoint.
+pub const ON_DEMAND: &str = "weft.dev/on-demand";
+/// On what is made for a Gateway, with its controller's name.
+pub const MANAGED: &str = "gateway.istio.io/managed";
+pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+pub const GATEWAY_CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
+pub const SIDECAR_INJECT: &str = "sidecar.istio.io/inject";
+
+/// Annotation on a Gateway: the service account of its pods.
+pub const GATEWAY_SERVICE_ACCOUNT: &str = "gateway.istio.io/service-account";
+/// Annotation on a Gateway: the name of what is made for it.
+pub const GATEWAY_NAME_OVERRIDE: &str = "gateway.istio.io/name-override";
+/// Annotation on a Gateway: how many pods its waypoint has.
+pub const REPLICAS: &str = "weft.dev/replicas";

@@ -7,13 +7,15 @@
 //! - [`view`]: all objects, indexed; a change names what must be translated again.
 //! - [`translate`]: one object, given all others, to what the data plane is told.
 //! - [`enablement`]: whether a pod is captured.
+//! - [`waypoint`]: why a service needs a waypoint, which one it has, and the objects that run it.
 //!
 //! # Where Istio leaves a gap, and what is done here
 //!
 //! | Istio | Here |
 //! |---|---|
 //! | a waypoint that is missing is bypassed | it is named to the data plane, which refuses, and the status says so |
-//! | a policy with `targetRefs` has no effect without a waypoint | its Service or ServiceEntry asks for one, so that connections are refused until it is there; not where the namespace says `weft.dev/waypoint: off` |
+//! | routes and policies about requests have no effect without a waypoint | the service asks for one, so that connections are refused until it is there; not where the namespace says `weft.dev/waypoint: off` |
+//! | dialling a pod goes around the policies of its services' waypoint | the node denies all but that waypoint what a policy about requests covers |
 //! | `trustDomains` are ignored at the node, which widens an ALLOW | an ALLOW rule with them is left out; a DENY match with nothing else matches everyone |
 //! | invalid ports and ranges in policies are dropped one by one | the file is refused; a match built without validation never allows and always denies |
 //! | unknown fields in policies are ignored, empty lists match everything | both are errors in AuthorizationPolicy and PeerAuthentication |
@@ -41,6 +43,8 @@ pub mod view;
 pub mod translate;
 
 pub mod enablement;
+
+pub mod waypoint;
 
 mod allocate;
 mod node;

@@ -20,6 +20,7 @@ use crate::kind::Kind;
 use crate::kinds::metadata::Condition;
 use crate::object::ObjectKey;
 use crate::view::View;
+use crate::waypoint::binding::Binding;
 
 pub use peer_authentication::STATIC_STRICT;
 
@@ -31,20 +32,25 @@ pub struct Translation {
     pub authorizations: Vec<Authorization>,
     /// For the object's status.
     pub conditions: Vec<Condition>,
+    /// Which waypoint stands in front of it.
+    pub binding: Option<Binding>,
 }
 
 impl View {
     /// What an object comes to, given all others. Nothing where it does not exist.
     pub fn translate(&self, key: &ObjectKey) -> Translation {
+        if key.kind == Kind::GatewayClass {
+            let class = self.gateway_classes.get(&key.name);
+            return class.map_or_else(Translation::default, |class| {
+                waypoint::status::of_class(class)
+            });
+        }
         let Some(contents) = self.contents(&key.namespace) else {
             return Translation::default();
         };
         let name = &*key.name;
         match key.kind {
-            Kind::Pod => contents.pods.get(name).map(|pod| Translation {
-                workloads: pod::translate(self, pod).into_iter().collect(),
-                ..Translation::default()
-            }),
+            Kind::Pod => contents.pods.get(name).map(|pod| pod::translate(self, pod)),
             Kind::Service => contents
                 .services
                 .get(name)
@@ -65,13 +71,16 @@ impl View {
                 .peer_authentications
                 .get(name)
                 .map(|policy| peer_authentication::translate(self, policy)),
+            Kind::Gateway => contents
+                .gateways
+                .get(name)
+                .map(|gateway| waypoint::status::of_gateway(self, gateway)),
             Kind::Namespace
             | Kind::Node
+            | Kind::GatewayClass
             | Kind::ServiceAccount
             | Kind::Deployment
             | Kind::RequestAuthentication
-            | Kind::Gateway
-            | Kind::GatewayClass
             | Kind::HttpRoute
             | Kind::GrpcRoute
             | Kind::TcpRoute

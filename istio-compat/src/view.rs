@@ -5,6 +5,7 @@
 //! ```
 
 mod dependents;
+mod routes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -30,6 +31,8 @@ use crate::kinds::service_entry::ServiceEntry;
 use crate::kinds::tcp_route::TcpRoute;
 use crate::kinds::workload_entry::WorkloadEntry;
 use crate::object::{Body, Object, ObjectKey};
+use crate::view::routes::Routes;
+use crate::waypoint;
 
 /// What is the same for the whole mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +55,7 @@ pub struct View {
     pub(crate) namespaces: BTreeMap<Arc<str>, Contents>,
     pub(crate) nodes: BTreeMap<Arc<str>, Arc<Node>>,
     pub(crate) gateway_classes: BTreeMap<Arc<str>, Arc<GatewayClass>>,
+    pub(crate) routes: Routes,
     /// Services and ServiceEntries by the hostnames they claim.
     claims: HashMap<String, BTreeSet<ObjectKey>>,
     allocator: Allocator,
@@ -62,6 +66,10 @@ pub struct View {
 pub(crate) struct Contents {
     pub(crate) namespace: Option<Arc<Namespace>>,
     pub(crate) pods: BTreeMap<Arc<str>, Arc<Pod>>,
+    /// Those of them that run waypoints.
+    pub(crate) waypoint_pods: BTreeSet<Arc<str>>,
+    /// The others by the accounts they run under.
+    pub(crate) accounts: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     pub(crate) services: BTreeMap<Arc<str>, Arc<Service>>,
     pub(crate) service_entries: BTreeMap<Arc<str>, Arc<ServiceEntry>>,
     pub(crate) workload_entries: BTreeMap<Arc<str>, Arc<WorkloadEntry>>,
@@ -116,6 +124,7 @@ impl View {
     pub fn apply(&mut self, key: &ObjectKey, object: Option<&Object>) -> BTreeSet<ObjectKey> {
         let mut touched = self.dependents(key);
         self.release(key);
+        self.routes.apply(key, object.map(|object| &object.body));
         match object {
             Some(object) => self.insert(key, &object.body),
             None => self.remove(key),
@@ -139,7 +148,8 @@ impl View {
         match body {
             Body::Namespace(namespace) => contents.namespace = Some(namespace.clone()),
             Body::Pod(pod) => {
-                contents.pods.insert(name, pod.clone());
+                contents.remove_pod(&name);
+                contents.insert_pod(name, pod);
             }
             Body::Service(service) => {
                 contents.services.insert(name, service.clone());
@@ -198,7 +208,7 @@ impl View {
         match key.kind {
             Kind::Namespace => contents.namespace = None,
             Kind::Pod => {
-                contents.pods.remove(&key.name);
+                contents.remove_pod(&key.name);
             }
             Kind::Service => {
                 contents.services.remove(&key.name);
@@ -335,6 +345,37 @@ impl View {
         self.namespaces
             .values()
             .flat_map(|contents| contents.peer_authentications.values())
+    }
+}
+
+// === impl Contents ===
+
+impl Contents {
+    fn insert_pod(&mut self, name: Arc<str>, pod: &Arc<Pod>) {
+        if waypoint::is_waypoint_pod(&pod.metadata) {
+            self.waypoint_pods.insert(name.clone());
+        } else {
+            let account: Arc<str> = pod.service_account().into();
+            self.accounts
+                .entry(account)
+                .or_default()
+                .insert(name.clone());
+        }
+        self.pods.insert(name, pod.clone());
+    }
+
+    fn remove_pod(&mut self, name: &str) {
+        let Some(pod) = self.pods.remove(name) else {
+            return;
+        };
+        self.waypoint_pods.remove(name);
+        let account = pod.service_account();
+        if let Some(pods) = self.accounts.get_mut(account) {
+            pods.remove(name);
+            if pods.is_empty() {
+                self.accounts.remove(account);
+            }
+        }
     }
 }
 

@@ -127,6 +127,7 @@ fn targets_condition(view: &View, policy: &AuthorizationPolicy) -> metadata::Con
     let refused = |reason, message: String| {
         metadata::Condition::new(WAYPOINT_ACCEPTED, false, reason, message)
     };
+    let mut waypoints = BTreeSet::new();
     for target in policy.spec.targets() {
         let (kind, name) = (&target.kind, &target.name);
         let Some(metadata) = target_metadata(view, namespace, target) else {
@@ -135,17 +136,27 @@ fn targets_condition(view: &View, policy: &AuthorizationPolicy) -> metadata::Con
                 format!("there is no {kind} {namespace}/{name}"),
             );
         };
-        if waypoint::of_service(view, kind, metadata).is_none() {
+        let front = service_kind(kind).and_then(|kind| waypoint::of_service(view, kind, metadata));
+        let Some(front) = front else {
             return refused(
                 "AncestorNotBound",
                 format!("{kind} {namespace}/{name} wants no waypoint: the policy has no effect"),
             );
+        };
+        if !front.condition.is_true() {
+            return refused("AncestorNotBound", front.condition.message);
         }
+        waypoints.insert(front.binding.waypoint);
     }
-    refused(
-        "AncestorNotBound",
-        "no waypoint enforces the policy yet: connections to its targets are refused".into(),
-    )
+    let waypoints: Vec<String> = waypoints.iter().map(ToString::to_string).collect();
+    let message = format!("enforced by waypoint {}", waypoints.join(", "));
+    metadata::Condition::new(WAYPOINT_ACCEPTED, true, "Accepted", message)
+}
+
+fn service_kind(kind: &str) -> Option<Kind> {
+    [Kind::Service, Kind::ServiceEntry]
+        .into_iter()
+        .find(|known| known.name() == kind)
 }
 
 fn target_metadata<'a>(

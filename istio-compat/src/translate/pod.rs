@@ -9,16 +9,17 @@ use crate::kinds::pod::Pod;
 use crate::kinds::service::Service;
 use crate::kinds::service_entry::ServiceEntry;
 use crate::labels;
+use crate::object::Resource;
 use crate::translate::workload::Endpoint;
-use crate::translate::{node, ports, waypoint, workload};
+use crate::translate::{Translation, node, ports, waypoint, workload};
 use crate::view::View;
 
-/// None for a pod that has run to its end or has no address yet. One that is still
+/// Nothing for a pod that has run to its end or has no address yet. One that is still
 /// starting counts: its init containers need the mesh.
-pub(super) fn translate(view: &View, pod: &Pod) -> Option<Workload> {
+pub(super) fn translate(view: &View, pod: &Pod) -> Translation {
     let addresses = pod.ips();
     if pod.is_finished() || addresses.is_empty() {
-        return None;
+        return Translation::default();
     }
     let metadata = &pod.metadata;
     let (name, namespace) = (&metadata.name, &metadata.namespace);
@@ -37,14 +38,20 @@ pub(super) fn translate(view: &View, pod: &Pod) -> Option<Workload> {
             true => WorkloadStatus::Healthy,
             false => WorkloadStatus::Unhealthy,
         },
-        waypoint: waypoint::of_workload(view, metadata).map(|binding| binding.address),
         authorization_policies: workload::policies(view, namespace, &metadata.labels),
         services: workload::services(view, namespace, &metadata.labels, pod),
         ..workload::new(view, &uid, name, namespace)
     };
     workload::set_tunnel(&mut workload, metadata, &metadata.labels);
     workload::set_canonical(&mut workload, &metadata.labels);
-    Some(workload)
+    let (front, authorizations) =
+        waypoint::set(view, &pod.key(), metadata, &metadata.labels, &mut workload);
+    Translation {
+        workloads: vec![workload],
+        authorizations,
+        binding: front.map(|front| front.binding),
+        ..Translation::default()
+    }
 }
 
 /// The label; else, for a pod made from a template, what made it; else the pod's name.

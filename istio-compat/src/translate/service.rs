@@ -5,6 +5,7 @@ use mesh::service::{
     HealthPolicy, IpFamilies, LoadBalancing, LoadBalancingMode, Scope, Service as MeshService,
 };
 
+use crate::kind::Kind;
 use crate::kinds::metadata::ObjectMeta;
 use crate::kinds::service::{InternalTrafficPolicy, IpFamily, Service, ServiceType};
 use crate::labels;
@@ -21,8 +22,8 @@ pub(super) fn translate(view: &View, service: &Service) -> Translation {
     let hostname = view
         .context
         .service_hostname(&metadata.name, &metadata.namespace);
-    let binding = waypoint::of_service(view, "Service", metadata);
-    let conditions = binding.iter().map(|one| one.condition.clone()).collect();
+    let front = waypoint::of_service(view, Kind::Service, metadata);
+    let conditions = front.iter().map(|front| front.condition.clone()).collect();
     let network = &view.context.network;
     let service = MeshService {
         addresses: service
@@ -31,7 +32,7 @@ pub(super) fn translate(view: &View, service: &Service) -> Translation {
             .map(|address| NetworkAddress::new(network.clone(), address))
             .collect(),
         ports: ports::of_service(service),
-        waypoint: binding.map(|binding| binding.address),
+        waypoint: front.as_ref().map(|front| front.address.clone()),
         load_balancing: load_balancing(view, service),
         ip_families: ip_families(&spec.ip_families),
         canonical: true,
@@ -41,6 +42,7 @@ pub(super) fn translate(view: &View, service: &Service) -> Translation {
     Translation {
         services: vec![service],
         conditions,
+        binding: front.map(|front| front.binding),
         ..Translation::default()
     }
 }

@@ -10,6 +10,7 @@ use mesh::service::{
 };
 use mesh::workload::Workload;
 
+use crate::kind::Kind;
 use crate::kinds::metadata::Condition;
 use crate::kinds::service_entry::{Resolution, ServiceEntry};
 use crate::kinds::workload_entry::WorkloadEntrySpec;
@@ -25,10 +26,10 @@ const WAYPOINT_MISSING: &str = "istio.io/WaypointMissing";
 pub(super) fn translate(view: &View, entry: &ServiceEntry) -> Translation {
     let metadata = &entry.metadata;
     let hosts: Vec<&str> = owned_hosts(view, entry).collect();
-    let binding = waypoint::of_service(view, "ServiceEntry", metadata);
-    let mut conditions: Vec<Condition> = binding.iter().map(|one| one.condition.clone()).collect();
+    let front = waypoint::of_service(view, Kind::ServiceEntry, metadata);
+    let mut conditions: Vec<Condition> = front.iter().map(|one| one.condition.clone()).collect();
     conditions.extend(conflicts(view, entry));
-    if binding.is_none() && entry.spec.resolution == Resolution::DynamicDns {
+    if front.is_none() && entry.spec.resolution == Resolution::DynamicDns {
         conditions.push(Condition::new(
             WAYPOINT_MISSING,
             true,
@@ -50,7 +51,7 @@ pub(super) fn translate(view: &View, entry: &ServiceEntry) -> Translation {
                     .iter()
                     .map(|name| name.as_str().into())
                     .collect(),
-                waypoint: binding.as_ref().map(|one| one.address.clone()),
+                waypoint: front.as_ref().map(|one| one.address.clone()),
                 load_balancing: load_balancing(view, entry),
                 canonical: view.owner(host, None) == Some(&entry.key()),
                 ingress_use_waypoint: service::ingress_use_waypoint(view, metadata),
@@ -63,6 +64,7 @@ pub(super) fn translate(view: &View, entry: &ServiceEntry) -> Translation {
         services,
         workloads: endpoints(view, entry, &hosts),
         conditions,
+        binding: front.map(|front| front.binding),
         ..Translation::default()
     }
 }

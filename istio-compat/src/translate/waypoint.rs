@@ -1,101 +1,220 @@
-//! Which waypoint stands in front of a service or workload.
-//!
-//! No waypoint runs yet. One that is asked for is named all the same, so that its
-//! connections are refused with that reason instead of going around it.
+//! What the data plane is told of waypoints: where a service's connections go, whom a workload
+//! admits, and what denies the ways around.
 
-use mesh::address::{GatewayAddress, GatewayDestination, NamespacedHostname};
-use mesh::destination::HBONE_PORT;
+pub(super) mod status;
 
-use crate::kinds::authorization_policy::AuthorizationPolicy;
+use std::collections::BTreeMap;
+
+use mesh::address::GatewayAddress;
+use mesh::authorization::{Action, Authorization, Clause, Match, Rule, Scope, StringMatch};
+use mesh::workload::Workload;
+
+use crate::kind::Kind;
 use crate::kinds::metadata::{Condition, ObjectMeta};
-use crate::labels;
+use crate::kinds::selector::Labels;
+use crate::object::ObjectKey;
 use crate::view::View;
+use crate::waypoint::binding::{Binding, Cause};
+use crate::waypoint::reasons::{Need, Reason};
+use crate::waypoint::{WaypointName, is_waypoint_pod};
 
-pub(super) const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
+const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
+/// Policies of this name deny what goes around a waypoint.
+const REQUIRED: &str = "weft_waypoint_required";
 
-/// The name of a waypoint that is needed and that no label names.
-const DEFAULT_NAME: &str = "waypoint";
-/// `off`: policies that need a waypoint do not ask for one by themselves.
-const ON_DEMAND: &str = "weft.dev/waypoint";
-
-/// A waypoint that is asked for, and why.
-pub(super) struct Binding {
+/// What stands in front of an object.
+pub(super) struct Front {
+    pub(super) binding: Binding,
     pub(super) address: GatewayAddress,
     pub(super) condition: Condition,
 }
 
-/// Of a service: the label's, its own or its namespace's; else one for the policies that
-/// target it, which only a waypoint can enforce.
-pub(super) fn of_service(view: &View, kind: &str, metadata: &ObjectMeta) -> Option<Binding> {
-    let namespace = view.namespace(&metadata.namespace);
-    let labelled = [Some(metadata), namespace.map(|one| &one.metadata)]
-        .into_iter()
-        .flatten()
-        .find(|one| one.label(labels::USE_WAYPOINT).is_some());
-    if let Some(source) = labelled {
-        return labelled_waypoint(view, source, &metadata.namespace);
-    }
-    if namespace.is_some_and(|one| one.metadata.label(ON_DEMAND) == Some("off")) {
-        return None;
-    }
-    let policy = targeting(view, kind, metadata).next()?;
-    let why = format!(
-        "AuthorizationPolicy {} targets it and needs a waypoint",
-        policy.metadata.name
-    );
-    Some(binding(view, DEFAULT_NAME, &metadata.namespace, &why))
+pub(super) fn of_service(view: &View, kind: Kind, metadata: &ObjectMeta) -> Option<Front> {
+    view.binding_of_service(kind, metadata)
+        .map(|binding| front(view, binding))
 }
 
-/// Of a workload: its own label's only. A namespace's waypoint is for services, unless
-/// its Gateway says otherwise.
-pub(super) fn of_workload(view: &View, metadata: &ObjectMeta) -> Option<Binding> {
-    metadata.label(labels::USE_WAYPOINT)?;
-    labelled_waypoint(view, metadata, &metadata.namespace)
+/// Sets what stands in front of a workload, whom it admits, and which policies deny the ways
+/// around; returns the front and those policies. Each is made by every workload that names it,
+/// and all that it says is in its name.
+pub(super) fn set(
+    view: &View,
+    key: &ObjectKey,
+    metadata: &ObjectMeta,
+    labels: &Labels,
+    workload: &mut Workload,
+) -> (Option<Front>, Vec<Authorization>) {
+    if is_waypoint_pod(metadata) {
+        return (None, Vec::new());
+    }
+    let services = view.owners(&key.namespace, &workload.services);
+    let reasons = view.reasons_of_workload(&key.namespace, labels, &services);
+    let binding = view.binding_of_workload(key, metadata, &reasons);
+    admit(view, workload, &services, binding.as_ref());
+    let required = required(view, workload, &services, &reasons, binding.as_ref());
+    for policy in &required {
+        workload.authorization_policies.push(policy.key());
+    }
+    workload.authorization_policies.sort();
+    let front = binding.map(|binding| front(view, binding));
+    workload.waypoint = front.as_ref().map(|front| front.address.clone());
+    (front, required)
 }
 
-/// The policies that target an object.
-fn targeting<'a>(
-    view: &'a View,
-    kind: &'a str,
-    metadata: &'a ObjectMeta,
-) -> impl Iterator<Item = &'a AuthorizationPolicy> {
-    view.contents(&metadata.namespace)
+/// Every waypoint of the workload's namespace, for it may have connections open still; of
+/// other namespaces those that labels name, for its services and for services whose routes
+/// send requests to them.
+fn admit(view: &View, workload: &mut Workload, services: &[ObjectKey], binding: Option<&Binding>) {
+    let namespace = &*workload.namespace;
+    let sources = services.iter().flat_map(|service| {
+        let routes = view.routes.sending_to(service);
+        routes
+            .flat_map(|route| view.routes.parents(route))
+            .filter(|parent| *parent.namespace == *namespace)
+    });
+    let labelled = services
+        .iter()
+        .chain(sources)
+        .filter_map(|service| view.labelled_waypoint(service));
+    let own = binding.filter(|binding| binding.refusal.is_none());
+    let named = labelled.chain(own.map(|binding| binding.waypoint.clone()));
+    let mut admitted: Vec<_> = named.map(|name| view.waypoint_identity(&name)).collect();
+    admitted.extend(view.waypoints_of(namespace));
+    admitted.retain(|one| !view.is_shared(&one.namespace, &one.service_account));
+    admitted.sort();
+    admitted.dedup();
+    workload.admitted_waypoints = admitted;
+}
+
+/// What denies all but the waypoint where policies about requests cover the workload: on all
+/// its ports, or on those of the services that the policies target.
+fn required(
+    view: &View,
+    workload: &Workload,
+    services: &[ObjectKey],
+    reasons: &[Reason],
+    binding: Option<&Binding>,
+) -> Vec<Authorization> {
+    if reasons.is_empty() {
+        return Vec::new();
+    }
+    let of_services: BTreeMap<&ObjectKey, WaypointName> = services
+        .iter()
+        .filter_map(|service| Some((service, waypoint_of(view, service)?)))
+        .collect();
+    let own = binding.map(|binding| binding.waypoint.clone());
+    let everything = reasons.iter().any(|reason| reason.need != Need::Target);
+    if everything {
+        let waypoint = own.or_else(|| of_services.into_values().next());
+        let policy = waypoint.map(|waypoint| deny_all_but(view, workload, &waypoint, &[]));
+        return policy.into_iter().collect();
+    }
+    let targeted = of_services.into_iter().filter(|(service, _)| {
+        let mut policies = view.policies_targeting(service);
+        policies.next().is_some()
+    });
+    let mut ports: BTreeMap<WaypointName, Vec<u16>> = BTreeMap::new();
+    for (service, waypoint) in targeted {
+        let targets = workload.services.iter().filter(|(key, _)| {
+            let owner = view.owner(&key.hostname, Some(&workload.namespace));
+            owner == Some(service)
+        });
+        let targets = targets.flat_map(|(_, ports)| ports.iter().map(|port| port.target_port));
+        ports.entry(waypoint).or_default().extend(targets);
+    }
+    ports
         .into_iter()
-        .flat_map(|contents| contents.authorization_policies.values())
-        .map(AsRef::as_ref)
-        .filter(move |policy| {
-            let mut targets = policy.spec.targets();
-            targets.any(|target| target.kind == kind && target.name == metadata.name)
+        .filter_map(|(waypoint, mut ports)| {
+            ports.retain(|port| *port != 0);
+            ports.sort_unstable();
+            ports.dedup();
+            (!ports.is_empty()).then(|| deny_all_but(view, workload, &waypoint, &ports))
         })
+        .collect()
 }
 
-fn labelled_waypoint(view: &View, source: &ObjectMeta, namespace: &str) -> Option<Binding> {
-    let name = source.label(labels::USE_WAYPOINT)?;
-    if name == "none" {
-        return None;
+fn waypoint_of(view: &View, service: &ObjectKey) -> Option<WaypointName> {
+    let contents = view.contents(&service.namespace)?;
+    let metadata = match service.kind {
+        Kind::Service => &contents.services.get(&service.name)?.metadata,
+        _ => &contents.service_entries.get(&service.name)?.metadata,
+    };
+    let binding = view.binding_of_service(service.kind, metadata)?;
+    Some(binding.waypoint)
+}
+
+/// `weft_waypoint_required_NAMESPACE_NAME`, with the ports where it is about some.
+fn deny_all_but(
+    view: &View,
+    workload: &Workload,
+    waypoint: &WaypointName,
+    ports: &[u16],
+) -> Authorization {
+    let identity = view.waypoint_identity(waypoint);
+    let mut name = format!("{REQUIRED}_{}_{}", waypoint.namespace, waypoint.name);
+    let clause = |one: Match| Clause { matches: vec![one] };
+    let mut clauses = vec![clause(Match {
+        not_principals: vec![StringMatch::Exact(identity.principal().into())],
+        ..Match::default()
+    })];
+    if !ports.is_empty() {
+        for port in ports {
+            name.push_str(&format!("_{port}"));
+        }
+        clauses.push(clause(Match {
+            destination_ports: ports.to_vec(),
+            ..Match::default()
+        }));
     }
-    let namespace = source
-        .label(labels::USE_WAYPOINT_NAMESPACE)
-        .unwrap_or(namespace);
-    let why = format!("label {} asks for it", labels::USE_WAYPOINT);
-    Some(binding(view, name, namespace, &why))
+    Authorization {
+        name: name.into(),
+        namespace: workload.namespace.clone(),
+        scope: Scope::WorkloadSelector,
+        action: Action::Deny,
+        dry_run: false,
+        targets: Vec::new(),
+        rules: vec![Rule { clauses }],
+    }
 }
 
-fn binding(view: &View, name: &str, namespace: &str, why: &str) -> Binding {
-    let hostname = view.context.service_hostname(name, namespace);
-    Binding {
-        address: GatewayAddress {
-            destination: GatewayDestination::Hostname(NamespacedHostname::new(namespace, hostname)),
-            hbone_mtls_port: HBONE_PORT,
+fn front(view: &View, binding: Binding) -> Front {
+    Front {
+        address: view.address(&binding),
+        condition: condition(view, &binding),
+        binding,
+    }
+}
+
+fn condition(view: &View, binding: &Binding) -> Condition {
+    let waypoint = &binding.waypoint;
+    let why = match &binding.cause {
+        Cause::Label(source) if source.kind == Kind::Namespace => {
+            format!("label istio.io/use-waypoint of {source} asks for it")
+        }
+        Cause::Label(_) => "label istio.io/use-waypoint asks for it".to_owned(),
+        Cause::Demand(reasons) => match reasons.split_first() {
+            Some((first, [])) => first.to_string(),
+            Some((first, rest)) => format!("{first}, and {} more", rest.len()),
+            None => String::new(),
         },
-        condition: Condition::new(
-            WAYPOINT_BOUND,
-            false,
-            "WaypointIsNotReady",
-            format!(
-                "{why}, and waypoint {namespace}/{name} is not there: \
-                 connections are refused until it is"
-            ),
-        ),
+    };
+    let unusable = |reason: &str, what: &str| {
+        let message =
+            format!("{why}, and waypoint {waypoint} {what}: connections are refused until it is");
+        Condition::new(WAYPOINT_BOUND, false, reason, message)
+    };
+    match binding.refusal {
+        Some(refusal) => {
+            let message = format!(
+                "{why}, and waypoint {waypoint} {}: connections are refused",
+                refusal.sentence()
+            );
+            Condition::new(WAYPOINT_BOUND, false, refusal.reason(), message)
+        }
+        None if view.is_ready(waypoint) => {
+            let message = format!("bound to waypoint {waypoint}: {why}");
+            Condition::new(WAYPOINT_BOUND, true, "WaypointAccepted", message)
+        }
+        None => unusable("WaypointIsNotReady", "is not ready"),
     }
 }

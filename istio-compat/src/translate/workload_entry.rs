@@ -8,6 +8,7 @@ use crate::kinds::service::Service;
 use crate::kinds::service_entry::ServiceEntry;
 use crate::kinds::workload_entry::{WorkloadEntry, WorkloadEntrySpec};
 use crate::labels;
+use crate::object::Resource;
 use crate::translate::workload::Endpoint;
 use crate::translate::{Translation, ports, waypoint, workload};
 use crate::view::View;
@@ -20,7 +21,6 @@ pub(super) fn translate(view: &View, entry: &WorkloadEntry) -> Translation {
         "{}/networking.istio.io/WorkloadEntry/{namespace}/{name}",
         view.context.cluster_id
     );
-    let binding = waypoint::of_workload(view, metadata);
     let mut workload = Workload {
         workload_name: workload_name(metadata).into(),
         status: health(entry),
@@ -31,11 +31,14 @@ pub(super) fn translate(view: &View, entry: &WorkloadEntry) -> Translation {
     set_spec(&mut workload, &entry.spec);
     workload::set_tunnel(&mut workload, metadata, &labels);
     workload::set_canonical(&mut workload, &labels);
-    let conditions = binding.iter().map(|one| one.condition.clone()).collect();
-    workload.waypoint = binding.map(|binding| binding.address);
+    let (front, authorizations) =
+        waypoint::set(view, &entry.key(), metadata, &labels, &mut workload);
+    let conditions = front.iter().map(|front| front.condition.clone()).collect();
     Translation {
         workloads: vec![workload],
+        authorizations,
         conditions,
+        binding: front.map(|front| front.binding),
         ..Translation::default()
     }
 }

@@ -1,6 +1,8 @@
 //! Which objects are translated with the help of another: the edges along which a change
 //! spreads. Too many cost time; one too few would leave something stale.
 
+mod waypoint;
+
 use std::collections::BTreeSet;
 
 use crate::kind::Kind;
@@ -64,6 +66,7 @@ impl View {
             | Kind::TcpRoute
             | Kind::ReferenceGrant => {}
         }
+        self.of_waypoints(key, &mut touched);
         touched
     }
 

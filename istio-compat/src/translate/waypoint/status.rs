@@ -1,0 +1,122 @@
+//! The status of a waypoint's Gateway, and of a GatewayClass.
+
+use crate::kinds::gateway::Gateway;
+use crate::kinds::gateway_class::GatewayClass;
+use crate::kinds::metadata::Condition;
+use crate::translate::Translation;
+use crate::view::View;
+use crate::waypoint::deployment::{self, Obstacle};
+use crate::waypoint::{WaypointName, gateway};
+
+const ACCEPTED: &str = "Accepted";
+const PROGRAMMED: &str = "Programmed";
+
+pub(in crate::translate) fn of_gateway(view: &View, gateway: &Gateway) -> Translation {
+    if !gateway::is_waypoint(view, gateway) {
+        return Translation::default();
+    }
+    let accepted = accepted(view, gateway);
+    let programmed = match accepted.is_true() {
+        true => programmed(view, gateway),
+        false => Condition::new(PROGRAMMED, false, "Invalid", accepted.message.clone()),
+    };
+    Translation {
+        conditions: vec![accepted, programmed],
+        ..Translation::default()
+    }
+}
+
+pub(in crate::translate) fn of_class(class: &GatewayClass) -> Translation {
+    if !gateway::is_ours(class) {
+        return Translation::default();
+    }
+    Translation {
+        conditions: vec![Condition::new(
+            ACCEPTED,
+            true,
+            ACCEPTED,
+            "its Gateways are waypoints of this mesh",
+        )],
+        ..Translation::default()
+    }
+}
+
+fn accepted(view: &View, gateway: &Gateway) -> Condition {
+    let refused = |reason: &str, message: String| Condition::new(ACCEPTED, false, reason, message);
+    if let Some(listener) = (gateway.spec.listeners.iter()).find(|one| !gateway::is_hbone(one)) {
+        return refused(
+            "ListenersNotValid",
+            format!(
+                "listener {:?}: a waypoint listens on port 15008 with protocol HBONE alone",
+                listener.name
+            ),
+        );
+    }
+    match deployment::obstacle(view, gateway) {
+        None => Condition::new(ACCEPTED, true, ACCEPTED, "the waypoint is run by the mesh"),
+        Some(Obstacle::Parameters) => refused(
+            "InvalidParameters",
+            "infrastructure.parametersRef is not read: say how many pods it has with annotation \
+             weft.dev/replicas"
+                .to_owned(),
+        ),
+        Some(Obstacle::Replicas(text)) => refused(
+            "InvalidParameters",
+            format!("annotation weft.dev/replicas: {text:?} is no number of pods from 0 to 100"),
+        ),
+        Some(Obstacle::Account(account)) => refused(
+            "InvalidParameters",
+            format!(
+                "pods that are no waypoints run under service account {account} too: what the \
+                 waypoint may do, they could; give it another with annotation \
+                 gateway.istio.io/service-account"
+            ),
+        ),
+        Some(Obstacle::Service(name)) => refused(
+            "InvalidParameters",
+            format!("there is a Service {name} already that is not the waypoint's"),
+        ),
+    }
+}
+
+fn programmed(view: &View, gateway: &Gateway) -> Condition {
+    let metadata = &gateway.metadata;
+    let waypoint = WaypointName::new(metadata.namespace.as_str(), metadata.name.as_str());
+    let pending = |reason: &str, message: String| {
+        Condition::new(
+            PROGRAMMED,
+            false,
+            reason,
+            format!("{message}: connections are refused until it is"),
+        )
+    };
+    let name = gateway::name_of_objects(metadata);
+    let service = view
+        .contents(&metadata.namespace)
+        .and_then(|contents| contents.services.get(name));
+    let addressed = service.is_some_and(|service| !service.cluster_ips().is_empty());
+    let ready = view.waypoint_pods(&waypoint).filter(|pod| pod.is_ready());
+    let (ready, pods) = (ready.count(), view.waypoint_pods(&waypoint).count());
+    if !addressed {
+        return pending(
+            "AddressNotAssigned",
+            format!("Service {name} has no address yet"),
+        );
+    }
+    match (ready, pods) {
+        (0, 0) => pending("Pending", "no pod of the waypoint is there yet".to_owned()),
+        (0, pods) => pending(
+            "Pending",
+            format!("none of {pods} pods of the waypoint is ready"),
+        ),
+        (ready, pods) => Condition::new(
+            PROGRAMMED,
+            true,
+            PROGRAMMED,
+            format!(
+                "{ready} of {pods} pods ready at {}",
+                view.context.service_hostname(name, &metadata.namespace)
+            ),
+        ),
+    }
+}
