@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use xds::server::Peers;
 
 mod status;
+mod waypoints;
 
 use crate::controller::Knowledge;
 use crate::index::Resource;
@@ -34,6 +35,7 @@ impl Api {
                 get(objects_of_namespace),
             )
             .route("/api/v1/objects/{kind}/{namespace}/{name}", get(object))
+            .route("/api/v1/waypoints", get(waypoints))
             .route("/api/v1/debug/snapshot", get(snapshot))
             .route("/ready", get(ready))
             .with_state(self)
@@ -59,6 +61,10 @@ async fn ready(State(api): State<Api>) -> Response {
 
 async fn status(State(api): State<Api>) -> Json<Value> {
     Json(status::of(&api.knowledge.read(), &api.peers.connected()))
+}
+
+async fn waypoints(State(api): State<Api>) -> Json<Value> {
+    Json(waypoints::of(&api.knowledge.read().index))
 }
 
 async fn objects(State(api): State<Api>, Path(kind): Path<String>) -> Response {

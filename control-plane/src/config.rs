@@ -21,6 +21,11 @@ pub struct Args {
     #[arg(long, env = "WEFT_CLUSTER", value_name = "DIR")]
     pub cluster: Option<PathBuf>,
 
+    /// Folder in which to put the objects of waypoints, for the machine to run; what the
+    /// user's folder says of an object wins over it
+    #[arg(long, env = "WEFT_WAYPOINTS", value_name = "DIR")]
+    pub waypoints: Option<PathBuf>,
+
     /// Folder of the certificate authority's key and certificates; made if it is missing
     #[arg(long, env = "WEFT_CA_DIR", value_name = "DIR")]
     pub ca_dir: PathBuf,

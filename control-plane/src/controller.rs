@@ -19,6 +19,8 @@ struct Shared {
     /// None once the control plane stops serving.
     resources: RwLock<Option<watch::Sender<ResourceSet>>>,
     synced: watch::Sender<bool>,
+    /// Counts the batches applied.
+    applied: watch::Sender<u64>,
 }
 
 /// One consistent view.
@@ -41,6 +43,7 @@ impl Knowledge {
             }),
             resources: RwLock::new(Some(watch::Sender::default())),
             synced: watch::Sender::new(false),
+            applied: watch::Sender::default(),
         }))
     }
 
@@ -77,6 +80,11 @@ impl Knowledge {
         let mut synced = self.0.synced.subscribe();
         // The sender lives as long as `self`.
         let _ = synced.wait_for(|synced| *synced).await;
+    }
+
+    /// Changes with every batch that was applied.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.0.applied.subscribe()
     }
 
     /// Applies what a source sends, until it ends.
@@ -121,6 +129,7 @@ impl Knowledge {
         {
             sender.send_if_modified(|resources| resources.apply(&changes));
         }
+        self.0.applied.send_modify(|applied| *applied += 1);
         tracing::debug!(
             events,
             changes = changes.len(),

@@ -97,6 +97,18 @@ impl FolderSource {
         })
     }
 
+    /// Reads another folder too, over which all others lie: what programs made up for want of
+    /// anything the user says.
+    pub fn over(mut self, folder: PathBuf) -> Self {
+        self.state.files.lowest = Some(self.state.roots.len());
+        self.state.roots.push(RootFolder {
+            path: std::path::absolute(&folder).unwrap_or(folder),
+            trouble: None,
+            away: false,
+        });
+        self
+    }
+
     /// Keeps copies of the first folder's files in `copies`, so that one that is broken at the
     /// next start still says what it said last.
     pub fn keeping(mut self, copies: PathBuf) -> Self {

@@ -16,6 +16,8 @@ use istio_compat::kind::Kind;
 use istio_compat::kinds::metadata::Condition;
 use istio_compat::object::{Body, Object, ObjectKey};
 use istio_compat::view::{Context, View};
+use istio_compat::waypoint::binding::{Binding, Cause};
+use istio_compat::waypoint::deployment;
 use mesh::snapshot::Change;
 
 mod address_book;
@@ -34,6 +36,7 @@ pub struct Index {
     pods_by_node: HashMap<String, BTreeSet<ObjectKey>>,
     published: Published,
     conditions: HashMap<ObjectKey, Vec<Condition>>,
+    bindings: BTreeMap<ObjectKey, Binding>,
     address_book: AddressBook,
 }
 
@@ -48,6 +51,7 @@ impl Index {
             pods_by_node: HashMap::new(),
             published: Published::default(),
             conditions: HashMap::new(),
+            bindings: BTreeMap::new(),
             address_book: AddressBook::default(),
         }
     }
@@ -129,6 +133,10 @@ impl Index {
         } else {
             self.conditions.insert(key.clone(), translation.conditions);
         }
+        match translation.binding {
+            Some(binding) => self.bindings.insert(key.clone(), binding),
+            None => self.bindings.remove(&key),
+        };
         let workloads = translation.workloads.into_iter().map(Arc::new);
         let services = translation.services.into_iter().map(Arc::new);
         let policies = translation.authorizations.into_iter().map(Arc::new);
@@ -171,6 +179,29 @@ impl Index {
     /// What was made of an object, as its status has it.
     pub fn conditions(&self, key: &ObjectKey) -> &[Condition] {
         self.conditions.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// Services and workloads with the waypoint in front of them.
+    pub fn bindings(&self) -> impl Iterator<Item = (&ObjectKey, &Binding)> {
+        self.bindings.iter()
+    }
+
+    /// All objects of waypoints that there are to be.
+    pub fn wanted_waypoints(&self) -> Vec<Body> {
+        let demanded: BTreeSet<&str> = self
+            .bindings
+            .values()
+            .filter(|binding| match binding.cause {
+                Cause::Demand(_) => true,
+                Cause::Label(_) => false,
+            })
+            .map(|binding| &*binding.waypoint.namespace)
+            .collect();
+        deployment::wanted(&self.view, demanded)
+    }
+
+    pub fn view(&self) -> &View {
+        &self.view
     }
 
     /// Every resource in force.

@@ -5,6 +5,7 @@
 //! - [`index`]: from objects to resources, incrementally
 //! - [`controller`]: the one writer between a source and everybody who reads
 //! - [`ca`]: the certificate authority; `pods` is what it knows of them
+//! - `waypoints`: the objects that run waypoints, put where the machine finds them
 //! - [`serve`]: the program: xDS and certificates for proxies, `api` for people, `telemetry`
 
 pub mod config;
@@ -21,6 +22,8 @@ pub mod controller;
 pub mod ca;
 
 mod pods;
+
+mod waypoints;
 
 pub mod serve;
 

@@ -29,6 +29,7 @@ use crate::folder::{FolderSource, OpenError};
 use crate::index::Index;
 use crate::source::Source;
 use crate::telemetry;
+use crate::waypoints::Waypoints;
 
 /// How long connected proxies may take to go.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -38,6 +39,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub struct ControlPlane {
     args: Args,
     source: FolderSource,
+    waypoints: Option<Waypoints>,
     knowledge: Knowledge,
     security: Security,
     serving: Serving,
@@ -54,6 +56,14 @@ impl ControlPlane {
         let source = FolderSource::open(&args.folders(), istio_compat::parse::Raw::Drop)
             .map_err(open_failure)?
             .keeping(args.last_good());
+        let (source, waypoints) = match &args.waypoints {
+            Some(folder) => {
+                let waypoints = Waypoints::open(folder.clone())
+                    .map_err(|error| Failure::system(folder.display(), &error))?;
+                (source.over(folder.clone()), Some(waypoints))
+            }
+            None => (source, None),
+        };
         let book = args.address_book();
         let index = Index::new(args.mesh())
             .with_address_book(&book)
@@ -72,6 +82,7 @@ impl ControlPlane {
         Ok(Self {
             args,
             source,
+            waypoints,
             knowledge,
             security,
             serving,
@@ -105,6 +116,9 @@ impl ControlPlane {
         let mut source = tokio::spawn(self.source.run(sender));
         let knowledge = self.knowledge.clone();
         tasks.spawn(async move { knowledge.follow(batches).await });
+        if let Some(waypoints) = self.waypoints {
+            tasks.spawn(waypoints.run(self.knowledge.clone()));
+        }
         let mut public = api.clone().public_router();
         if let Some(metrics) = &metrics {
             let authority = self.security.authority.clone();

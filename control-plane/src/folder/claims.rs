@@ -1,5 +1,6 @@
 //! Which of several files that define one object is in force: the machine's folder
-//! before the user's, then the first by path and place in the file.
+//! before the user's, the user's before what was made for want of it, then the first by path
+//! and place in the file.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,14 +10,16 @@ use std::sync::Arc;
 use istio_compat::diagnostic::{Diagnostic, Origin, Severity};
 use istio_compat::object::{Object, ObjectKey};
 
-use crate::folder::pending::Root;
 use crate::source::Event;
+
+/// Where a folder lies in the pile.
+pub(super) type Rank = usize;
 
 /// A place that defines an object. The order is the precedence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
-    /// Later roots overlay earlier ones.
-    root: Reverse<Root>,
+    /// Higher ones overlay lower ones.
+    rank: Reverse<Rank>,
     path: Arc<Path>,
     /// Position of the document in its file.
     ordinal: usize,
@@ -34,9 +37,9 @@ pub(super) struct Claims {
 // === impl Place ===
 
 impl Place {
-    pub(super) fn new(root: Root, path: Arc<Path>, ordinal: usize) -> Self {
+    pub(super) fn new(rank: Rank, path: Arc<Path>, ordinal: usize) -> Self {
         Self {
-            root: Reverse(root),
+            rank: Reverse(rank),
             path,
             ordinal,
         }
@@ -98,11 +101,11 @@ impl Claims {
             let Some(places) = self.by_key.get(key) else {
                 continue;
             };
-            let mut first_of_root: BTreeMap<Reverse<Root>, &Origin> = BTreeMap::new();
+            let mut first_of_root: BTreeMap<Reverse<Rank>, &Origin> = BTreeMap::new();
             for (place, object) in places {
-                match first_of_root.get(&place.root) {
+                match first_of_root.get(&place.rank) {
                     None => {
-                        first_of_root.insert(place.root, &object.origin);
+                        first_of_root.insert(place.rank, &object.origin);
                     }
                     Some(first) => conflicts.push(Diagnostic {
                         severity: Severity::Error,
@@ -126,7 +129,7 @@ fn in_force(places: &BTreeMap<Place, Object>) -> Option<Object> {
     let (_, winner) = places.first_key_value()?;
     let (_, author) = places
         .iter()
-        .max_by_key(|(place, _)| (place.root, Reverse((&place.path, place.ordinal))))?;
+        .max_by_key(|(place, _)| (place.rank, Reverse((&place.path, place.ordinal))))?;
     let mut object = winner.clone();
     object.origin = author.origin.clone();
     Some(object)

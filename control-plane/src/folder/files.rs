@@ -11,7 +11,7 @@ use istio_compat::diagnostic::{Diagnostic, Severity};
 use istio_compat::object::{Object, ObjectKey};
 use istio_compat::parse::Raw;
 
-use crate::folder::claims::{Claims, Place};
+use crate::folder::claims::{Claims, Place, Rank};
 use crate::folder::kept::Kept;
 use crate::folder::pending::{Cause, Root};
 use crate::folder::walk::Fingerprint;
@@ -44,6 +44,8 @@ struct KnownFile {
 #[derive(Debug)]
 pub(super) struct Files {
     raw: Raw,
+    /// The root over which all others lie.
+    pub(super) lowest: Option<Root>,
     known: BTreeMap<(Root, Arc<Path>), KnownFile>,
     diagnostics: BTreeMap<(Root, Arc<Path>), Vec<Diagnostic>>,
     claims: Claims,
@@ -56,6 +58,7 @@ impl Files {
     pub(super) fn new(raw: Raw) -> Self {
         Self {
             raw,
+            lowest: None,
             known: BTreeMap::new(),
             diagnostics: BTreeMap::new(),
             claims: Claims::default(),
@@ -145,10 +148,19 @@ impl Files {
             kept.forget(path);
         }
         if let Some(file) = self.known.remove(&id) {
+            let rank = self.rank(root);
             for (ordinal, key) in file.keys.iter().enumerate() {
                 self.claims
-                    .remove(key, &Place::new(root, id.1.clone(), ordinal));
+                    .remove(key, &Place::new(rank, id.1.clone(), ordinal));
             }
+        }
+    }
+
+    /// Later roots overlay earlier ones; the lowest lies below them all.
+    fn rank(&self, root: Root) -> Rank {
+        match self.lowest == Some(root) {
+            true => 0,
+            false => root + 1,
         }
     }
 
@@ -161,17 +173,18 @@ impl Files {
         warnings: Vec<Diagnostic>,
     ) {
         let id: (Root, Arc<Path>) = (root, Arc::from(path));
+        let rank = self.rank(root);
         let file = self.known.entry(id.clone()).or_default();
         file.fingerprint = fingerprint;
         let old = std::mem::take(&mut file.keys);
         for (ordinal, key) in old.iter().enumerate() {
             self.claims
-                .remove(key, &Place::new(root, id.1.clone(), ordinal));
+                .remove(key, &Place::new(rank, id.1.clone(), ordinal));
         }
         for (ordinal, object) in objects.into_iter().enumerate() {
             let key = object.key();
             file.keys.push(key.clone());
-            let place = Place::new(root, id.1.clone(), ordinal);
+            let place = Place::new(rank, id.1.clone(), ordinal);
             self.claims.add(key, place, object);
         }
         if warnings.is_empty() {
