@@ -4,6 +4,7 @@
 //! - [`start`], [`piece`], [`token`]: the mesh's own processes, kept running
 //! - [`controller`]: what pods there are to be; [`replicas`], [`schedule`], [`allocation`],
 //!   and [`pod_status`] decide for it; [`desired`] and [`store`] are its input and output
+//! - [`waypoint`]: what a waypoint's pod is given besides
 //! - [`node`], [`pod`], [`sandbox`]: a pod from its network to its processes
 //! - [`network`]: the links between them; [`endpoints`] tells it who answers for a service
 //! - [`server`], [`exec`]: what commands ask of a running machine
@@ -23,6 +24,7 @@ mod pod_status;
 mod replicas;
 mod schedule;
 mod store;
+mod waypoint;
 
 mod network;
 mod node;
@@ -39,6 +41,7 @@ mod orphans;
 
 use std::cell::RefCell;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +56,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Exit, Result};
 use controller::Controller;
+use desired::Author;
 use launch::{Config, Report as Progress};
 use start::Pieces;
 
@@ -101,8 +105,15 @@ async fn live(config: Config, mut launcher: UnixStream) -> Result {
     let network = Rc::new(network::Network::new(config.nodes.into()).await?);
     let (events, mut happened) = mpsc::unbounded_channel();
     let nodes = start::nodes(&config, &network)?;
+    let issuer = Rc::new(token::Issuer::new()?);
+    let waypoints = Rc::new(waypoint::Outfitter::new(&config, issuer.clone()));
     let machine = Rc::new(Machine {
-        controller: RefCell::new(Controller::new(config.state.clone(), nodes.clone(), events)),
+        controller: RefCell::new(Controller::new(
+            config.state.clone(),
+            nodes.clone(),
+            waypoints,
+            events,
+        )),
         started: now(),
         network,
         pieces: RefCell::default(),
@@ -117,7 +128,8 @@ async fn live(config: Config, mut launcher: UnixStream) -> Result {
         std::slice::from_ref(&machine.config.folder),
         istio_compat::parse::Raw::Drop,
     )
-    .map_err(|error| Exit::BadInput.because(error))?;
+    .map_err(|error| Exit::BadInput.because(error))?
+    .over(machine.config.state.waypoints());
     tokio::spawn(source.run(batches));
     machine.controller.borrow_mut().reconcile();
     tokio::task::spawn_local(publish_services(machine.clone()));
@@ -126,7 +138,7 @@ async fn live(config: Config, mut launcher: UnixStream) -> Result {
         &mut launcher,
         &Progress::Progress("starting the control plane and ztunnel".to_owned()),
     )?;
-    let pieces = Pieces::start(&machine, &nodes)?;
+    let pieces = Pieces::start(&machine, &nodes, issuer)?;
     let readiness = tokio::task::spawn_local(start::announce(machine.clone(), nodes, launcher));
 
     let mut round = tokio::time::interval(ROUND);
@@ -203,12 +215,19 @@ fn capture_options(pod: &Pod) -> cni::rules::Options {
 // === impl Machine ===
 
 impl Machine {
-    /// Takes in what changed in the user's folder.
+    /// Takes in what changed in the user's folder, or among the control plane's waypoints.
     fn take(&self, batch: Batch) {
+        let waypoints = self.config.state.waypoints();
         let mut controller = self.controller.borrow_mut();
         for event in batch.events {
             match event {
-                Change::Applied(object) => controller.desired.apply(&object.body),
+                Change::Applied(object) => {
+                    let author = match Path::new(&*object.origin.file).starts_with(&waypoints) {
+                        true => Author::ControlPlane,
+                        false => Author::User,
+                    };
+                    controller.desired.apply(&object.body, author);
+                }
                 Change::Deleted(key) => controller.desired.delete(&key),
             }
         }

@@ -86,6 +86,11 @@ impl State {
         self.run().join("cluster")
     }
 
+    /// What the control plane makes of its own accord: waypoints, one object per file.
+    pub(crate) fn waypoints(&self) -> PathBuf {
+        self.run().join("waypoints")
+    }
+
     /// What Kubernetes would know of a pod.
     pub(crate) fn pod_object(&self, namespace: &str, pod: &str) -> PathBuf {
         self.cluster().join(format!("Pod.{namespace}.{pod}.json"))
@@ -133,6 +138,7 @@ mod tests {
         for path in [
             state.control_socket(),
             state.cluster(),
+            state.waypoints(),
             state.node("node-1"),
             state.pod_log("a", "b"),
             state.machine_json(),

@@ -72,6 +72,7 @@ impl Arguments {
             nodes: 2,
             ztunnel: up::program("ztunnel", None)?,
             control_plane: up::program("control-plane", None)?,
+            waypoint: up::program("waypoint", None)?,
             cacerts: None,
             trust_domain: mesh::identity::DEFAULT_TRUST_DOMAIN.to_owned(),
             state: state.clone(),

@@ -42,6 +42,9 @@ pub(crate) struct Arguments {
     /// The control-plane program [default: the one beside weft]
     #[arg(long, value_name = "PATH")]
     control_plane: Option<PathBuf>,
+    /// The waypoint program [default: the one beside weft]
+    #[arg(long, value_name = "PATH")]
+    waypoint: Option<PathBuf>,
     /// Return when the mesh is ready and leave it running
     #[arg(long)]
     detach: bool,
@@ -73,6 +76,7 @@ impl Arguments {
             nodes: self.nodes,
             ztunnel: program("ztunnel", self.ztunnel)?,
             control_plane: program("control-plane", self.control_plane)?,
+            waypoint: program("waypoint", self.waypoint)?,
             cacerts: self.cacerts.map(cacerts).transpose()?,
             trust_domain: self.trust_domain,
             state,

@@ -25,6 +25,7 @@ use super::replicas;
 use super::sandbox::Report;
 use super::schedule::{self, Candidate};
 use super::store::Store;
+use super::waypoint::Outfitter;
 use crate::control;
 use crate::state::State;
 use entry::{Entry, Origin};
@@ -38,6 +39,7 @@ pub(crate) struct Controller {
     pods: BTreeMap<Name, Entry>,
     allocations: Allocations,
     store: Store,
+    waypoints: Rc<Outfitter>,
     started: String,
     events: mpsc::UnboundedSender<(String, Event)>,
     problems: BTreeSet<String>,
@@ -51,6 +53,7 @@ impl Controller {
     pub(crate) fn new(
         state: State,
         nodes: Vec<Rc<Node>>,
+        waypoints: Rc<Outfitter>,
         events: mpsc::UnboundedSender<(String, Event)>,
     ) -> Self {
         let allocations = std::fs::read(state.allocations()).ok();
@@ -59,6 +62,7 @@ impl Controller {
             .unwrap_or_default();
         Self {
             store: Store::new(state.cluster()),
+            waypoints,
             state,
             nodes,
             desired: Desired::default(),
@@ -319,8 +323,16 @@ impl Controller {
         pod.metadata.annotations.remove(REDIRECTION);
         pod.status = Default::default();
         let name = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
+        let waypoint = match &origin {
+            Origin::Deployment(deployment) => self.desired.is_waypoint(deployment),
+            Origin::Folder(_) => false,
+        };
+        if waypoint {
+            self.waypoints.dress(&mut pod);
+        }
         let entry = Entry {
             pod,
+            waypoint,
             origin,
             stage: Stage::Preparing,
             report: Report::default(),
@@ -446,6 +458,7 @@ impl Controller {
             pod: entry.pod.clone(),
             node: node.clone(),
             interface: None,
+            waypoint: entry.waypoint.then(|| self.waypoints.clone()),
             state: self.state.clone(),
             wish: wishes,
             events: self.events.clone(),

@@ -1,5 +1,5 @@
-//! What the user's folder asks for, by kind.
-use std::collections::BTreeMap;
+//! What the user's folder and the control plane ask for, by kind.
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use istio_compat::enablement::is_ambient;
@@ -18,20 +18,35 @@ pub(crate) type Name = (String, String);
 pub(crate) struct Desired {
     pub(crate) pods: BTreeMap<Name, Arc<Pod>>,
     pub(crate) deployments: BTreeMap<Name, Arc<Deployment>>,
+    /// Those of them that the control plane made.
+    waypoints: BTreeSet<Name>,
     pub(crate) services: BTreeMap<Name, Arc<Service>>,
     pub(crate) namespaces: BTreeMap<String, Arc<Namespace>>,
     pub(crate) nodes: BTreeMap<String, Arc<Node>>,
 }
 
+/// Who wrote an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Author {
+    User,
+    ControlPlane,
+}
+
 // === impl Desired ===
 
 impl Desired {
-    pub(crate) fn apply(&mut self, body: &Body) {
+    pub(crate) fn apply(&mut self, body: &Body, author: Author) {
         let metadata = body.metadata();
         let name = (metadata.namespace.clone(), metadata.name.clone());
         match body {
             Body::Pod(pod) => drop(self.pods.insert(name, pod.clone())),
-            Body::Deployment(deployment) => drop(self.deployments.insert(name, deployment.clone())),
+            Body::Deployment(deployment) => {
+                match author {
+                    Author::User => self.waypoints.remove(&name),
+                    Author::ControlPlane => self.waypoints.insert(name.clone()),
+                };
+                self.deployments.insert(name, deployment.clone());
+            }
             Body::Service(service) => drop(self.services.insert(name, service.clone())),
             Body::Namespace(namespace) => drop(self.namespaces.insert(name.1, namespace.clone())),
             Body::Node(node) => drop(self.nodes.insert(name.1, node.clone())),
@@ -55,7 +70,10 @@ impl Desired {
         let name = (key.namespace.to_string(), key.name.to_string());
         match key.kind {
             Kind::Pod => drop(self.pods.remove(&name)),
-            Kind::Deployment => drop(self.deployments.remove(&name)),
+            Kind::Deployment => {
+                self.waypoints.remove(&name);
+                self.deployments.remove(&name);
+            }
             Kind::Service => drop(self.services.remove(&name)),
             Kind::Namespace => drop(self.namespaces.remove(&name.1)),
             Kind::Node => drop(self.nodes.remove(&name.1)),
@@ -72,6 +90,12 @@ impl Desired {
             | Kind::TcpRoute
             | Kind::ReferenceGrant => {}
         }
+    }
+
+    /// Whether the Deployment's pods are waypoints: a user's Deployment never is one, whatever
+    /// its labels say.
+    pub(crate) fn is_waypoint(&self, deployment: &Name) -> bool {
+        self.waypoints.contains(deployment)
     }
 
     /// Whether the mesh is to capture the pod.

@@ -36,6 +36,7 @@ pub(crate) struct Config {
     pub(crate) nodes: u8,
     pub(crate) ztunnel: PathBuf,
     pub(crate) control_plane: PathBuf,
+    pub(crate) waypoint: PathBuf,
     pub(crate) cacerts: Option<PathBuf>,
     pub(crate) trust_domain: String,
 }
@@ -81,6 +82,7 @@ pub(crate) fn prepare(config: &Config) -> Result<File> {
     for folder in [
         state.run(),
         state.cluster(),
+        state.waypoints(),
         state.run().join("control-plane"),
         state.ca(),
     ] {

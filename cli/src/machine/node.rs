@@ -176,10 +176,15 @@ impl Node {
                 name: self.ztunnel_name(),
                 uid: self.ztunnel_uid.clone(),
             },
-            node: Reference {
-                name: self.name.clone(),
-                uid: self.uid.clone(),
-            },
+            node: self.reference(),
+        }
+    }
+
+    /// The node, as a token names it.
+    pub(crate) fn reference(&self) -> Reference {
+        Reference {
+            name: self.name.clone(),
+            uid: self.uid.clone(),
         }
     }
 }

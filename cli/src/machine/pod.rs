@@ -26,6 +26,7 @@ use super::node::Node;
 use super::pod_status::Stage;
 use super::resolv_conf::ResolvConf;
 use super::sandbox::{Assignment, Order, Report};
+use super::waypoint::Outfitter;
 use crate::state::State;
 use crate::system::{self, Namespaces, PidNamespace};
 
@@ -65,6 +66,8 @@ pub(crate) struct Life {
     pub(crate) node: Rc<Node>,
     pub(crate) state: State,
     pub(crate) interface: Option<PodInterface>,
+    /// For a waypoint: who gives it its token.
+    pub(crate) waypoint: Option<Rc<Outfitter>>,
     pub(crate) wish: watch::Receiver<Wish>,
     /// The pod's uid goes along: names are used again.
     pub(crate) events: mpsc::UnboundedSender<(String, Event)>,
@@ -119,10 +122,23 @@ impl Life {
                 result = captured => drop(result),
                 () = ended(wish.clone()) => return Ok(()),
             }
+            if let Some(outfitter) = &self.waypoint {
+                tokio::select! {
+                    result = outfitter.equip(&self.pod, &self.node) => result?,
+                    () = ended(wish.clone()) => return Ok(()),
+                }
+            }
             self.contain(&netns, wish).await
+        };
+        let renewal = async {
+            match &self.waypoint {
+                Some(outfitter) => outfitter.renew(&self.pod, &self.node).await,
+                None => std::future::pending().await,
+            }
         };
         tokio::select! {
             result = work => result,
+            never = renewal => match never {},
             never = capture.follow(settled) => match never {},
         }
     }

@@ -22,7 +22,7 @@ use super::{Machine, file, node};
 use crate::exit::{Exit, Result};
 use crate::state::State;
 
-const CONTROL_PLANE_PORT: u16 = 15012;
+pub(super) const CONTROL_PLANE_PORT: u16 = 15012;
 const LOOK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A piece that ended so often while starting won't start.
@@ -116,7 +116,7 @@ async fn answers(socket: &Path) -> bool {
     )
 }
 
-fn make(folder: &Path) -> anyhow::Result<()> {
+pub(super) fn make(folder: &Path) -> anyhow::Result<()> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -127,9 +127,12 @@ fn make(folder: &Path) -> anyhow::Result<()> {
 // === impl Pieces ===
 
 impl Pieces {
-    pub(super) fn start(machine: &Rc<Machine>, nodes: &[Rc<Node>]) -> Result<Self> {
+    pub(super) fn start(
+        machine: &Rc<Machine>,
+        nodes: &[Rc<Node>],
+        issuer: Rc<Issuer>,
+    ) -> Result<Self> {
         let state = &machine.config.state;
-        let issuer = Rc::new(Issuer::new()?);
         file::write(&state.token_issuer(), issuer.public_key())?;
         let resolv_conf = state.run().join("resolv.conf");
         file::write(
@@ -188,7 +191,7 @@ impl Pieces {
 }
 
 /// Puts the root certificate where a ztunnel looks for it, as soon as there is one.
-async fn give_root(state: &State, cacerts: Option<&Path>, folder: &Path) {
+pub(super) async fn give_root(state: &State, cacerts: Option<&Path>, folder: &Path) {
     let root = match cacerts {
         Some(cacerts) => cacerts.join("root-cert.pem"),
         None => state.ca().join("root-cert.pem"),
@@ -228,6 +231,8 @@ fn control_plane(config: &Config, network: &Network) -> anyhow::Result<Piece> {
         text(&config.folder),
         "--cluster".to_owned(),
         text(&state.cluster()),
+        "--waypoints".to_owned(),
+        text(&state.waypoints()),
         "--ca-dir".to_owned(),
         text(&state.ca()),
         "--token-issuer".to_owned(),
@@ -293,13 +298,14 @@ fn ztunnel(config: &Config, node: &Node, resolv_conf: &Path) -> anyhow::Result<P
 }
 
 /// Settings of the pieces that the user gave `weft up` in its own environment.
-fn passed_on() -> BTreeMap<&'static str, String> {
+pub(super) fn passed_on() -> BTreeMap<&'static str, String> {
     [
         "RUST_LOG",
         "LOG_FORMAT",
         "RUST_BACKTRACE",
         "SECRET_TTL",
         "ZTUNNEL_WORKER_THREADS",
+        "WAYPOINT_WORKER_THREADS",
     ]
     .into_iter()
     .filter_map(|name| Some((name, std::env::var(name).ok()?)))

@@ -18,6 +18,7 @@ use crate::machine::sandbox::Report;
 pub(super) struct Entry {
     pub(super) pod: Pod,
     pub(super) origin: Origin,
+    pub(super) waypoint: bool,
     pub(super) stage: Stage,
     pub(super) report: Report,
     /// Set once it is scheduled.

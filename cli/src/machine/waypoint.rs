@@ -1,0 +1,107 @@
+//! What a waypoint's pod is given that no other pod is: its program, the control plane's
+//! address, a token of its own and the root certificate.
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use istio_compat::kinds::container::EnvVar;
+use istio_compat::kinds::pod::Pod;
+
+use super::launch::Config;
+use super::network::plan;
+use super::node::Node;
+use super::start::{self, CONTROL_PLANE_PORT};
+use super::token::{self, Issuer, Reference, Subject};
+use crate::state::State;
+
+const RETRY: Duration = Duration::from_secs(60);
+
+/// Makes waypoints of pods.
+pub(crate) struct Outfitter {
+    program: PathBuf,
+    issuer: Rc<Issuer>,
+    state: State,
+    cacerts: Option<PathBuf>,
+}
+
+// === impl Outfitter ===
+
+impl Outfitter {
+    pub(crate) fn new(config: &Config, issuer: Rc<Issuer>) -> Self {
+        Self {
+            program: config.waypoint.clone(),
+            issuer,
+            state: config.state.clone(),
+            cacerts: config.cacerts.clone(),
+        }
+    }
+
+    /// Sets what its containers run, where, and what they are told.
+    pub(crate) fn dress(&self, pod: &mut Pod) {
+        let folder = self.folder(pod).display().to_string();
+        let control_plane = format!("https://{}:{CONTROL_PLANE_PORT}", plan::CONTROL_PLANE_IPV4);
+        let variable = |name: &str, value: &str| EnvVar {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            value_from: None,
+        };
+        for container in &mut pod.spec.containers {
+            container.command = vec![self.program.display().to_string()];
+            container.args.clear();
+            container.working_dir.clone_from(&folder);
+            let told = ["XDS_ADDRESS", "CA_ADDRESS"].map(|name| variable(name, &control_plane));
+            let passed_on = start::passed_on();
+            let passed_on = passed_on.iter().map(|(name, value)| variable(name, value));
+            for variable in told.into_iter().chain(passed_on) {
+                container.env.retain(|known| known.name != variable.name);
+                container.env.push(variable);
+            }
+        }
+    }
+
+    /// Puts the token and the root certificate where the waypoint looks for them.
+    pub(crate) async fn equip(&self, pod: &Pod, node: &Node) -> anyhow::Result<()> {
+        let folder = self.folder(pod);
+        for below in ["var/run/secrets/tokens", "var/run/secrets/istio"] {
+            start::make(&folder.join(below))?;
+        }
+        self.issuer.write(&subject(pod, node), &folder)?;
+        start::give_root(&self.state, self.cacerts.as_deref(), &folder).await;
+        Ok(())
+    }
+
+    /// Keeps the token fresh.
+    pub(crate) async fn renew(&self, pod: &Pod, node: &Node) -> Infallible {
+        let folder = self.folder(pod);
+        loop {
+            tokio::time::sleep(token::RENEWAL).await;
+            while let Err(error) = self.issuer.write(&subject(pod, node), &folder) {
+                tracing::warn!(pod = pod.metadata.name, %error, "can't renew the waypoint's token");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+
+    fn folder(&self, pod: &Pod) -> PathBuf {
+        let metadata = &pod.metadata;
+        self.state.pod_folder(&metadata.namespace, &metadata.name)
+    }
+}
+
+/// The pod itself and nobody else: it can ask for no identity but its own.
+fn subject(pod: &Pod, node: &Node) -> Subject {
+    let metadata = &pod.metadata;
+    Subject {
+        namespace: metadata.namespace.clone(),
+        service_account: Reference {
+            name: pod.service_account().to_owned(),
+            uid: metadata.namespace.clone(),
+        },
+        pod: Reference {
+            name: metadata.name.clone(),
+            uid: metadata.uid.clone(),
+        },
+        node: node.reference(),
+    }
+}
