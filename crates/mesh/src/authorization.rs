@@ -1,8 +1,22 @@
-//! L4 authorization: the policies of a destination and their verdict on a connection.
+//! Authorization: the policies of a destination and their verdict on a connection or a request.
 //!
-//! Semantics are those of Istio's `AuthorizationPolicy` at the node: DENY before ALLOW,
-//! no ALLOW policy means allow, and a peer without identity never matches a positive
-//! condition on identity. Whatever could not be understood never widens access.
+//! Semantics are those of Istio's `AuthorizationPolicy`: DENY before ALLOW, no ALLOW policy means
+//! allow, and a peer without identity never matches a positive condition on identity. Whatever
+//! could not be understood, or in more than one way, never widens access.
+
+mod string_match;
+
+mod template;
+
+mod evaluation;
+
+mod request;
+
+mod policy_set;
+
+mod verdict;
+
+mod explain;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -11,10 +25,14 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::Serialize;
 
+pub use self::explain::{
+    Attribute, AttributeTrace, ClauseTrace, Explanation, MatchTrace, PolicyTrace, RuleTrace, Seen,
+};
+pub use self::policy_set::{PolicySet, uniform_endpoint};
+pub use self::template::TemplateError;
+pub use self::verdict::Verdict;
 use crate::identity::Identity;
 use crate::policy_target::PolicyTarget;
-use crate::snapshot::Snapshot;
-use crate::workload::Workload;
 
 /// `namespace/name` of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -194,7 +212,7 @@ pub struct ServiceAccountMatch {
     pub service_account: Arc<str>,
 }
 
-/// What L4 policy can know of a connection.
+/// What policy can know of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// From the peer's certificate; none for plaintext.
@@ -208,28 +226,6 @@ pub struct Connection {
     pub dialled: Option<SocketAddr>,
     /// The server name of a TLS connection that is passed on as it is.
     pub sni: Option<Arc<str>>,
-}
-
-/// The verdict and what decided it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// No ALLOW policy applies and no DENY policy matched.
-    AllowedByDefault,
-    AllowedBy(PolicyKey),
-    DeniedBy(PolicyKey),
-    /// ALLOW policies apply and none matched.
-    NoAllowMatched,
-    /// The workload names a policy that has not arrived: refused until it does.
-    PolicyUnknown(PolicyKey),
-}
-
-/// The policies that apply to one destination, sorted by what they do.
-#[derive(Clone, Debug, Default)]
-pub struct PolicySet {
-    deny: Vec<Arc<Authorization>>,
-    allow: Vec<Arc<Authorization>>,
-    dry_run: Vec<Arc<Authorization>>,
-    unknown: Option<PolicyKey>,
 }
 
 // === impl PolicyKey ===
@@ -270,123 +266,42 @@ impl Authorization {
             name: self.name.clone(),
         }
     }
-
-    /// Whether any rule holds for the connection.
-    pub fn matches(&self, connection: &Connection) -> bool {
-        self.rules
-            .iter()
-            .any(|rule| rule.matches(self.action, connection))
-    }
 }
 
-// === impl Rule, Clause, Match ===
-
-impl Rule {
-    fn matches(&self, action: Action, connection: &Connection) -> bool {
-        self.clauses
-            .iter()
-            .all(|clause| clause.matches(action, connection))
-    }
-}
-
-impl Clause {
-    fn matches(&self, action: Action, connection: &Connection) -> bool {
-        self.matches.is_empty()
-            || self
-                .matches
-                .iter()
-                .any(|one| one.matches(action, connection))
-    }
-}
+// === impl Match, RequestMatch ===
 
 impl Match {
     /// True when nothing is set, so that the match can never hold.
     pub fn is_empty(&self) -> bool {
+        self.namespaces.is_empty()
+            && self.not_namespaces.is_empty()
+            && self.principals.is_empty()
+            && self.not_principals.is_empty()
+            && self.service_accounts.is_empty()
+            && self.not_service_accounts.is_empty()
+            && self.source_ips.is_empty()
+            && self.not_source_ips.is_empty()
+            && self.destination_ips.is_empty()
+            && self.not_destination_ips.is_empty()
+            && self.destination_ports.is_empty()
+            && self.not_destination_ports.is_empty()
+            && self.request.as_ref().is_none_or(|one| one.is_empty())
+            && self.unparsable.is_none()
+    }
+}
+
+impl RequestMatch {
+    /// True when nothing is set.
+    pub fn is_empty(&self) -> bool {
         *self == Self::default()
-    }
-
-    fn matches(&self, action: Action, connection: &Connection) -> bool {
-        if self.unparsable.is_some() {
-            return match action {
-                Action::Allow => false,
-                Action::Deny | Action::Audit => true,
-            };
-        }
-        if self.is_empty() {
-            return false;
-        }
-        let identity = connection.source_identity.as_ref();
-        let namespace = identity.map_or("", |identity| &identity.namespace);
-        let principal = identity.map(Identity::principal);
-        let port = connection.destination.port();
-        any_or_unset(&self.namespaces, |m| m.matches(namespace))
-            && none(&self.not_namespaces, |m| m.matches(namespace))
-            && any_or_unset(&self.principals, |m| m.matches_some(principal.as_deref()))
-            && none(&self.not_principals, |m| {
-                m.matches_some(principal.as_deref())
-            })
-            && any_or_unset(&self.service_accounts, |m| m.matches(identity))
-            && none(&self.not_service_accounts, |m| m.matches(identity))
-            && any_or_unset(&self.source_ips, |net| net.contains(&connection.source_ip))
-            && none(&self.not_source_ips, |net| {
-                net.contains(&connection.source_ip)
-            })
-            && any_or_unset(&self.destination_ips, |net| {
-                net.contains(&connection.destination.ip())
-            })
-            && none(&self.not_destination_ips, |net| {
-                net.contains(&connection.destination.ip())
-            })
-            && any_or_unset(&self.destination_ports, |p| *p == port)
-            && none(&self.not_destination_ports, |p| *p == port)
-    }
-}
-
-fn any_or_unset<T>(values: &[T], holds: impl FnMut(&T) -> bool) -> bool {
-    values.is_empty() || values.iter().any(holds)
-}
-
-fn none<T>(values: &[T], holds: impl FnMut(&T) -> bool) -> bool {
-    !values.iter().any(holds)
-}
-
-// === impl StringMatch ===
-
-impl StringMatch {
-    /// Reads the form policies write: `*`, `*suffix`, `prefix*` or an exact text.
-    pub fn parse(text: &str) -> Self {
-        if text == "*" {
-            Self::Presence
-        } else if let Some(suffix) = text.strip_prefix('*') {
-            Self::Suffix(suffix.into())
-        } else if let Some(prefix) = text.strip_suffix('*') {
-            Self::Prefix(prefix.into())
-        } else {
-            Self::Exact(text.into())
-        }
-    }
-
-    pub fn matches(&self, text: &str) -> bool {
-        match self {
-            Self::Exact(exact) => text == &**exact,
-            Self::Prefix(prefix) => text.starts_with(&**prefix),
-            Self::Suffix(suffix) => text.ends_with(&**suffix),
-            Self::Presence => !text.is_empty(),
-        }
-    }
-
-    fn matches_some(&self, text: Option<&str>) -> bool {
-        text.is_some_and(|text| self.matches(text))
     }
 }
 
 // === impl ServiceAccountMatch ===
 
-impl ServiceAccountMatch {
-    fn matches(&self, identity: Option<&Identity>) -> bool {
-        identity.is_some_and(|identity| {
-            identity.namespace == self.namespace && identity.service_account == self.service_account
-        })
+impl fmt::Display for ServiceAccountMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.service_account)
     }
 }
 
@@ -405,92 +320,6 @@ impl Connection {
             dialled: None,
             sni: None,
         }
-    }
-}
-
-// === impl Verdict ===
-
-impl Verdict {
-    pub fn is_allowed(&self) -> bool {
-        match self {
-            Self::AllowedByDefault | Self::AllowedBy(_) => true,
-            Self::DeniedBy(_) | Self::NoAllowMatched | Self::PolicyUnknown(_) => false,
-        }
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AllowedByDefault => f.write_str("allowed: no ALLOW policy applies"),
-            Self::AllowedBy(key) => write!(f, "allowed by policy {key}"),
-            Self::DeniedBy(key) => write!(f, "denied by policy {key}"),
-            Self::NoAllowMatched => f.write_str("denied: ALLOW policies apply and none matched"),
-            Self::PolicyUnknown(key) => {
-                write!(f, "denied: policy {key} applies and has not arrived")
-            }
-        }
-    }
-}
-
-// === impl PolicySet ===
-
-impl PolicySet {
-    /// The policies of the snapshot that apply to connections into `destination`.
-    pub fn of(snapshot: &Snapshot, destination: &Workload) -> Self {
-        let mut set = Self::default();
-        for policy in snapshot.global_policies() {
-            set.add(policy);
-        }
-        for policy in snapshot.namespace_policies(&destination.namespace) {
-            set.add(policy);
-        }
-        for key in &destination.authorization_policies {
-            match snapshot.policy(key) {
-                Some(policy) => set.add(policy),
-                None => set.unknown = Some(key.clone()),
-            }
-        }
-        set
-    }
-
-    fn add(&mut self, policy: &Arc<Authorization>) {
-        let list = match (policy.dry_run, policy.action) {
-            (true, _) | (false, Action::Audit) => &mut self.dry_run,
-            (false, Action::Deny) => &mut self.deny,
-            (false, Action::Allow) => &mut self.allow,
-        };
-        if !list.iter().any(|known| Arc::ptr_eq(known, policy)) {
-            list.push(policy.clone());
-        }
-    }
-
-    /// Whether the connection may come in, and which policy says so.
-    pub fn authorize(&self, connection: &Connection) -> Verdict {
-        if let Some(denied) = self.deny.iter().find(|policy| policy.matches(connection)) {
-            return Verdict::DeniedBy(denied.key());
-        }
-        if let Some(key) = &self.unknown {
-            return Verdict::PolicyUnknown(key.clone());
-        }
-        if self.allow.is_empty() {
-            return Verdict::AllowedByDefault;
-        }
-        match self.allow.iter().find(|policy| policy.matches(connection)) {
-            Some(allowed) => Verdict::AllowedBy(allowed.key()),
-            None => Verdict::NoAllowMatched,
-        }
-    }
-
-    /// Dry-run policies that would have decided, for the log.
-    pub fn dry_run_matches<'a>(
-        &'a self,
-        connection: &'a Connection,
-    ) -> impl Iterator<Item = &'a Authorization> {
-        self.dry_run
-            .iter()
-            .map(Arc::as_ref)
-            .filter(|policy| policy.matches(connection))
     }
 }
 

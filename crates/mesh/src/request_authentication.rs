@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::address::NamespacedHostname;
 use crate::authorization::{PolicyKey, Scope};
-use crate::policy_target::PolicyTarget;
+use crate::policy_target::{Gateway, PolicyTarget};
+use crate::snapshot::Snapshot;
+use crate::workload::Workload;
 
 /// One policy. Any of its rules may accept a token; a token that none accepts is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,10 +67,75 @@ pub struct ClaimToHeader {
     pub claim: Arc<str>,
 }
 
+/// The policies that apply to requests for one destination.
+#[derive(Clone, Debug, Default)]
+pub struct AuthenticationSet {
+    /// In the order of their keys.
+    pub policies: Vec<Arc<RequestAuthentication>>,
+    /// One that the destination names and that has not arrived: every request is refused until
+    /// it does.
+    pub unknown: Option<PolicyKey>,
+}
+
+/// Why requests are refused, whatever token they bring.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthenticationRefusal {
+    #[error("RequestAuthentication {0} applies and has not arrived")]
+    Unknown(PolicyKey),
+    #[error("RequestAuthentication {0} could not be understood: {1}")]
+    Unparsable(PolicyKey, Arc<str>),
+}
+
 // === impl RequestAuthentication ===
 
 impl RequestAuthentication {
     pub fn key(&self) -> PolicyKey {
         PolicyKey::new(self.namespace.clone(), self.name.clone())
+    }
+}
+
+// === impl AuthenticationSet ===
+
+impl AuthenticationSet {
+    /// Those of requests to `service`, whichever endpoint they go to.
+    pub fn for_service(
+        snapshot: &Snapshot,
+        gateway: &Gateway,
+        service: &NamespacedHostname,
+    ) -> Self {
+        let attached = snapshot.attached_request_authentications();
+        Self {
+            policies: attached.of_service(gateway, service),
+            unknown: None,
+        }
+    }
+
+    /// Those of requests that go to `workload`, addressed to `service` or to the workload itself.
+    pub fn for_endpoint(
+        snapshot: &Snapshot,
+        gateway: &Gateway,
+        service: Option<&NamespacedHostname>,
+        workload: &Workload,
+    ) -> Self {
+        let attached = snapshot.attached_request_authentications();
+        let keys = &workload.request_authentications;
+        let (policies, unknown) = attached.of_endpoint(gateway, service, workload, keys);
+        Self { policies, unknown }
+    }
+
+    /// Every rule of every policy.
+    pub fn rules(&self) -> impl Iterator<Item = &JwtRule> {
+        self.policies.iter().flat_map(|policy| &policy.rules)
+    }
+
+    /// Why no request can be let in, where something is missing or could not be understood.
+    pub fn refusal(&self) -> Option<AuthenticationRefusal> {
+        if let Some(key) = &self.unknown {
+            return Some(AuthenticationRefusal::Unknown(key.clone()));
+        }
+        self.policies.iter().find_map(|policy| {
+            let reason = policy.unparsable.clone()?;
+            Some(AuthenticationRefusal::Unparsable(policy.key(), reason))
+        })
     }
 }

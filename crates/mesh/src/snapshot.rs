@@ -3,11 +3,14 @@
 //! A snapshot is cheap to clone (persistent maps), changed by [`Snapshot::apply`] and then
 //! published whole, so that a reader never sees half a change.
 
+mod attachments;
+
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use imbl::HashMap;
 
+use self::attachments::Attachments;
 use crate::address::{NamespacedHostname, NetworkAddress, NetworkCidr};
 use crate::authorization::{Authorization, PolicyKey, Scope};
 use crate::identity::Identity;
@@ -77,8 +80,8 @@ pub struct Snapshot {
     routes: HashMap<RouteKey, Arc<Route>>,
     /// In the order of their keys.
     routes_by_service: HashMap<NamespacedHostname, Arc<[Arc<Route>]>>,
-    authorization_policies: HashMap<PolicyKey, Arc<Authorization>>,
-    request_authentications: HashMap<PolicyKey, Arc<RequestAuthentication>>,
+    authorization_policies: Attachments<Authorization>,
+    request_authentications: Attachments<RequestAuthentication>,
     preferred_namespace: Option<Arc<str>>,
 }
 
@@ -236,12 +239,20 @@ impl Snapshot {
         self.authorization_policies.values()
     }
 
+    pub(crate) fn attached_authorization_policies(&self) -> &Attachments<Authorization> {
+        &self.authorization_policies
+    }
+
     pub fn request_authentication(&self, key: &PolicyKey) -> Option<&Arc<RequestAuthentication>> {
         self.request_authentications.get(key)
     }
 
     pub fn request_authentications(&self) -> impl Iterator<Item = &Arc<RequestAuthentication>> {
         self.request_authentications.values()
+    }
+
+    pub(crate) fn attached_request_authentications(&self) -> &Attachments<RequestAuthentication> {
+        &self.request_authentications
     }
 
     /// Applies changes in order; readers of clones made before see none of them.
@@ -282,15 +293,13 @@ impl Snapshot {
                 }
                 Change::RemoveRoute(key) => self.remove_route(&key),
                 Change::AuthorizationPolicy(policy) => {
-                    let key = policy.key();
-                    self.authorization_policies.insert(key, Arc::new(policy));
+                    self.authorization_policies.insert(policy);
                 }
                 Change::RemoveAuthorizationPolicy(key) => {
                     self.authorization_policies.remove(&key);
                 }
                 Change::RequestAuthentication(policy) => {
-                    let key = policy.key();
-                    self.request_authentications.insert(key, Arc::new(policy));
+                    self.request_authentications.insert(policy);
                 }
                 Change::RemoveRequestAuthentication(key) => {
                     self.request_authentications.remove(&key);

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mesh::authorization::{Authorization, Connection, PolicySet, Verdict};
+use mesh::identity::Identity;
 use mesh::snapshot::Snapshot;
 use mesh::workload::{Workload, WorkloadUid};
 use tokio::sync::oneshot;
@@ -30,7 +31,10 @@ struct Applied {
 
 /// What a policy set was made of. Equal pointers mean equal policies.
 #[derive(Default)]
-struct Basis(Vec<Option<Arc<Authorization>>>);
+struct Basis {
+    policies: Vec<Option<Arc<Authorization>>>,
+    admitted_waypoints: Vec<Identity>,
+}
 
 struct Admitted {
     connection: Connection,
@@ -66,13 +70,13 @@ impl Policies {
         let mut workloads = self.workloads.borrow_mut();
         let applied = workloads.entry(workload.uid.clone()).or_default();
         applied.enforce(snapshot, workload);
-        for policy in applied.set.dry_run_matches(&connection) {
+        for policy in applied.set.dry_run_matches(&connection, None) {
             tracing::info!(
                 policy = %policy.key(), action = ?policy.action, source = %connection.source_ip,
                 destination = %connection.destination, "dry-run policy matches"
             );
         }
-        let verdict = applied.set.authorize(&connection);
+        let verdict = applied.set.authorize(&connection, None);
         self.log(workload, &connection, &verdict);
         if !verdict.is_allowed() {
             return Err(verdict);
@@ -137,9 +141,9 @@ impl Applied {
         let set = self.set.clone();
         let denied = self
             .admitted
-            .extract_if(|_, admitted| !set.authorize(&admitted.connection).is_allowed());
+            .extract_if(|_, admitted| !set.authorize(&admitted.connection, None).is_allowed());
         for (_, admitted) in denied {
-            let verdict = set.authorize(&admitted.connection);
+            let verdict = set.authorize(&admitted.connection, None);
             // The connection may have ended by itself meanwhile.
             let _ = admitted.cut.send(verdict);
         }
@@ -170,16 +174,24 @@ impl Basis {
             .authorization_policies
             .iter()
             .map(|key| snapshot.policy(key).cloned());
-        Self(scoped.chain(selected).collect())
+        Self {
+            policies: scoped.chain(selected).collect(),
+            admitted_waypoints: workload.admitted_waypoints.clone(),
+        }
     }
 
     fn is_same(&self, other: &Self) -> bool {
-        self.0.len() == other.0.len()
-            && self.0.iter().zip(&other.0).all(|pair| match pair {
-                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-                (None, None) => true,
-                (Some(_), None) | (None, Some(_)) => false,
-            })
+        self.admitted_waypoints == other.admitted_waypoints
+            && self.policies.len() == other.policies.len()
+            && self
+                .policies
+                .iter()
+                .zip(&other.policies)
+                .all(|pair| match pair {
+                    (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                    (None, None) => true,
+                    (Some(_), None) | (None, Some(_)) => false,
+                })
     }
 }
 

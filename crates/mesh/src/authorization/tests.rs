@@ -1,11 +1,10 @@
-//! Tests of policy evaluation: its table, and a naive model that it must agree with.
+//! What policies decide on connections, case by case, and on anything as a naive model has it.
 
-use proptest::collection::vec;
-use proptest::prelude::*;
-use proptest::sample::select;
+mod model;
 
 use super::*;
-use crate::snapshot::Change;
+use crate::snapshot::{Change, Snapshot};
+use crate::workload::Workload;
 
 fn connection(account: Option<&str>) -> Connection {
     Connection::new(
@@ -63,7 +62,7 @@ fn web() -> Workload {
 }
 
 fn verdict(policies: &[Authorization], account: Option<&str>) -> Verdict {
-    set(policies, &web()).authorize(&connection(account))
+    set(policies, &web()).authorize(&connection(account), None)
 }
 
 fn key(name: &str) -> PolicyKey {
@@ -148,8 +147,11 @@ fn dry_run_only_tells() {
     dry.dry_run = true;
     let set = set(&[dry], &web());
     let connection = connection(Some("client"));
-    assert!(set.authorize(&connection).is_allowed());
-    let told: Vec<&str> = set.dry_run_matches(&connection).map(|p| &*p.name).collect();
+    assert!(set.authorize(&connection, None).is_allowed());
+    let told: Vec<&str> = set
+        .dry_run_matches(&connection, None)
+        .map(|p| &*p.name)
+        .collect();
     assert_eq!(told, ["dry"]);
 }
 
@@ -165,7 +167,7 @@ fn scopes_say_who_is_concerned() {
     chosen.authorization_policies = vec![key("selector")];
     let denied = |policies: &[Authorization], destination: &Workload| {
         !set(policies, destination)
-            .authorize(&connection(Some("client")))
+            .authorize(&connection(Some("client")), None)
             .is_allowed()
     };
     assert!(denied(&[global.clone()], &web()) && denied(&[global], &bank));
@@ -177,7 +179,7 @@ fn scopes_say_who_is_concerned() {
 fn a_named_policy_that_has_not_arrived_refuses() {
     let mut chosen = web();
     chosen.authorization_policies = vec![key("late")];
-    let refused = set(&[allow("a", "*")], &chosen).authorize(&connection(Some("client")));
+    let refused = set(&[allow("a", "*")], &chosen).authorize(&connection(Some("client")), None);
     assert_eq!(refused, Verdict::PolicyUnknown(key("late")));
     assert!(!refused.is_allowed());
 }
@@ -223,234 +225,5 @@ fn texts_match_as_policies_write_them() {
             matches,
             "{pattern} {text}"
         );
-    }
-}
-
-// === The naive model ===
-
-/// Istio's documentation of a match, spelled out attribute by attribute.
-fn model_match(one: &Match, deny: bool, connection: &Connection) -> bool {
-    if one.unparsable.is_some() {
-        return deny;
-    }
-    let text = |pattern: &StringMatch, value: &str| match pattern {
-        StringMatch::Exact(exact) => value == exact.to_string(),
-        StringMatch::Prefix(prefix) => value.get(..prefix.len()) == Some(prefix),
-        StringMatch::Suffix(suffix) => {
-            value.len() >= suffix.len() && value[value.len() - suffix.len()..] == **suffix
-        }
-        StringMatch::Presence => !value.is_empty(),
-    };
-    let identity = connection.source_identity.as_ref();
-    let namespace = identity
-        .map(|id| id.namespace.to_string())
-        .unwrap_or_default();
-    let principal = identity.map(|id| id.to_string().replace("spiffe://", ""));
-    let account = identity.map(|id| (id.namespace.clone(), id.service_account.clone()));
-    let source = connection.source_ip;
-    let (ip, port) = (connection.destination.ip(), connection.destination.port());
-
-    // Per attribute: is the positive list set, does it hold, does the negative one hold.
-    let principal_is = |m: &StringMatch| principal.as_ref().is_some_and(|p| text(m, p));
-    let account_is =
-        |m: &ServiceAccountMatch| account == Some((m.namespace.clone(), m.service_account.clone()));
-    let within = |net: &IpNet, ip: IpAddr| {
-        net.network().is_ipv4() == ip.is_ipv4() && net.network() <= ip && ip <= net.broadcast()
-    };
-    let attributes = [
-        (
-            one.namespaces.len(),
-            one.namespaces.iter().any(|m| text(m, &namespace)),
-        ),
-        (
-            one.principals.len(),
-            one.principals.iter().any(principal_is),
-        ),
-        (
-            one.service_accounts.len(),
-            one.service_accounts.iter().any(account_is),
-        ),
-        (
-            one.source_ips.len(),
-            one.source_ips.iter().any(|net| within(net, source)),
-        ),
-        (
-            one.destination_ips.len(),
-            one.destination_ips.iter().any(|net| within(net, ip)),
-        ),
-        (
-            one.destination_ports.len(),
-            one.destination_ports.contains(&port),
-        ),
-    ];
-    let negations = [
-        (
-            one.not_namespaces.len(),
-            one.not_namespaces.iter().any(|m| text(m, &namespace)),
-        ),
-        (
-            one.not_principals.len(),
-            one.not_principals.iter().any(principal_is),
-        ),
-        (
-            one.not_service_accounts.len(),
-            one.not_service_accounts.iter().any(account_is),
-        ),
-        (
-            one.not_source_ips.len(),
-            one.not_source_ips.iter().any(|net| within(net, source)),
-        ),
-        (
-            one.not_destination_ips.len(),
-            one.not_destination_ips.iter().any(|net| within(net, ip)),
-        ),
-        (
-            one.not_destination_ports.len(),
-            one.not_destination_ports.contains(&port),
-        ),
-    ];
-    let nothing_set = attributes
-        .iter()
-        .chain(&negations)
-        .all(|(length, _)| *length == 0);
-    !nothing_set
-        && attributes
-            .iter()
-            .all(|(length, holds)| *length == 0 || *holds)
-        && negations.iter().all(|(_, holds)| !holds)
-}
-
-fn model_allows(policies: &[Authorization], connection: &Connection) -> bool {
-    let holds = |policy: &Authorization| {
-        let deny = policy.action == Action::Deny;
-        policy.rules.iter().any(|rule| {
-            rule.clauses.iter().all(|clause| {
-                clause.matches.is_empty()
-                    || clause
-                        .matches
-                        .iter()
-                        .any(|one| model_match(one, deny, connection))
-            })
-        })
-    };
-    let live = || policies.iter().filter(|policy| !policy.dry_run);
-    if live().any(|policy| policy.action == Action::Deny && holds(policy)) {
-        return false;
-    }
-    let mut allows = live()
-        .filter(|policy| policy.action == Action::Allow)
-        .peekable();
-    allows.peek().is_none() || allows.any(holds)
-}
-
-/// Mostly none: with many attributes set hardly any match would ever hold.
-fn few<T: Clone + fmt::Debug>(values: impl Strategy<Value = T>) -> impl Strategy<Value = Vec<T>> {
-    prop_oneof![4 => Just(Vec::new()), 1 => vec(values, 1..3)]
-}
-
-fn any_text(texts: &'static [&'static str]) -> impl Strategy<Value = Vec<StringMatch>> {
-    few(select(texts).prop_map(StringMatch::parse))
-}
-
-fn any_nets() -> impl Strategy<Value = Vec<IpNet>> {
-    const NETS: &[&str] = &[
-        "10.0.0.0/8",
-        "10.0.0.1/32",
-        "192.0.2.0/24",
-        "::/0",
-        "fd00::/8",
-        "0.0.0.0/0",
-    ];
-    few(select(NETS).prop_map(|net| net.parse().expect("literal")))
-}
-
-fn any_match() -> impl Strategy<Value = Match> {
-    let namespaces = || any_text(&["*", "shop", "sh*", "*nk", "other"]);
-    let principals = || {
-        any_text(&[
-            "*",
-            "cluster.local/ns/shop/sa/web",
-            "*/sa/db",
-            "cluster.local/*",
-            "other",
-        ])
-    };
-    let accounts = || {
-        let one = select(&[("shop", "web"), ("bank", "db"), ("shop", "db")][..]);
-        let one = one.prop_map(|(namespace, account)| ServiceAccountMatch {
-            namespace: namespace.into(),
-            service_account: account.into(),
-        });
-        few(one)
-    };
-    let ports = || few(select(&[80_u16, 443][..]));
-    let unparsable = proptest::option::weighted(0.05, Just("reason".into()));
-    (
-        (namespaces(), namespaces(), principals(), principals()),
-        (accounts(), accounts(), ports(), ports()),
-        (any_nets(), any_nets(), any_nets(), any_nets()),
-        unparsable,
-    )
-        .prop_map(|(texts, rest, nets, unparsable)| Match {
-            namespaces: texts.0,
-            not_namespaces: texts.1,
-            principals: texts.2,
-            not_principals: texts.3,
-            service_accounts: rest.0,
-            not_service_accounts: rest.1,
-            destination_ports: rest.2,
-            not_destination_ports: rest.3,
-            source_ips: nets.0,
-            not_source_ips: nets.1,
-            destination_ips: nets.2,
-            not_destination_ips: nets.3,
-            request: None,
-            unparsable,
-        })
-}
-
-fn any_policies() -> impl Strategy<Value = Vec<Authorization>> {
-    let clause = vec(any_match(), 0..3).prop_map(|matches| Clause { matches });
-    let rule = vec(clause, 0..3).prop_map(|clauses| Rule { clauses });
-    let action = select(&[Action::Allow, Action::Deny][..]);
-    let one = (action, proptest::bool::weighted(0.1), vec(rule, 0..3));
-    vec(one, 0..4).prop_map(|policies| {
-        let number = |(n, (action, dry_run, rules))| Authorization {
-            dry_run,
-            ..policy(&format!("policy-{n}"), action, rules)
-        };
-        policies.into_iter().enumerate().map(number).collect()
-    })
-}
-
-fn any_connection() -> impl Strategy<Value = Connection> {
-    let identity = select(&[("shop", "web"), ("shop", "db"), ("bank", "db")][..])
-        .prop_map(|(namespace, account)| Identity::new("cluster.local", namespace, account));
-    const IPS: &[&str] = &[
-        "10.0.0.1",
-        "10.9.9.9",
-        "192.0.2.7",
-        "fd00::1",
-        "2001:db8::1",
-    ];
-    let ip = || select(IPS).prop_map(|ip| ip.parse::<IpAddr>().expect("literal"));
-    (
-        proptest::option::of(identity),
-        ip(),
-        ip(),
-        select(&[80_u16, 443, 8080][..]),
-    )
-        .prop_map(|(source_identity, source_ip, ip, port)| {
-            Connection::new(source_identity, source_ip, SocketAddr::new(ip, port))
-        })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-
-    #[test]
-    fn verdicts_agree_with_the_naive_model(policies in any_policies(), connection in any_connection()) {
-        let verdict = set(&policies, &web()).authorize(&connection);
-        prop_assert_eq!(verdict.is_allowed(), model_allows(&policies, &connection));
     }
 }

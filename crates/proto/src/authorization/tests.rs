@@ -19,7 +19,7 @@ proptest! {
     #[test]
     fn no_bytes_panic_and_none_allow(bytes: Vec<u8>) {
         let decoded = Decoded::read(&key(), &bytes);
-        prop_assert!(decoded.problems.is_empty() || decoded.policy.matches(&connection()));
+        prop_assert!(decoded.problems.is_empty() || decoded.policy.matches(&connection(), None));
     }
 }
 
@@ -110,7 +110,11 @@ fn an_entry_not_understood_never_allows_and_always_denies() {
     ] {
         for (action, matches) in [(Action::Allow, false), (Action::Deny, true)] {
             let decoded = Decoded::from(wire(action, one.clone()));
-            assert_eq!(decoded.policy.matches(&connection()), matches, "{name}");
+            assert_eq!(
+                decoded.policy.matches(&connection(), None),
+                matches,
+                "{name}"
+            );
             assert_eq!(decoded.problems.len(), 1, "{name}");
             assert!(decoded.problems[0].starts_with(name), "{decoded:?}");
         }
@@ -132,7 +136,7 @@ fn an_unknown_action_or_scope_denies_all_it_selects() {
         });
         assert_eq!(decoded.policy.scope, applied);
         assert_eq!(decoded.policy.action, model::Action::Deny);
-        assert!(decoded.policy.matches(&connection()));
+        assert!(decoded.policy.matches(&connection(), None));
         assert_eq!(decoded.problems.len(), 1);
     }
 }
@@ -156,6 +160,9 @@ fn what_the_sender_could_not_express_fails_closed_in_tunnels_that_ignore_extensi
         let mut wire = Authorization::from(&policy);
         assert_eq!(Decoded::from(wire.clone()).policy, policy);
         wire.rules[0].clauses[0].matches[0].extensions.clear();
-        assert_eq!(Decoded::from(wire).policy.matches(&connection()), matches);
+        assert_eq!(
+            Decoded::from(wire).policy.matches(&connection(), None),
+            matches
+        );
     }
 }

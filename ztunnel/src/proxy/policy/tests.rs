@@ -148,3 +148,22 @@ fn verdicts_are_logged_at_info_only_when_asked_for() {
         }
     }
 }
+
+#[test]
+fn a_waypoint_in_front_is_admitted_until_it_is_not_any_more() {
+    let mut scene = Scene::new();
+    scene.snapshot.apply([deny("waypoint")]);
+    let denied = Verdict::DeniedBy(PolicyKey::new("shop", "no-entry"));
+    assert_eq!(scene.admit("waypoint").err(), Some(denied.clone()));
+
+    let unbound = Workload::clone(&scene.server);
+    let mut bound = unbound.clone();
+    bound.admitted_waypoints = vec![identity_of("waypoint")];
+    scene.server = Arc::new(bound.clone());
+    scene.change(Change::Workload(bound));
+    let mut open = scene.admit("waypoint").expect("admitted");
+    assert_eq!(open.denied.try_recv(), Err(TryRecvError::Empty));
+
+    scene.change(Change::Workload(unbound));
+    assert_eq!(open.denied.try_recv(), Ok(denied));
+}

@@ -1,0 +1,276 @@
+//! The policies of one destination, and what they decide together.
+
+use std::sync::Arc;
+
+use super::evaluation::Facts;
+use super::explain::{Explanation, Recorder, Silent, Tracer};
+use super::{Action, Authorization, Connection, PolicyKey, Scope, Verdict};
+use crate::address::NamespacedHostname;
+use crate::identity::Identity;
+use crate::policy_target::Gateway;
+use crate::request::Request;
+use crate::snapshot::{Endpoint, ServiceEntry, Snapshot};
+use crate::workload::Workload;
+
+/// The policies that apply to one destination, sorted by what they do.
+#[derive(Clone, Debug, Default)]
+pub struct PolicySet {
+    admitted_waypoints: Vec<Identity>,
+    deny: Vec<Arc<Authorization>>,
+    allow: Vec<Arc<Authorization>>,
+    audit: Vec<Arc<Authorization>>,
+    /// Of any action: tried out, deciding nothing.
+    dry_run: Vec<Arc<Authorization>>,
+    unknown: Option<PolicyKey>,
+}
+
+// === impl PolicySet ===
+
+impl PolicySet {
+    /// What a node evaluates of connections into `destination`.
+    pub fn of(snapshot: &Snapshot, destination: &Workload) -> Self {
+        let mut set = Self {
+            admitted_waypoints: destination.admitted_waypoints.clone(),
+            ..Self::default()
+        };
+        for policy in snapshot.global_policies() {
+            set.add(policy);
+        }
+        for policy in snapshot.namespace_policies(&destination.namespace) {
+            set.add(policy);
+        }
+        for key in &destination.authorization_policies {
+            match snapshot.policy(key) {
+                Some(policy) => set.add(policy),
+                None => set.unknown = Some(key.clone()),
+            }
+        }
+        set
+    }
+
+    /// What a waypoint evaluates of requests to `service`, whichever endpoint they go to.
+    pub fn for_service(
+        snapshot: &Snapshot,
+        gateway: &Gateway,
+        service: &NamespacedHostname,
+    ) -> Self {
+        let attached = snapshot.attached_authorization_policies();
+        Self::from_policies(&attached.of_service(gateway, service), None)
+    }
+
+    /// What a waypoint evaluates of requests that go to `workload`, addressed to `service` or to
+    /// the workload itself.
+    pub fn for_endpoint(
+        snapshot: &Snapshot,
+        gateway: &Gateway,
+        service: Option<&NamespacedHostname>,
+        workload: &Workload,
+    ) -> Self {
+        let attached = snapshot.attached_authorization_policies();
+        let keys = &workload.request_policies;
+        let (policies, unknown) = attached.of_endpoint(gateway, service, workload, keys);
+        Self::from_policies(&policies, unknown)
+    }
+
+    fn from_policies(policies: &[Arc<Authorization>], unknown: Option<PolicyKey>) -> Self {
+        let mut set = Self {
+            unknown,
+            ..Self::default()
+        };
+        policies.iter().for_each(|policy| set.add(policy));
+        set
+    }
+
+    fn add(&mut self, policy: &Arc<Authorization>) {
+        let list = match (policy.dry_run, policy.action) {
+            (true, _) => &mut self.dry_run,
+            (false, Action::Audit) => &mut self.audit,
+            (false, Action::Deny) => &mut self.deny,
+            (false, Action::Allow) => &mut self.allow,
+        };
+        if !list.iter().any(|known| Arc::ptr_eq(known, policy)) {
+            list.push(policy.clone());
+        }
+    }
+
+    /// Whether the connection or the request may come in, and which policy says so.
+    pub fn authorize(&self, connection: &Connection, request: Option<&Request<'_>>) -> Verdict {
+        let facts = Facts {
+            connection,
+            request,
+        };
+        self.decide(facts, &mut Silent)
+    }
+
+    /// The same, with all that led to it. Policies that decide nothing are told as well.
+    pub fn explain(&self, connection: &Connection, request: Option<&Request<'_>>) -> Explanation {
+        let facts = Facts {
+            connection,
+            request,
+        };
+        let mut tracer = Tracer::default();
+        let verdict = self.decide(facts, &mut tracer);
+        for policy in self.audit.iter().chain(&self.dry_run) {
+            policy.evaluate(facts, &mut tracer);
+        }
+        Explanation {
+            verdict,
+            policies: tracer.policies,
+        }
+    }
+
+    fn decide<R: Recorder>(&self, facts: Facts<'_>, recorder: &mut R) -> Verdict {
+        if let Some(identity) = &facts.connection.source_identity
+            && self.admitted_waypoints.contains(identity)
+        {
+            return Verdict::AdmittedWaypoint(identity.clone());
+        }
+        let denied = first(&self.deny, facts, recorder);
+        let refused = match (denied, &self.unknown) {
+            (Some(policy), _) => Some(Verdict::DeniedBy(policy.key())),
+            (None, Some(key)) => Some(Verdict::PolicyUnknown(key.clone())),
+            (None, None) => None,
+        };
+        if let Some(refused) = refused {
+            if R::COMPLETE {
+                first(&self.allow, facts, recorder);
+            }
+            return refused;
+        }
+        match first(&self.allow, facts, recorder) {
+            Some(policy) => Verdict::AllowedBy(policy.key()),
+            None if self.allow.is_empty() => Verdict::AllowedByDefault,
+            None => Verdict::NoAllowMatched,
+        }
+    }
+
+    /// AUDIT policies that match, for logs and metrics.
+    pub fn audits<'a>(
+        &'a self,
+        connection: &'a Connection,
+        request: Option<&'a Request<'a>>,
+    ) -> impl Iterator<Item = &'a Authorization> {
+        matching(&self.audit, connection, request)
+    }
+
+    /// Dry-run policies that match, for logs and metrics.
+    pub fn dry_run_matches<'a>(
+        &'a self,
+        connection: &'a Connection,
+        request: Option<&'a Request<'a>>,
+    ) -> impl Iterator<Item = &'a Authorization> {
+        matching(&self.dry_run, connection, request)
+    }
+
+    /// What `enforced` would be if the dry-run policies were enforced as well; none where there
+    /// are none.
+    pub fn dry_run_verdict(
+        &self,
+        enforced: &Verdict,
+        connection: &Connection,
+        request: Option<&Request<'_>>,
+    ) -> Option<Verdict> {
+        if self.dry_run.is_empty() {
+            return None;
+        }
+        let first_matching = |action| {
+            matching(&self.dry_run, connection, request).find(|policy| policy.action == action)
+        };
+        let tries = |action| self.dry_run.iter().any(|policy| policy.action == action);
+        let verdict = match enforced {
+            Verdict::DeniedBy(_) | Verdict::AdmittedWaypoint(_) => enforced.clone(),
+            Verdict::AllowedByDefault
+            | Verdict::AllowedBy(_)
+            | Verdict::NoAllowMatched
+            | Verdict::PolicyUnknown(_) => match first_matching(Action::Deny) {
+                Some(policy) => Verdict::DeniedBy(policy.key()),
+                None => match enforced {
+                    Verdict::AllowedByDefault | Verdict::NoAllowMatched => {
+                        match first_matching(Action::Allow) {
+                            Some(policy) => Verdict::AllowedBy(policy.key()),
+                            None if tries(Action::Allow) => Verdict::NoAllowMatched,
+                            None => enforced.clone(),
+                        }
+                    }
+                    Verdict::AllowedBy(_)
+                    | Verdict::PolicyUnknown(_)
+                    | Verdict::DeniedBy(_)
+                    | Verdict::AdmittedWaypoint(_) => enforced.clone(),
+                },
+            },
+        };
+        Some(verdict)
+    }
+
+    fn names_destination_ips(&self) -> bool {
+        let lists = [&self.deny, &self.allow, &self.audit, &self.dry_run];
+        let policies = lists.into_iter().flatten();
+        policies
+            .filter(|policy| policy.scope != Scope::Target)
+            .flat_map(|policy| &policy.rules)
+            .flat_map(|rule| &rule.clauses)
+            .flat_map(|clause| &clause.matches)
+            .any(|one| !one.destination_ips.is_empty() || !one.not_destination_ips.is_empty())
+    }
+}
+
+/// An endpoint of the service that any other may stand for: what is decided of requests to one,
+/// before they are routed, holds for all. None where they differ in policies or in what policies
+/// may be about, and where there are none.
+pub fn uniform_endpoint<'a>(
+    snapshot: &Snapshot,
+    gateway: &Gateway,
+    entry: &'a ServiceEntry,
+    service_port: u16,
+) -> Option<&'a Endpoint> {
+    let (first, others) = entry.endpoints.split_first()?;
+    let one = &first.workload;
+    let port = entry.target_port(first, service_port);
+    let alike = others.iter().all(|endpoint| {
+        let other = &endpoint.workload;
+        other.namespace == one.namespace
+            && other.request_policies == one.request_policies
+            && other.request_authentications == one.request_authentications
+            && other.services.keys().eq(one.services.keys())
+            && entry.target_port(endpoint, service_port) == port
+    });
+    if !alike {
+        return None;
+    }
+    let service = entry.service.key();
+    let set = PolicySet::for_endpoint(snapshot, gateway, Some(&service), one);
+    (others.is_empty() || !set.names_destination_ips()).then_some(first)
+}
+
+/// The first policy that holds. What comes after it is of interest to a complete record only.
+fn first<'a, R: Recorder>(
+    policies: &'a [Arc<Authorization>],
+    facts: Facts<'_>,
+    recorder: &mut R,
+) -> Option<&'a Authorization> {
+    let mut found = None;
+    for policy in policies {
+        if policy.evaluate(facts, recorder) && found.is_none() {
+            found = Some(&**policy);
+        }
+        if found.is_some() && !R::COMPLETE {
+            return found;
+        }
+    }
+    found
+}
+
+fn matching<'a>(
+    policies: &'a [Arc<Authorization>],
+    connection: &'a Connection,
+    request: Option<&'a Request<'a>>,
+) -> impl Iterator<Item = &'a Authorization> {
+    let facts = Facts {
+        connection,
+        request,
+    };
+    policies
+        .iter()
+        .map(Arc::as_ref)
+        .filter(move |policy| policy.evaluate(facts, &mut Silent))
+}
