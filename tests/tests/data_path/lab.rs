@@ -307,6 +307,12 @@ impl Lab {
         netns::run_blocking(&self.pods[name].netns, job).expect("namespace")
     }
 
+    /// Runs `job` in a pod's namespace, for as long as it takes.
+    pub(crate) fn spawn_within(&self, name: &str, job: impl FnOnce() + Send + 'static) {
+        let netns = self.pods[name].netns.clone();
+        thread::spawn(move || netns::run_blocking(&netns, job).expect("namespace"));
+    }
+
     /// Runs a shell script in a pod's namespace.
     pub(crate) fn run(&self, name: &str, script: &str) {
         sh(&self.pods[name].netns, script);

@@ -4,6 +4,7 @@ mod dedicated;
 mod forged;
 mod lab;
 mod revocation;
+mod waypoint;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

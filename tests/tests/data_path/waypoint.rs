@@ -1,0 +1,254 @@
+//! Destinations behind a waypoint: a small one, which sees what it is asked for and by whom, and
+//! passes it on as itself.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use hbone::client::{self, ConnectRequest};
+use hbone::copy::{self, Meter, Side};
+use hbone::server;
+use http::HeaderMap;
+use identity::WorkloadCertificate;
+use mesh::address::{GatewayAddress, GatewayDestination, NamespacedHostname};
+use mesh::destination::HBONE_PORT;
+use mesh::identity::Identity;
+use mesh::service::{AppProtocol, Port, Service};
+use mesh::snapshot::Change;
+use mesh::workload::{TunnelProtocol, Workload, WorkloadStatus};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{LocalSet, spawn_local};
+use ztunnel::proxy::access_log::Direction;
+
+use super::lab::{APPLICATION, Lab, PATIENCE};
+use super::{SERVICE, close, echo, has_error, identity_of, is_refused, publish_service};
+
+const HOSTNAME: &str = "waypoint.shop.svc.cluster.local";
+
+/// One CONNECT request to the waypoint.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    authority: String,
+    client: Option<Identity>,
+}
+
+struct Uncounted;
+
+impl Meter for Uncounted {
+    fn received(&self, _: u64) {}
+    fn sent(&self, _: u64) {}
+}
+
+fn gateway() -> GatewayAddress {
+    GatewayAddress {
+        destination: GatewayDestination::Hostname(NamespacedHostname::new("shop", HOSTNAME)),
+        hbone_mtls_port: HBONE_PORT,
+    }
+}
+
+fn waypoint_workload(lab: &Lab, node: usize) -> Workload {
+    let mut workload = lab.workload("waypoint", node);
+    let service = NamespacedHostname::new("shop", HOSTNAME);
+    workload.services.insert(service, Vec::new());
+    workload
+}
+
+/// A waypoint on a node, known to the mesh and not captured, that passes everything on to
+/// `server`. It shows the certificate of `account`.
+fn start(lab: &mut Lab, node: usize, account: &str, server: &str) -> Receiver<Asked> {
+    lab.bare_pod("waypoint");
+    let mut service = Service::new("waypoint", "shop", HOSTNAME);
+    service.ports = vec![Port {
+        service_port: HBONE_PORT,
+        target_port: HBONE_PORT,
+        app_protocol: AppProtocol::Unknown,
+    }];
+    let workload = waypoint_workload(lab, node);
+    lab.publish([Change::Service(service), Change::Workload(workload)]);
+    let address = SocketAddr::new(lab.ip("waypoint"), HBONE_PORT);
+    let listener = lab.within("waypoint", || std::net::TcpListener::bind(address));
+    let listener = listener.expect("a free port");
+    listener.set_nonblocking(true).expect("socket");
+    let (sender, asked) = channel();
+    let proxy = Proxy {
+        certificate: lab.authority().of(&identity_of(account)),
+        server: lab.address(server),
+        expected: [identity_of(server)].into(),
+        asked: sender,
+    };
+    lab.spawn_within("waypoint", move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("runtime");
+        LocalSet::new().block_on(&runtime, async {
+            let listener = TcpListener::from_std(listener).expect("socket");
+            let proxy = Rc::new(proxy);
+            while let Ok((tcp, _)) = listener.accept().await {
+                spawn_local(proxy.clone().connection(tcp));
+            }
+        });
+    });
+    asked
+}
+
+struct Proxy {
+    certificate: Arc<WorkloadCertificate>,
+    server: SocketAddr,
+    expected: Arc<[Identity]>,
+    asked: Sender<Asked>,
+}
+
+impl Proxy {
+    async fn connection(self: Rc<Self>, tcp: TcpStream) {
+        let tls = self.certificate.server_config();
+        let Ok(mut tunnel) = server::accept(tcp, tls, &Default::default()).await else {
+            return;
+        };
+        let client = tunnel.peer().cloned();
+        while let Some(Ok(request)) = tunnel.next().await {
+            let authority = request
+                .authority
+                .as_ref()
+                .expect("an authority")
+                .to_string();
+            let client = client.clone();
+            // The test may be over.
+            let _ = self.asked.send(Asked { authority, client });
+            spawn_local(self.clone().pass_on(request));
+        }
+    }
+
+    /// Both tunnels meet at a socket pair.
+    async fn pass_on(self: Rc<Self>, request: server::Request) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let near = TcpStream::connect(listener.local_addr().expect("bound"));
+        let (near, far) = tokio::join!(near, listener.accept());
+        let (mut near, mut far) = (near.expect("loopback"), far.expect("loopback").0);
+        let address = SocketAddr::new(self.server.ip(), HBONE_PORT);
+        let tcp = TcpStream::connect(address)
+            .await
+            .expect("the server's node");
+        let tls = self.certificate.client_config(&self.expected);
+        let tunnel = client::handshake(tcp, tls, &Default::default()).await;
+        let tunnel = tunnel.expect("a tunnel to the server");
+        let onward = ConnectRequest::to(self.server, HeaderMap::new());
+        let opened = tunnel.open(onward).await;
+        let mut onward = opened.expect("admitted");
+        let mut stream = request.accept(None).expect("the client waits");
+        let (_, _) = tokio::join!(
+            copy::tunnel(&mut near, &mut stream, Side::Server, PATIENCE, &Uncounted),
+            copy::tunnel(&mut far, &mut onward, Side::Client, PATIENCE, &Uncounted),
+        );
+    }
+}
+
+fn bind_service(lab: &mut Lab) {
+    let key = NamespacedHostname::new("shop", "web.shop.svc.cluster.local");
+    let snapshot = lab.state.snapshot();
+    let service = &snapshot.service(&key).expect("published").service;
+    let bound = Service {
+        waypoint: Some(gateway()),
+        ..service.as_ref().clone()
+    };
+    lab.publish([Change::Service(bound)]);
+}
+
+#[test]
+fn a_service_is_asked_for_at_its_waypoint_as_the_client() {
+    // Next to the client, the waypoint is still spoken to over its tunnel.
+    for node in [1, 2] {
+        let mut lab = Lab::new();
+        lab.pod("client", 1);
+        lab.pod("server", 2);
+        let asked = start(&mut lab, node, "waypoint", "server");
+        publish_service(&mut lab, &[("server", 2)], TunnelProtocol::Hbone);
+        bind_service(&mut lab);
+
+        let (mut stream, caller) = lab.call("client", SERVICE).expect("call");
+        assert_eq!(caller, lab.ip("waypoint"));
+        echo(&mut stream);
+        close(stream);
+        let expected = Asked {
+            authority: SERVICE.to_string(),
+            client: Some(identity_of("client")),
+        };
+        assert_eq!(asked.recv_timeout(PATIENCE), Ok(expected));
+
+        let record = lab.log_of(1, Direction::Outbound, |_| true);
+        assert_eq!(record.error, None);
+        assert_eq!(
+            record.service.as_deref(),
+            Some("web.shop.svc.cluster.local")
+        );
+        assert_eq!(record.hbone_address, Some(SERVICE));
+        let waypoint = SocketAddr::new(lab.ip("waypoint"), HBONE_PORT);
+        assert_eq!(record.destination.address, waypoint);
+        assert_eq!(record.destination.identity, Some(identity_of("waypoint")));
+        assert!(record.tls_group.is_some());
+        assert_eq!(record.bytes_received, 5);
+        let record = lab.log_of(2, Direction::Inbound, |_| true);
+        assert_eq!(record.source.identity, Some(identity_of("waypoint")));
+    }
+}
+
+#[test]
+fn a_workload_behind_a_waypoint_is_asked_for_by_its_own_address() {
+    let mut lab = Lab::new();
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    let asked = start(&mut lab, 2, "waypoint", "server");
+    let mut server = lab.workload("server", 2);
+    server.waypoint = Some(gateway());
+    lab.publish([Change::Workload(server)]);
+    let address = lab.address("server");
+    let (mut stream, caller) = lab.call("client", address).expect("call");
+    assert_eq!(caller, lab.ip("waypoint"));
+    echo(&mut stream);
+    let asked = asked.recv_timeout(PATIENCE).expect("asked");
+    assert_eq!(asked.authority, address.to_string());
+}
+
+#[test]
+fn nothing_goes_around_a_waypoint_that_is_not_ready() {
+    let mut lab = Lab::new();
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    let _asked = start(&mut lab, 2, "waypoint", "server");
+    publish_service(&mut lab, &[("server", 2)], TunnelProtocol::Hbone);
+    bind_service(&mut lab);
+    let mut waypoint = waypoint_workload(&lab, 2);
+    waypoint.status = WorkloadStatus::Unhealthy;
+    lab.publish([Change::Workload(waypoint.clone())]);
+    assert!(is_refused(lab.call("client", SERVICE)));
+    let record = lab.log_of(1, Direction::Outbound, |_| true);
+    let needs = "shop/web.shop.svc.cluster.local needs its waypoint \
+                 shop/waypoint.shop.svc.cluster.local:15008, which is not ready";
+    assert!(has_error(&record, needs), "{record:?}");
+
+    waypoint.status = WorkloadStatus::Healthy;
+    lab.publish([Change::Workload(waypoint)]);
+    let (mut stream, _) = lab.call("client", SERVICE).expect("ready now");
+    echo(&mut stream);
+}
+
+#[test]
+fn who_is_not_the_waypoint_is_told_nothing() {
+    let mut lab = Lab::new();
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    let asked = start(&mut lab, 2, "impostor", "server");
+    publish_service(&mut lab, &[("server", 2)], TunnelProtocol::Hbone);
+    bind_service(&mut lab);
+    assert!(is_refused(lab.call("client", SERVICE)));
+    lab.log_of(1, Direction::Outbound, |record| {
+        has_error(record, "shop/sa/impostor")
+    });
+    assert!(asked.try_recv().is_err());
+    // The application is there all along, and was not reached.
+    let direct = SocketAddr::new(lab.ip("server"), APPLICATION);
+    let (mut stream, caller) = lab.call("client", direct).expect("call");
+    assert_eq!(caller, lab.ip("client"));
+    echo(&mut stream);
+}
