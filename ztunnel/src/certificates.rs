@@ -27,6 +27,12 @@ struct Users {
     pods_with: BTreeMap<Identity, usize>,
 }
 
+/// A certificate being asked for, which may be for nobody by the time it comes.
+struct Asking<'a> {
+    certificates: &'a PodCertificates,
+    identity: &'a Identity,
+}
+
 // === impl PodCertificates ===
 
 impl PodCertificates {
@@ -66,6 +72,11 @@ impl PodCertificates {
         }
     }
 
+    fn is_used(&self, identity: &Identity) -> bool {
+        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.pods_with.contains_key(identity)
+    }
+
     fn forget(&self, identity: &Identity) {
         if let Some(manager) = &self.manager {
             manager.forget(identity);
@@ -82,13 +93,32 @@ impl Certificates for PodCertificates {
         &self,
         identity: &Identity,
     ) -> BoxFuture<'static, Result<Arc<WorkloadCertificate>, String>> {
-        let (manager, identity) = (self.manager.clone(), identity.clone());
+        let (certificates, identity) = (self.clone(), identity.clone());
         async move {
+            let manager = certificates.manager.as_ref();
             let manager = manager.ok_or("no CA is configured (CA_ADDRESS is empty)")?;
-            let certificate = manager.certificate(&identity).await;
+            if !certificates.is_used(&identity) {
+                return Err("no pod with this identity is left".to_owned());
+            }
+            // A connection may outlast its pod: the last one is not to keep a certificate renewed.
+            let asking = Asking {
+                certificates: &certificates,
+                identity: &identity,
+            };
+            let certificate = manager.certificate(asking.identity).await;
             certificate.map_err(|unavailable| unavailable.to_string())
         }
         .boxed()
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let pods = self.certificates.pods.lock();
+        let pods = pods.unwrap_or_else(PoisonError::into_inner);
+        if !pods.pods_with.contains_key(self.identity) {
+            self.certificates.forget(self.identity);
+        }
     }
 }
 
@@ -121,7 +151,69 @@ impl Users {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use identity::ca_client::{CaClient, FetchError};
+    use tokio::sync::Notify;
+
     use super::*;
+
+    /// A CA that answers when it is let, and then without a certificate.
+    #[derive(Default)]
+    struct Answering {
+        asked: AtomicUsize,
+        answer: Notify,
+    }
+
+    struct Slow(Arc<Answering>);
+
+    impl CaClient for Slow {
+        fn fetch<'a>(
+            &'a self,
+            _: &'a Identity,
+        ) -> BoxFuture<'a, Result<WorkloadCertificate, FetchError>> {
+            self.0.asked.fetch_add(1, Ordering::Relaxed);
+            async {
+                self.0.answer.notified().await;
+                Err(FetchError::Timeout)
+            }
+            .boxed()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_connection_does_not_bring_a_forgotten_certificate_back() {
+        let ca = Arc::<Answering>::default();
+        let manager = CertificateManager::new(Arc::new(Slow(ca.clone())));
+        let certificates = PodCertificates::new(Some(manager.clone()), "cluster.local".into());
+        let web = Identity::new("cluster.local", "shop", "web");
+        let refused = certificates.certificate(&web).await.expect_err("no pod");
+        assert!(refused.contains("no pod"), "{refused}");
+
+        let (uid, info) = (
+            "a".into(),
+            WorkloadInfo {
+                name: "web-0".into(),
+                namespace: "shop".into(),
+                service_account: "web".into(),
+            },
+        );
+        certificates.pod_added(&uid, &info);
+        let late = tokio::spawn(certificates.certificate(&web));
+        while ca.asked.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        certificates.pod_removed(&uid);
+        ca.answer.notify_one();
+        late.await.expect("no panic").expect_err("its pod is gone");
+        // Longer than any backoff.
+        tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+        assert_eq!(ca.asked.load(Ordering::Relaxed), 1);
+        assert!(manager.snapshot().is_empty());
+        let refused = certificates.certificate(&web).await;
+        refused.expect_err("its pod is gone");
+        assert!(manager.snapshot().is_empty());
+    }
 
     #[test]
     fn an_identity_goes_with_its_last_pod() {

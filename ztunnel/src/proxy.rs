@@ -12,7 +12,7 @@
 //! - [`on_demand`]: asking for what is not known yet.
 //! - `names`: addresses of endpoints that have only a name.
 //! - `telemetry`, [`access_log`]: what is said about connections.
-//! - [`connections`]: those that are open.
+//! - [`connections`], `tunnels`: those that are open.
 
 pub mod config;
 
@@ -40,6 +40,8 @@ mod plaintext;
 
 mod policy;
 
+mod tunnels;
+
 mod telemetry;
 
 pub mod access_log;
@@ -64,6 +66,7 @@ use connections::Connections;
 use on_demand::OnDemand;
 use pods::Pods;
 use state::State;
+use tunnels::Tunnels;
 
 use crate::metrics::SeriesCache;
 
@@ -93,6 +96,7 @@ pub struct Shared {
     pub on_demand: Option<Arc<OnDemand>>,
     pub pods: Pods,
     pub connections: Connections,
+    pub(crate) tunnels: Arc<Tunnels>,
 }
 
 // === impl Shared ===
@@ -114,6 +118,7 @@ impl Shared {
             on_demand: None,
             pods: Pods::default(),
             connections: Connections::default(),
+            tunnels: Arc::default(),
         }
     }
 

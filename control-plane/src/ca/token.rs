@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use boring::pkey::PKey;
 use identity::key::{KeyKind, PublicKey};
@@ -38,6 +39,8 @@ pub struct Caller {
     pub pod: Option<PodReference>,
     /// The node the token says that pod is on.
     pub node: Option<String>,
+    /// When the token is no longer accepted.
+    pub expires: SystemTime,
 }
 
 /// A pod as a token names it.
@@ -56,6 +59,8 @@ pub enum TokenError {
     Size,
     #[error("the token does not verify: {0}")]
     Invalid(#[from] jsonwebtoken::errors::Error),
+    #[error("the token's expiry {0} is no time")]
+    Expiry(u64),
     #[error("the token's subject {0:?} is not the service account of its claims")]
     Subject(String),
     #[error("the token issuer's key in {path} can't be used: {reason}")]
@@ -66,6 +71,7 @@ pub enum TokenError {
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
+    exp: u64,
     #[serde(rename = "kubernetes.io")]
     kubernetes: KubernetesClaims,
 }
@@ -172,6 +178,9 @@ impl Claims {
             service_account,
             pod,
             node: node.map(|node| node.name),
+            expires: UNIX_EPOCH
+                .checked_add(Duration::from_secs(self.exp.saturating_add(LEEWAY_SECONDS)))
+                .ok_or(TokenError::Expiry(self.exp))?,
         })
     }
 }

@@ -13,7 +13,7 @@ use tonic::transport::Server;
 use tonic::{Request, Status};
 use xds::node::{ProxyNode, WAYPOINT, ZTUNNEL};
 use xds::resource_type::Layer;
-use xds::server::Peers;
+use xds::server::{Admitted, Peers};
 
 use crate::ca::{self, Account, Authenticator, Authority, Caller, Pods, Policy};
 use crate::controller::Knowledge;
@@ -94,7 +94,7 @@ struct Doorkeeper {
 // === impl Doorkeeper ===
 
 impl Doorkeeper {
-    fn admit(&self, metadata: &MetadataMap, node: &ProxyNode) -> Result<Layer, Status> {
+    fn admit(&self, metadata: &MetadataMap, node: &ProxyNode) -> Result<Admitted, Status> {
         let refused = |reason: String| {
             tracing::warn!(node = node.id, reason, "refused an xDS client");
             Status::permission_denied("the caller may not have these resources")
@@ -135,7 +135,10 @@ impl Doorkeeper {
                     "it says it is on {said}, its pod is on {on}"
                 )))
             }
-            _ => Ok(layer),
+            _ => Ok(Admitted {
+                layer,
+                until: Some(caller.expires),
+            }),
         }
     }
 

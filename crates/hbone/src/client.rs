@@ -76,6 +76,8 @@ pub enum ConnectError {
     HandshakeTimeout,
     #[error("HTTP/2 handshake: {0}")]
     Http2(Arc<h2::Error>),
+    #[error("the attempt to connect ended early")]
+    Abandoned,
 }
 
 /// Why a stream did not open.

@@ -60,6 +60,13 @@ struct Pooled {
 
 type Attempt = Result<(), ConnectError>;
 
+/// The one attempt for a key. However it ends, those who wait for it are told.
+struct Attempting {
+    entries: Weak<Entries>,
+    key: Key,
+    outcome: watch::Sender<Option<Attempt>>,
+}
+
 /// What a checkout found.
 enum Checkout {
     Tunnel(Rc<Tunnel>, StreamSlot),
@@ -200,31 +207,15 @@ impl Entries {
         let mut entries = self.0.borrow_mut();
         entries.entry(key.clone()).or_default().connecting = Some(receiver.clone());
         drop(entries);
-        let entries = Rc::downgrade(self);
-        let (key, config) = (key.clone(), config.clone());
+        let config = config.clone();
+        let attempting = Attempting {
+            entries: Rc::downgrade(self),
+            key: key.clone(),
+            outcome: sender,
+        };
         tokio::task::spawn_local(async move {
             let result = connect.await;
-            if let Some(entries) = entries.upgrade()
-                && let Some(entry) = entries.0.borrow_mut().get_mut(&key)
-            {
-                entry.connecting = None;
-                if let Ok(tunnel) = &result {
-                    tracing::debug!(destination = %key.destination, group = tunnel.key_exchange(), "tunnel made");
-                }
-                match result {
-                    Ok(tunnel) => {
-                        entry.tunnels.push(Pooled {
-                            tunnel: Rc::new(tunnel),
-                            config,
-                            idle_since: None,
-                        });
-                        sender.send_replace(Some(Ok(())));
-                    }
-                    Err(error) => {
-                        sender.send_replace(Some(Err(error)));
-                    }
-                }
-            }
+            attempting.end(result, config);
         });
         receiver
     }
@@ -251,6 +242,47 @@ impl Entries {
             });
             !entry.tunnels.is_empty() || entry.connecting.is_some()
         });
+    }
+}
+
+// === impl Attempting ===
+
+impl Attempting {
+    fn end(&self, result: Result<Tunnel, ConnectError>, config: Arc<ClientConfig>) {
+        if let Some(entries) = self.entries.upgrade()
+            && let Some(entry) = entries.0.borrow_mut().get_mut(&self.key)
+        {
+            entry.connecting = None;
+            let outcome = result.map(|tunnel| {
+                tracing::debug!(
+                    destination = %self.key.destination, group = tunnel.key_exchange(), "tunnel made"
+                );
+                entry.tunnels.push(Pooled {
+                    tunnel: Rc::new(tunnel),
+                    config,
+                    idle_since: None,
+                });
+            });
+            self.outcome.send_replace(Some(outcome));
+        }
+    }
+}
+
+impl Drop for Attempting {
+    fn drop(&mut self) {
+        if self.outcome.borrow().is_some() {
+            return;
+        }
+        // The attempt panicked, or the pod was purged meanwhile and its entry with it.
+        if let Some(entries) = self.entries.upgrade()
+            && let Some(entry) = entries.0.borrow_mut().get_mut(&self.key)
+            && let Some(connecting) = &entry.connecting
+            && connecting.same_channel(&self.outcome.subscribe())
+        {
+            entry.connecting = None;
+            let abandoned = Err(ConnectError::Abandoned);
+            self.outcome.send_replace(Some(abandoned));
+        }
     }
 }
 

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 const STREAM_WINDOW: u32 = 4 << 20;
 const CLIENT_STREAMS: usize = 100;
+/// Applications that may stop reading before others on their tunnel notice.
+const STALLED: usize = 16;
+/// Connection window of a tunnel from a peer that has many: Istio's.
+const CROWDED_WINDOW: u32 = 16 << 20;
 /// RFC 9113 §6.9.1.
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
@@ -49,15 +53,23 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The connection window with which `streams` stalled applications leave their siblings
-    /// room: a window for each of them, and four more. It is also the most that a tunnel
-    /// buffers, 416 MiB by default, and only if 100 applications stop reading while each of
-    /// their clients goes on sending; without a tunnel the kernel would hold as much for them.
-    /// Istio's 16 MiB are used up by four.
+    /// The connection window with which stalled applications leave their siblings room: a
+    /// window for each of them, up to sixteen, and four more. It is also the most that a tunnel
+    /// buffers, 80 MiB by default, and only if sixteen applications stop reading while their
+    /// clients go on sending. Eight bulk streams take up less than half of it; Istio's 16 MiB
+    /// are used up by four.
     pub fn window_for(stream_window: u32, streams: usize) -> u32 {
-        let streams = u32::try_from(streams).unwrap_or(u32::MAX);
-        let wanted = stream_window.saturating_mul(streams.saturating_add(4));
+        let stalled = u32::try_from(streams.min(STALLED)).unwrap_or(u32::MAX);
+        let wanted = stream_window.saturating_mul(stalled + 4);
         wanted.min(LARGEST_WINDOW)
+    }
+
+    /// The same settings for a tunnel from a peer that has more than usual.
+    pub fn crowded(&self) -> Self {
+        Self {
+            connection_window: self.connection_window.min(CROWDED_WINDOW),
+            ..self.clone()
+        }
     }
 }
 

@@ -80,6 +80,11 @@ impl Stream {
         self.sender.poll_closed(cx)
     }
 
+    #[cfg(test)]
+    pub(crate) fn stop_reading(&mut self) {
+        self.sender.0.send_reset(Reason::NO_ERROR);
+    }
+
     /// Ends both directions at once, so that the peer sees a broken connection.
     pub fn abort(&mut self) {
         // RFC 9113 §8.5: an error of the TCP connection is a stream error CONNECT_ERROR.
@@ -117,7 +122,11 @@ impl Sender {
     fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, h2::Error>> {
         match ready!(self.0.poll_capacity(cx)) {
             Some(capacity) => Poll::Ready(capacity),
-            None => Poll::Ready(Err(Reason::STREAM_CLOSED.into())),
+            // The stream has ended; its reset says why, where there was one.
+            None => Poll::Ready(Err(match self.poll_closed(cx) {
+                Poll::Ready(error) => error,
+                Poll::Pending => Reason::STREAM_CLOSED.into(),
+            })),
         }
     }
 

@@ -263,6 +263,54 @@ fn a_reset_at_one_end_is_a_reset_at_the_other() {
 }
 
 #[test]
+fn a_peer_that_has_said_all_and_stops_reading_is_heard_to_the_end() {
+    const SIZE: usize = 3 << 20;
+    run(async {
+        let mesh = Mesh::new();
+        let address = serve(&mesh, Settings::default(), |request| async move {
+            let mut stream = request.accept(None).expect("accept");
+            stream
+                .sender
+                .send(vec![7; SIZE].into())
+                .await
+                .expect("send");
+            stream.sender.finish().expect("finish");
+            // All of it leaves before the reset does.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            stream.stop_reading();
+            std::future::pending::<()>().await;
+        })
+        .await;
+        let tunnel = dial(&mesh, address, "server", &Settings::default())
+            .await
+            .expect("tunnel");
+        let (mut client, mut end) = pair().await;
+        let copied = spawn_local(async move {
+            let mut stream = tunnel.open(request()).await.expect("stream");
+            let count = Count::default();
+            copy::tunnel(&mut end, &mut stream, Side::Client, HALF_CLOSED, &count).await
+        });
+        let (mut reader, mut writer) = client.split();
+        let receive = async {
+            let mut received = Vec::new();
+            reader.read_to_end(&mut received).await.map(|_| received)
+        };
+        let send = async {
+            for _ in 0..64 {
+                writer.write_all(&[1; 64 << 10]).await?;
+            }
+            writer.shutdown().await
+        };
+        let (received, sent) = tokio::join!(receive, send);
+        assert_eq!(received.expect("all of it").len(), SIZE);
+        sent.expect("taken");
+        copied.await.expect("no panic").expect("in order");
+    });
+}
+
+#[test]
 fn half_closed_and_silent_ends_at_the_deadline() {
     run(async {
         let (mut client_app, mut client_end) = pair().await;
@@ -488,6 +536,23 @@ fn many_at_once_share_one_handshake() {
         let opened = futures::future::join_all((0..50).map(|_| pooling.open())).await;
         assert_eq!((pooling.dials.get(), pooling.pool.tunnels()), (1, 1));
         drop(opened);
+    });
+}
+
+#[test]
+fn an_attempt_that_panics_fails_those_who_wait_and_no_later_one() {
+    run(async {
+        let pooling = Pooling::new(100, HALF_CLOSED).await;
+        let key = pooling.key();
+        let config = pooling.mesh.client.client_config(&key.expected);
+        let connect = || async { panic!("as a bug would") };
+        let attempts = (0..3).map(|_| pooling.pool.open(&key, &config, connect, request()));
+        let failed = timeout(HALF_CLOSED, futures::future::join_all(attempts)).await;
+        for attempt in failed.expect("told, not left waiting") {
+            let error = attempt.expect_err("no tunnel");
+            assert!(error.to_string().contains("ended early"), "{error}");
+        }
+        pooling.open().await;
     });
 }
 

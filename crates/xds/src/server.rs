@@ -10,7 +10,7 @@ mod subscriber;
 
 mod peers;
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -35,24 +35,32 @@ use crate::resource_type::{Layer, ResourceType};
 /// How long a client may take to say who it is.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 
-/// Decides whether a client may have resources of the mesh, and which.
+/// What an authenticated client may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    pub layer: Layer,
+    /// A stream does not outlive what its client proved itself by.
+    pub until: Option<SystemTime>,
+}
+
+/// Decides whether a client may have resources of the mesh, which, and until when.
 pub trait Authenticate: Send + Sync + 'static {
     fn authenticate(
         &self,
         metadata: &MetadataMap,
         node: &ProxyNode,
-    ) -> impl Future<Output = Result<Layer, Status>> + Send;
+    ) -> impl Future<Output = Result<Admitted, Status>> + Send;
 }
 
 impl<F> Authenticate for F
 where
-    F: Fn(&MetadataMap, &ProxyNode) -> Result<Layer, Status> + Send + Sync + 'static,
+    F: Fn(&MetadataMap, &ProxyNode) -> Result<Admitted, Status> + Send + Sync + 'static,
 {
     async fn authenticate(
         &self,
         metadata: &MetadataMap,
         node: &ProxyNode,
-    ) -> Result<Layer, Status> {
+    ) -> Result<Admitted, Status> {
         self(metadata, node)
     }
 }
@@ -113,17 +121,14 @@ impl<A: Authenticate> AggregatedDiscoveryService for Server<A> {
             .ok_or_else(|| Status::invalid_argument("the first request names no node"))?;
         let node = ProxyNode::try_from(node)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let layer = match self.authenticate.authenticate(&metadata, &node).await {
-            Ok(layer) => layer,
-            Err(status) => {
-                tracing::warn!(
-                    node = node.id,
-                    reason = status.message(),
-                    "refused an xDS client"
-                );
-                return Err(status);
-            }
-        };
+        let admitted = self.authenticate.authenticate(&metadata, &node).await;
+        let Admitted { layer, until } = admitted.inspect_err(|status| {
+            tracing::warn!(
+                node = node.id,
+                reason = status.message(),
+                "refused an xDS client"
+            );
+        })?;
         // One response of each type in flight: a client is never owed more.
         let (responses, outgoing) = mpsc::channel(layer.types().len());
         let session = Session {
@@ -134,9 +139,19 @@ impl<A: Authenticate> AggregatedDiscoveryService for Server<A> {
             resources: self.resources.clone(),
             responses,
         };
-        tokio::spawn(session.serve(first, requests));
+        let expired = async move {
+            match until {
+                Some(until) => tokio::time::sleep(left(until)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::spawn(session.serve(first, requests, expired));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
+}
+
+fn left(until: SystemTime) -> Duration {
+    until.duration_since(SystemTime::now()).unwrap_or_default()
 }
 
 /// One client's stream.
@@ -155,7 +170,9 @@ impl Session {
         mut self,
         first: DeltaDiscoveryRequest,
         mut requests: Streaming<DeltaDiscoveryRequest>,
+        expired: impl Future<Output = ()>,
     ) {
+        let mut expired = pin!(expired);
         tracing::info!(node = self.peer.id(), "xDS client connected");
         let mut request = Some(first);
         let reason = loop {
@@ -190,6 +207,12 @@ impl Session {
                     let _ = self.responses.send(Err(status)).await;
                     break "the control plane is stopping".to_owned();
                 },
+                () = &mut expired => {
+                    // As for any stream that has lasted long enough: the client opens another.
+                    let status = Status::deadline_exceeded("the token of this stream has expired");
+                    let _ = self.responses.send(Err(status)).await;
+                    break "its token has expired".to_owned();
+                }
                 () = self.responses.closed() => break "the client is gone".to_owned(),
             }
         };
@@ -234,7 +257,7 @@ impl<A: Authenticate> Authenticate for Arc<A> {
         &self,
         metadata: &MetadataMap,
         node: &ProxyNode,
-    ) -> Result<Layer, Status> {
+    ) -> Result<Admitted, Status> {
         self.as_ref().authenticate(metadata, node).await
     }
 }

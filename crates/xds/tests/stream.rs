@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mesh::service::Service;
 use mesh::snapshot::{Change, Snapshot};
@@ -16,7 +16,7 @@ use tonic::transport::Endpoint;
 use xds::client::{BoxError, Client, Config, Event, Subscription, Update};
 use xds::node::{self, ProxyNode};
 use xds::resource_type::{Layer, ResourceType};
-use xds::server::{Peers, ResourceSet, Server};
+use xds::server::{Admitted, Peers, ResourceSet, Server};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -47,7 +47,14 @@ impl ControlPlane {
         let authenticate = |metadata: &MetadataMap, _: &ProxyNode| {
             let token = metadata.get("authorization").map(|value| value.as_bytes());
             match token {
-                Some(b"Bearer good") => Ok(Layer::L4),
+                Some(b"Bearer good") => Ok(Admitted {
+                    layer: Layer::L4,
+                    until: None,
+                }),
+                Some(b"Bearer short") => Ok(Admitted {
+                    layer: Layer::L4,
+                    until: Some(SystemTime::now() + Duration::from_millis(300)),
+                }),
                 _ => Err(tonic::Status::unauthenticated("the token is not good")),
             }
         };
@@ -261,6 +268,18 @@ async fn a_bad_token_is_refused_with_the_reason() {
     let reason = node.disconnected().await;
     assert!(reason.contains("the token is not good"), "{reason}");
     assert!(control_plane.peers.connected().is_empty());
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_token_it_was_opened_with() {
+    let control_plane = ControlPlane::start(&[pod("web", 1)]).await;
+    let mut node = Node::start(&control_plane, "short");
+    node.synced().await;
+    let reason = node.disconnected().await;
+    assert!(reason.contains("token"), "{reason}");
+    // It comes back with what it has, and is let in again.
+    control_plane.apply(&[pod("api", 2)]);
+    assert_eq!(node.update().await.changes, [pod("api", 2)]);
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! Tunnels that arrive at a pod (port 15008).
 
-use std::pin::pin;
 use std::rc::Rc;
 
+use futures::FutureExt;
 use futures::future::OptionFuture;
 use hbone::copy::{self, Side};
 use hbone::headers::{self, Baggage};
@@ -40,28 +40,37 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         tls_group: None,
         revoked: Rc::default(),
     };
+    let Some(place) = worker.shared.tunnels.enter(&arrival.pod.uid, peer.ip()) else {
+        let reason = format!("{} has too many tunnels into this pod", peer.ip());
+        return arrival.conversation(started).reject(&worker, reason);
+    };
     let certificate = match worker.certificate(&arrival.pod.identity).await {
         Ok(certificate) => certificate,
         Err(reason) => return arrival.conversation(started).reject(&worker, reason),
     };
-    let settings = &worker.shared.config.tunnel;
-    let mut connection =
-        match Box::pin(server::accept(tcp, certificate.server_config(), settings)).await {
-            Ok(connection) => connection,
-            Err(AcceptError::Revoked) => {
-                worker.count_revocation(Direction::Inbound);
-                return arrival
-                    .conversation(started)
-                    .fail(&worker, &Failure::revoked());
-            }
-            Err(error) => return arrival.conversation(started).reject(&worker, error),
-        };
+    let accepting = Box::pin(async {
+        let settings = &worker.shared.config.tunnel;
+        let tls = certificate.server_config();
+        match place.crowded {
+            true => server::accept(tcp, tls, &settings.crowded()).await,
+            false => server::accept(tcp, tls, settings).await,
+        }
+    });
+    let mut connection = match accepting.await {
+        Ok(connection) => connection,
+        Err(AcceptError::Revoked) => {
+            worker.count_revocation(Direction::Inbound);
+            return arrival
+                .conversation(started)
+                .fail(&worker, &Failure::revoked());
+        }
+        Err(error) => return arrival.conversation(started).reject(&worker, error),
+    };
     arrival.identity = connection.peer().cloned();
     arrival.tls_group = Some(connection.key_exchange());
     worker.count_handshake(connection.key_exchange(), Direction::Inbound);
-    let mut revoked = pin!(OptionFuture::from(
-        certificate.revocation_of(connection.peer_chain())
-    ));
+    let revoked = certificate.revocation_of(connection.peer_chain());
+    let mut revoked = OptionFuture::from(revoked.map(FutureExt::boxed_local));
     drop(certificate);
     let mut draining = false;
     loop {

@@ -452,7 +452,9 @@ fn is_unreachable(error: &OpenError) -> bool {
             | ConnectError::Http2(_) => true,
             // Not an endpoint that is down, but one that is not who it should be: the
             // attempt must be seen to fail.
-            ConnectError::PeerIdentity(_) | ConnectError::Revoked => false,
+            ConnectError::PeerIdentity(_) | ConnectError::Revoked | ConnectError::Abandoned => {
+                false
+            }
         },
         OpenError::Status(status) => *status == StatusCode::SERVICE_UNAVAILABLE,
         OpenError::Tunnel(_) | OpenError::ResponseTimeout => false,

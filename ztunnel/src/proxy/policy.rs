@@ -23,6 +23,8 @@ pub(crate) struct Policies {
 /// What applies to one workload, and whom it has admitted.
 #[derive(Default)]
 struct Applied {
+    /// As the mesh knew it last.
+    workload: Option<Arc<Workload>>,
     basis: Basis,
     set: Rc<PolicySet>,
     next: u64,
@@ -64,7 +66,7 @@ impl Policies {
     pub(crate) fn admit(
         self: &Rc<Self>,
         snapshot: &Snapshot,
-        workload: &Workload,
+        workload: &Arc<Workload>,
         connection: Connection,
     ) -> Result<Admission, Verdict> {
         let mut workloads = self.workloads.borrow_mut();
@@ -114,15 +116,18 @@ impl Policies {
     }
 
     /// Judges again what is open, where the policies have changed, and cuts what may no
-    /// longer pass. A workload that is gone keeps the verdicts it had: its pod ends its
-    /// connections itself.
+    /// longer pass. A workload that is gone is judged by what it was: its pod may still run,
+    /// and what denies it now must not wait for its return.
     pub(crate) fn recheck(&self, snapshot: &Snapshot) {
         let mut workloads = self.workloads.borrow_mut();
         workloads.retain(|uid, applied| {
-            let Some(workload) = snapshot.workload(uid) else {
-                return !applied.admitted.is_empty();
-            };
-            applied.enforce(snapshot, workload);
+            let workload = snapshot.workload(uid);
+            if workload.is_none() && applied.admitted.is_empty() {
+                return false;
+            }
+            if let Some(workload) = workload.cloned().or_else(|| applied.workload.clone()) {
+                applied.enforce(snapshot, &workload);
+            }
             true
         });
     }
@@ -134,7 +139,7 @@ impl Applied {
     /// Puts the policies of the snapshot in force, also for what they admitted before they
     /// were these. Whoever comes first with a new snapshot does it: a connection that is
     /// judged must not leave the open ones to a later look that finds nothing changed.
-    fn enforce(&mut self, snapshot: &Snapshot, workload: &Workload) {
+    fn enforce(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>) {
         if !self.refresh(snapshot, workload) {
             return;
         }
@@ -150,7 +155,8 @@ impl Applied {
     }
 
     /// True when the policies are not those of the last time.
-    fn refresh(&mut self, snapshot: &Snapshot, workload: &Workload) -> bool {
+    fn refresh(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>) -> bool {
+        self.workload = Some(workload.clone());
         let basis = Basis::of(snapshot, workload);
         if basis.is_same(&self.basis) {
             return false;

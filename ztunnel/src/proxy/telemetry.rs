@@ -226,7 +226,9 @@ impl Failure {
     pub(crate) fn of_open(error: &OpenError) -> Self {
         let flags = match error {
             OpenError::Connect(ConnectError::TcpTimeout(_)) => ResponseFlags::NetworkPolicy,
-            OpenError::Connect(ConnectError::Tcp(..)) => ResponseFlags::Connect,
+            OpenError::Connect(ConnectError::Tcp(..) | ConnectError::Abandoned) => {
+                ResponseFlags::Connect
+            }
             OpenError::Connect(ConnectError::Tls(_) | ConnectError::HandshakeTimeout) => {
                 ResponseFlags::TlsFailure
             }

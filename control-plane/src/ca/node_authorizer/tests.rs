@@ -15,6 +15,7 @@ fn ztunnel(node: &str) -> Caller {
             uid: format!("uid-ztunnel-{node}"),
         }),
         node: Some(node.to_owned()),
+        expires: std::time::SystemTime::UNIX_EPOCH,
     }
 }
 
@@ -27,6 +28,7 @@ fn workload(namespace: &str, pod: &str, account: &str) -> Caller {
             uid: format!("uid-{pod}"),
         }),
         node: None,
+        expires: std::time::SystemTime::UNIX_EPOCH,
     }
 }
 

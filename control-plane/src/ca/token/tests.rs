@@ -42,10 +42,12 @@ fn changed(path: &[&str], value: Value) -> Value {
 #[test]
 fn a_node_token_names_account_pod_and_node() {
     let issuer = TokenIssuer::new();
+    let claims = claims();
     let caller = issuer
         .authenticator()
-        .verify(&issuer.sign(&claims()))
+        .verify(&issuer.sign(&claims))
         .expect("taken");
+    let expiry = claims["exp"].as_u64().expect("seconds") + LEEWAY_SECONDS;
     assert_eq!(
         caller,
         Caller {
@@ -56,6 +58,7 @@ fn a_node_token_names_account_pod_and_node() {
                 uid: "u1".to_owned(),
             }),
             node: Some("node-1".to_owned()),
+            expires: UNIX_EPOCH + Duration::from_secs(expiry),
         }
     );
 }

@@ -3,9 +3,10 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use bytes::{Buf, Bytes};
+use h2::Reason;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
@@ -21,26 +22,58 @@ pub(super) async fn to_stream<M: Meter>(
     progress: &Progress<'_, M>,
 ) -> Result<(), CopyError> {
     let mut turn = 0;
+    // Whether what is read is for nobody any more. It is read all the same: a socket that is
+    // closed with bytes unread resets its peer, which then loses what it has not read itself.
+    let mut discarding = false;
     loop {
         // A peer that gave the stream up is noticed without bytes to send.
         let chunk = poll_fn(|cx| {
-            if let Poll::Ready(chunk) = buffer::poll_read(reader, cx) {
-                return Poll::Ready(chunk.map_err(CopyError::from));
+            loop {
+                if let Poll::Ready(chunk) = buffer::poll_read(reader, cx) {
+                    return Poll::Ready(chunk.map_err(CopyError::from));
+                }
+                if discarding {
+                    return Poll::Pending;
+                }
+                match ready!(sender.poll_closed(cx)) {
+                    error if reads_no_more(&error) => discarding = true,
+                    error => return Poll::Ready(Err(error.into())),
+                }
             }
-            sender.poll_closed(cx).map(|error| Err(error.into()))
         })
         .await?;
         let amount = chunk.len();
         if amount == 0 {
-            return Ok(sender.finish()?);
+            return match discarding {
+                true => Ok(()),
+                false => sender.finish().or_else(unless_reads_no_more),
+            };
         }
-        sender.send(chunk).await?;
-        progress.outgoing(amount);
+        if discarding {
+            drop(chunk);
+        } else if let Err(error) = sender.send(chunk).await {
+            unless_reads_no_more(error)?;
+            discarding = true;
+        } else {
+            progress.outgoing(amount);
+        }
         turn += amount;
         if turn >= TURN {
             turn = 0;
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// RFC 9113 §8.1: a peer that has said all may ask us to stop, and what it said still counts.
+fn reads_no_more(error: &h2::Error) -> bool {
+    error.reason() == Some(Reason::NO_ERROR) && !error.is_go_away() && !error.is_io()
+}
+
+fn unless_reads_no_more(error: h2::Error) -> Result<(), CopyError> {
+    match reads_no_more(&error) {
+        true => Ok(()),
+        false => Err(error.into()),
     }
 }
 

@@ -102,6 +102,21 @@ fn a_selected_policy_that_is_gone_cuts() {
 }
 
 #[test]
+fn a_workload_that_is_gone_is_judged_by_what_it_was() {
+    let mut scene = Scene::new();
+    let mut good = scene.admit("good").expect("no policy");
+    let mut bad = scene.admit("bad").expect("no policy");
+    scene.change(Change::RemoveAddress(scene.server.uid.0.clone()));
+    assert_eq!(bad.denied.try_recv(), Err(TryRecvError::Empty));
+    scene.change(deny("bad"));
+    assert!(matches!(bad.denied.try_recv(), Ok(Verdict::DeniedBy(_))));
+    assert_eq!(good.denied.try_recv(), Err(TryRecvError::Empty));
+    drop((good, bad));
+    scene.change(deny("nobody"));
+    assert!(scene.policies.workloads.borrow().is_empty());
+}
+
+#[test]
 fn a_connection_that_ended_is_forgotten() {
     let mut scene = Scene::new();
     drop(scene.admit("bad").expect("no policy"));
