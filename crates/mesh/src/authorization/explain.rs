@@ -180,6 +180,22 @@ impl Recorder for Tracer {
     }
 }
 
+// === impl PolicyTrace ===
+
+impl PolicyTrace {
+    /// The attributes that failed, with the index of their rule.
+    pub fn failures(&self) -> impl Iterator<Item = (usize, &AttributeTrace)> {
+        let rules = self.rules.iter().enumerate();
+        rules.flat_map(|(index, rule)| {
+            let matches = rule.clauses.iter().flat_map(|clause| &clause.matches);
+            let attributes = matches.flat_map(|one| &one.attributes);
+            attributes
+                .filter(|attribute| !attribute.held)
+                .map(move |attribute| (index, attribute))
+        })
+    }
+}
+
 // === impl AttributeTrace ===
 
 impl AttributeTrace {
@@ -211,7 +227,7 @@ impl AttributeTrace {
     }
 }
 
-/// `to.operation.methods is POST, wanted GET, HEAD`.
+/// `to.operation.methods: "POST", wanted GET, HEAD`.
 impl Display for AttributeTrace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wanted = self.wanted.join(", ");

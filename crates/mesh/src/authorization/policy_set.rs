@@ -274,3 +274,6 @@ fn matching<'a>(
         .map(Arc::as_ref)
         .filter(move |policy| policy.evaluate(facts, &mut Silent))
 }
+
+#[cfg(test)]
+mod tests;

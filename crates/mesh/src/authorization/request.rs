@@ -232,3 +232,6 @@ impl Write for Port {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! What policies decide on connections, case by case, and on anything as a naive model has it.
 
+mod strategies;
+
 mod model;
 
 use super::*;
