@@ -27,11 +27,21 @@ pub enum RouteTable {
 #[derive(Clone, Debug)]
 pub struct HttpTable {
     entries: Vec<Entry>,
-    by_path: HashMap<Arc<str>, Vec<usize>>,
-    /// Prefixes, by the first segment of the paths they can cover.
-    by_segment: HashMap<Box<str>, Vec<usize>>,
+    exact: HashMap<Arc<str>, Vec<usize>>,
+    /// Without slashes at their ends.
+    segment_prefixes: PrefixIndex,
+    string_prefixes: PrefixIndex,
     /// What may hold for any path.
     others: Vec<usize>,
+}
+
+/// Finds the prefixes of a path by their lengths: one look-up for each length that any has,
+/// however many there are.
+#[derive(Clone, Debug, Default)]
+struct PrefixIndex {
+    /// Ascending, each once.
+    lengths: Vec<usize>,
+    entries: HashMap<Box<str>, Vec<usize>>,
 }
 
 /// One match of one rule.
@@ -124,29 +134,22 @@ impl HttpTable {
         entries.sort_by(|a, b| a.rank().cmp(&b.rank()));
         let mut table = Self {
             entries: Vec::new(),
-            by_path: HashMap::new(),
-            by_segment: HashMap::new(),
+            exact: HashMap::new(),
+            segment_prefixes: PrefixIndex::default(),
+            string_prefixes: PrefixIndex::default(),
             others: Vec::new(),
         };
         for (at, entry) in entries.iter().enumerate() {
             match entry.path() {
                 Some(PathMatch::Exact(path)) => {
-                    table.by_path.entry(path.clone()).or_default().push(at);
+                    table.exact.entry(path.clone()).or_default().push(at);
                 }
-                Some(PathMatch::PathPrefix(prefix)) if whole_segment(prefix, true).is_some() => {
-                    let segment = whole_segment(prefix, true).unwrap_or_default();
-                    table.by_segment.entry(segment.into()).or_default().push(at);
+                Some(PathMatch::PathPrefix(prefix)) => {
+                    let segments = prefix.strip_suffix('/').unwrap_or(prefix);
+                    table.segment_prefixes.insert(segments, at);
                 }
-                Some(PathMatch::StringPrefix(prefix)) if whole_segment(prefix, false).is_some() => {
-                    let segment = whole_segment(prefix, false).unwrap_or_default();
-                    table.by_segment.entry(segment.into()).or_default().push(at);
-                }
-                Some(
-                    PathMatch::PathPrefix(_)
-                    | PathMatch::StringPrefix(_)
-                    | PathMatch::RegularExpression(_),
-                )
-                | None => table.others.push(at),
+                Some(PathMatch::StringPrefix(prefix)) => table.string_prefixes.insert(prefix, at),
+                Some(PathMatch::RegularExpression(_)) | None => table.others.push(at),
             }
         }
         table.entries = entries;
@@ -155,18 +158,62 @@ impl HttpTable {
 
     /// The rule of the most specific match that holds.
     pub fn select(&self, request: &Request<'_>) -> Selection<'_> {
-        let exact = self
-            .by_path
-            .get(request.path)
-            .map_or(&[][..], Vec::as_slice);
-        let segment = first_segment(request.path);
-        let prefix = self.by_segment.get(segment).map_or(&[][..], Vec::as_slice);
-        merged([exact, prefix, &self.others])
-            .map(|at| &self.entries[at])
-            .find(|entry| entry.matches(request))
-            .map_or(Selection::NoMatch, |entry| {
-                Selection::Rule(entry.selected())
+        let path = request.path;
+        let ends_segment = |length: usize| {
+            let next = path.as_bytes().get(length);
+            next == Some(&b'/') || (next.is_none() && length > 0)
+        };
+        let exact = self.exact.get(path).into_iter();
+        let segments = self.segment_prefixes.of(path, ends_segment);
+        let strings = self.string_prefixes.of(path, |_| true);
+        let by_path = exact
+            .chain(segments)
+            .chain(strings)
+            .fold(None, |best, list| {
+                self.better(best, list, |of| of.matches_besides_path(request))
+            });
+        self.better(by_path, &self.others, |of| of.matches(request))
+            .map_or(Selection::NoMatch, |at| {
+                Selection::Rule(self.entries[at].selected())
             })
+    }
+
+    /// The first of an ascending list that holds, where it goes before the best so far.
+    fn better(
+        &self,
+        best: Option<usize>,
+        list: &[usize],
+        holds: impl Fn(&HttpMatch) -> bool,
+    ) -> Option<usize> {
+        list.iter()
+            .copied()
+            .take_while(|at| best.is_none_or(|best| *at < best))
+            .find(|at| self.entries[*at].http_match().is_none_or(&holds))
+            .or(best)
+    }
+}
+
+// === impl PrefixIndex ===
+
+impl PrefixIndex {
+    fn insert(&mut self, prefix: &str, at: usize) {
+        if let Err(place) = self.lengths.binary_search(&prefix.len()) {
+            self.lengths.insert(place, prefix.len());
+        }
+        self.entries.entry(prefix.into()).or_default().push(at);
+    }
+
+    /// The lists of those prefixes of the path that may end where they end.
+    fn of<'a>(
+        &'a self,
+        path: &'a str,
+        may_end: impl Fn(usize) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a Vec<usize>> {
+        let lengths = self.lengths.iter().copied();
+        lengths
+            .take_while(|length| *length <= path.len())
+            .filter(move |length| may_end(*length))
+            .filter_map(|length| self.entries.get(path.get(..length)?))
     }
 }
 
@@ -190,32 +237,6 @@ fn entries(route: &Arc<Route>) -> Vec<Entry> {
         .collect()
 }
 
-/// The least number of several ascending lists first.
-fn merged(mut lists: [&[usize]; 3]) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let list = lists
-            .iter_mut()
-            .filter(|list| !list.is_empty())
-            .min_by_key(|list| list[0])?;
-        let (first, rest) = list.split_first()?;
-        *list = rest;
-        Some(*first)
-    })
-}
-
-fn first_segment(path: &str) -> &str {
-    let path = path.strip_prefix('/').unwrap_or(path);
-    path.split('/').next().unwrap_or_default()
-}
-
-/// The first segment of every path that a prefix covers; none where it leaves that open.
-fn whole_segment(prefix: &str, by_segments: bool) -> Option<&str> {
-    let inner = prefix.strip_prefix('/')?;
-    let segment = first_segment(prefix);
-    let closed = by_segments || segment.len() < inner.len();
-    (closed && !inner.is_empty()).then_some(segment)
-}
-
 // === impl Entry ===
 
 impl Entry {
@@ -232,10 +253,6 @@ impl Entry {
 
     fn path(&self) -> Option<&PathMatch> {
         self.http_match().and_then(|of| of.path.as_ref())
-    }
-
-    fn matches(&self, request: &Request<'_>) -> bool {
-        self.http_match().is_none_or(|of| of.matches(request))
     }
 
     fn selected(&self) -> Selected<'_> {
