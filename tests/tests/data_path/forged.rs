@@ -1,7 +1,7 @@
 //! CONNECT requests that no honest node sends.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hbone::client::{self, ConnectRequest, OpenError, Tunnel};
 use http::{HeaderMap, StatusCode};
@@ -9,8 +9,11 @@ use mesh::identity::Identity;
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
-use super::lab::{APPLICATION, Authority, Lab};
+use super::lab::{APPLICATION, Authority, Lab, PATIENCE};
 use super::{echo, identity_of};
+
+/// A port of the server where nobody answers.
+const SILENT: u16 = 9999;
 
 /// A lab whose attacker is a pod outside the mesh with a certificate.
 fn lab() -> Lab {
@@ -109,6 +112,59 @@ fn a_certificate_of_another_mesh_or_trust_domain_gets_no_tunnel() {
     }
     let (mut stream, _) = lab.call("client", lab.address("server")).expect("still up");
     echo(&mut stream);
+}
+
+/// Connections the server's tunnel is still waiting for, to a port where no SYN is answered.
+fn waiting_for_application(lab: &Lab) -> usize {
+    let sockets = lab.within("server", || {
+        ["tcp", "tcp6"].map(|file| {
+            let path = format!("/proc/thread-self/net/{file}");
+            std::fs::read_to_string(path).expect("sockets")
+        })
+    });
+    let state_and_port = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        // SYN_SENT, to the port in hexadecimal.
+        fields[3] == "02" && fields[2].ends_with(&format!(":{SILENT:04X}"))
+    };
+    let lines = sockets.iter().flat_map(|text| text.lines().skip(1));
+    lines.filter(|line| state_and_port(line)).count()
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    waited.await.expect("in time");
+}
+
+#[test]
+fn a_request_that_its_client_resets_is_given_up() {
+    let lab = lab();
+    lab.run(
+        "server",
+        &format!(
+            "nft 'add table inet hole; add chain inet hole in {{ type filter hook input priority 0; }}; \
+             add rule inet hole in tcp dport {SILENT} drop'"
+        ),
+    );
+    let attacker = identity_of("attacker");
+    let took = attack(&lab, lab.authority(), &attacker, async |tunnel| {
+        let tunnel = tunnel.expect("tunnel");
+        let target = SocketAddr::new(lab.ip("server"), SILENT);
+        let request = ConnectRequest::to(target, HeaderMap::new());
+        tokio::select! {
+            opened = tunnel.open(request) => panic!("{opened:?}"),
+            () = until(|| waiting_for_application(&lab) == 1) => {}
+        }
+        let reset = Instant::now();
+        until(|| waiting_for_application(&lab) == 0).await;
+        reset.elapsed()
+    });
+    // Well before the attempt would have been given up for its own sake, after two seconds.
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
 #[test]

@@ -320,6 +320,32 @@ fn an_endpoint_known_by_name_is_passed_over_when_nothing_answers_there() {
     }
 }
 
+#[test]
+fn a_name_that_leads_to_a_captured_pod_is_not_dialled_in_plaintext() {
+    let mut lab = Lab::new();
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    let key = NamespacedHostname::new("shop", "db.example");
+    let port = Port {
+        service_port: 80,
+        target_port: APPLICATION,
+        app_protocol: AppProtocol::Unknown,
+    };
+    let mut service = Service::new("db", "shop", &key.hostname);
+    service.addresses = vec![NetworkAddress::new("", SERVICE.ip())];
+    service.ports = vec![port];
+    let uid = "Kubernetes/networking.istio.io/ServiceEntry/shop/db/name";
+    let mut endpoint = Workload::new(uid, "name", "shop");
+    // A name that resolves to the pod.
+    endpoint.hostname = Some(lab.ip("server").to_string().into());
+    endpoint.services.insert(key, vec![port]);
+    lab.publish([Change::Service(service), Change::Workload(endpoint)]);
+    assert!(is_refused(lab.call("client", SERVICE)));
+    lab.log_of(1, Direction::Outbound, |record| {
+        has_error(record, "plaintext is not sent there")
+    });
+}
+
 /// Makes the service `10.96.0.80:80` of these pods.
 fn publish_service(lab: &mut Lab, members: &[(&str, usize)], tunnel_protocol: TunnelProtocol) {
     let key = NamespacedHostname::new("shop", "web.shop.svc.cluster.local");
