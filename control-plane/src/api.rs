@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use istio_compat::kind::Kind;
-use istio_compat::object::{Object, ObjectKey};
+use istio_compat::object::{Object, ObjectKey, set_parents};
 use serde_json::{Value, json};
 use xds::server::Peers;
 
@@ -119,7 +119,10 @@ fn one(api: &Api, key: ObjectKey) -> Response {
 }
 
 fn with_conditions(index: &crate::index::Index, object: &Object) -> Value {
-    object.to_json(index.conditions(&object.key()))
+    let key = object.key();
+    let mut json = object.to_json(index.conditions(&key));
+    set_parents(&mut json, index.parents(&key));
+    json
 }
 
 fn unknown_kind(kind: &str) -> Response {
@@ -136,16 +139,25 @@ fn refusal(code: StatusCode, message: String) -> Response {
 async fn snapshot(State(api): State<Api>) -> Json<Value> {
     let state = api.knowledge.read();
     let (mut workloads, mut services, mut policies) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut routes, mut whole, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
     for (_, resource) in state.index.resources() {
         match resource {
             Resource::Workload(workload) => workloads.push(json!(**workload)),
             Resource::Service(service) => services.push(json!(**service)),
             Resource::Authorization(policy) => policies.push(json!(**policy)),
+            Resource::Route(route) => routes.push(json!(route.key.to_string())),
+            Resource::AuthorizationPolicy(policy) => whole.push(json!(**policy)),
+            Resource::RequestAuthentication(policy) => {
+                tokens.push(json!(policy.key().to_string()));
+            }
         }
     }
     Json(json!({
         "workloads": workloads,
         "services": services,
         "policies": policies,
+        "routes": routes,
+        "authorizationPolicies": whole,
+        "requestAuthentications": tokens,
     }))
 }

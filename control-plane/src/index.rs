@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use istio_compat::kind::Kind;
 use istio_compat::kinds::metadata::Condition;
+use istio_compat::kinds::route::RouteParentStatus;
 use istio_compat::object::{Body, Object, ObjectKey};
 use istio_compat::view::{Context, View};
 use istio_compat::waypoint::binding::{Binding, Cause};
@@ -37,6 +38,7 @@ pub struct Index {
     published: Published,
     conditions: HashMap<ObjectKey, Vec<Condition>>,
     bindings: BTreeMap<ObjectKey, Binding>,
+    parents: HashMap<ObjectKey, Vec<RouteParentStatus>>,
     address_book: AddressBook,
 }
 
@@ -52,6 +54,7 @@ impl Index {
             published: Published::default(),
             conditions: HashMap::new(),
             bindings: BTreeMap::new(),
+            parents: HashMap::new(),
             address_book: AddressBook::default(),
         }
     }
@@ -121,6 +124,11 @@ impl Index {
     /// Translates an object anew.
     fn derive(&mut self, key: ObjectKey) {
         let translation = self.view.translate(&key);
+        if translation.parents.is_empty() {
+            self.parents.remove(&key);
+        } else {
+            self.parents.insert(key.clone(), translation.parents);
+        }
         if let Some(Body::ServiceEntry(entry)) = body(self.objects.get(&key)) {
             for host in &entry.spec.hosts {
                 if let Some(addresses) = self.view.allocated(&key, host) {
@@ -139,11 +147,20 @@ impl Index {
         };
         let workloads = translation.workloads.into_iter().map(Arc::new);
         let services = translation.services.into_iter().map(Arc::new);
-        let policies = translation.authorizations.into_iter().map(Arc::new);
+        let for_nodes = translation.authorizations.into_iter().map(Arc::new);
+        let routes = translation.routes.into_iter().map(Arc::new);
+        let policies = translation.authorization_policies.into_iter().map(Arc::new);
+        let tokens = translation
+            .request_authentications
+            .into_iter()
+            .map(Arc::new);
         let resources = workloads
             .map(Resource::Workload)
             .chain(services.map(Resource::Service))
-            .chain(policies.map(Resource::Authorization));
+            .chain(for_nodes.map(Resource::Authorization))
+            .chain(routes.map(Resource::Route))
+            .chain(policies.map(Resource::AuthorizationPolicy))
+            .chain(tokens.map(Resource::RequestAuthentication));
         self.published.replace(key, resources);
     }
 
@@ -202,6 +219,11 @@ impl Index {
 
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// What each parent of a route makes of it, as its status has it.
+    pub fn parents(&self, key: &ObjectKey) -> &[RouteParentStatus] {
+        self.parents.get(key).map_or(&[], Vec::as_slice)
     }
 
     /// Every resource in force.

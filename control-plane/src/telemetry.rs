@@ -24,6 +24,7 @@ pub(crate) fn install(
     });
     metrics.add_collector(move |exposition| {
         let (mut workloads, mut services, mut policies) = (0_usize, 0_usize, 0_usize);
+        let (mut routes, mut request_policies) = (0_usize, 0_usize);
         let (objects, errors) = {
             let state = knowledge.read();
             for (_, resource) in state.index.resources() {
@@ -31,6 +32,10 @@ pub(crate) fn install(
                     Resource::Workload(_) => workloads += 1,
                     Resource::Service(_) => services += 1,
                     Resource::Authorization(_) => policies += 1,
+                    Resource::Route(_) => routes += 1,
+                    Resource::AuthorizationPolicy(_) | Resource::RequestAuthentication(_) => {
+                        request_policies += 1;
+                    }
                 }
             }
             let diagnostics = state.report.diagnostics.iter();
@@ -50,7 +55,9 @@ pub(crate) fn install(
             .family("weft_resources", Kind::Gauge, "Resources in force")
             .sample(&[("kind", "workload")], workloads)
             .sample(&[("kind", "service")], services)
-            .sample(&[("kind", "policy")], policies);
+            .sample(&[("kind", "policy")], policies)
+            .sample(&[("kind", "route")], routes)
+            .sample(&[("kind", "request_policy")], request_policies);
         exposition
             .family("weft_objects", Kind::Gauge, "Objects in force")
             .sample(&[], objects);

@@ -20,6 +20,7 @@ use crate::kinds::peer_authentication::PeerAuthentication;
 use crate::kinds::pod::Pod;
 use crate::kinds::reference_grant::ReferenceGrant;
 use crate::kinds::request_authentication::RequestAuthentication;
+use crate::kinds::route::RouteParentStatus;
 use crate::kinds::service::Service;
 use crate::kinds::service_account::ServiceAccount;
 use crate::kinds::service_entry::ServiceEntry;
@@ -244,20 +245,34 @@ impl Object {
         {
             written.insert("namespace".into(), metadata.namespace.as_str().into());
         }
-        if !conditions.is_empty()
-            && let Some(object) = json.as_object_mut()
-        {
-            let status = object
-                .entry("status")
-                .or_insert_with(|| serde_json::json!({}));
-            if let Some(status) = status.as_object_mut() {
-                status.insert(
-                    "conditions".into(),
-                    serde_json::to_value(conditions).unwrap_or_default(),
-                );
-            }
+        // A route has conditions for each parent, and none of its own.
+        let routes = matches!(
+            self.kind(),
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TcpRoute
+        );
+        if !conditions.is_empty() && !routes {
+            set_status(&mut json, "conditions", &conditions);
         }
         json
+    }
+}
+
+/// Puts into the JSON of a route what its parents make of it.
+pub fn set_parents(route: &mut serde_json::Value, parents: &[RouteParentStatus]) {
+    if !parents.is_empty() {
+        set_status(route, "parents", &parents);
+    }
+}
+
+fn set_status(object: &mut serde_json::Value, field: &str, content: &impl Serialize) {
+    if let Some(object) = object.as_object_mut() {
+        let status = object
+            .entry("status")
+            .or_insert_with(|| serde_json::json!({}));
+        if let Some(status) = status.as_object_mut() {
+            let content = serde_json::to_value(content).unwrap_or_default();
+            status.insert(field.into(), content);
+        }
     }
 }
 

@@ -1,23 +1,34 @@
 //! From objects to what the data plane is told: one pure function for each kind.
 
 mod authorization_policy;
+mod grpc_route;
+mod http_route;
 mod namespace;
 mod node;
 mod peer_authentication;
 mod pod;
+mod policy_target;
 mod ports;
+mod request_authentication;
+mod route;
+mod route_conflict;
+mod route_filter;
 mod service;
 mod service_entry;
+mod tcp_route;
 mod waypoint;
 mod workload;
 mod workload_entry;
 
 use mesh::authorization::Authorization;
+use mesh::request_authentication::RequestAuthentication;
+use mesh::route::Route;
 use mesh::service::Service;
 use mesh::workload::Workload;
 
 use crate::kind::Kind;
 use crate::kinds::metadata::Condition;
+use crate::kinds::route::RouteParentStatus;
 use crate::object::ObjectKey;
 use crate::view::View;
 use crate::waypoint::binding::Binding;
@@ -29,11 +40,18 @@ pub use peer_authentication::STATIC_STRICT;
 pub struct Translation {
     pub workloads: Vec<Workload>,
     pub services: Vec<Service>,
+    /// What nodes enforce.
     pub authorizations: Vec<Authorization>,
-    /// For the object's status.
+    /// AuthorizationPolicies whole, as waypoints evaluate them.
+    pub authorization_policies: Vec<Authorization>,
+    pub request_authentications: Vec<RequestAuthentication>,
+    pub routes: Vec<Route>,
+    /// For the object's status; of a route, what its parents say together.
     pub conditions: Vec<Condition>,
     /// Which waypoint stands in front of it.
     pub binding: Option<Binding>,
+    /// For a route's status.
+    pub parents: Vec<RouteParentStatus>,
 }
 
 impl View {
@@ -75,15 +93,27 @@ impl View {
                 .gateways
                 .get(name)
                 .map(|gateway| waypoint::status::of_gateway(self, gateway)),
+            Kind::RequestAuthentication => contents
+                .request_authentications
+                .get(name)
+                .map(|policy| request_authentication::translate(self, policy)),
+            Kind::HttpRoute => contents
+                .http_routes
+                .get(name)
+                .map(|route| http_route::translate(self, route)),
+            Kind::GrpcRoute => contents
+                .grpc_routes
+                .get(name)
+                .map(|route| grpc_route::translate(self, route)),
+            Kind::TcpRoute => contents
+                .tcp_routes
+                .get(name)
+                .map(|route| tcp_route::translate(self, route)),
             Kind::Namespace
             | Kind::Node
             | Kind::GatewayClass
             | Kind::ServiceAccount
             | Kind::Deployment
-            | Kind::RequestAuthentication
-            | Kind::HttpRoute
-            | Kind::GrpcRoute
-            | Kind::TcpRoute
             | Kind::ReferenceGrant => None,
         }
         .unwrap_or_default()

@@ -5,7 +5,7 @@
 //! ```
 
 mod dependents;
-mod routes;
+pub(crate) mod routes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

@@ -5,7 +5,9 @@ mod columns;
 use anstream::{print, println};
 use istio_compat::kind::Kind;
 use istio_compat::kinds::metadata::Condition;
-use istio_compat::object::Object;
+use istio_compat::kinds::route::RouteParentStatus;
+use istio_compat::object::{Object, set_parents};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::command::{Global, Output, block_on};
@@ -89,7 +91,11 @@ impl Arguments {
                 let conditions = Conditions::of_running_mesh(state);
                 let mut items: Vec<Value> = chosen
                     .iter()
-                    .map(|object| object.to_json(&conditions.of(object)))
+                    .map(|object| {
+                        let mut json = object.to_json(&conditions.of(object));
+                        set_parents(&mut json, &conditions.parents_of(object));
+                        json
+                    })
                     .collect();
                 let value = match (named, items.len()) {
                     (true, 1) => items.remove(0),
@@ -201,6 +207,15 @@ impl Conditions {
     }
 
     fn of(&self, object: &Object) -> Vec<Condition> {
+        self.told(object, "conditions")
+    }
+
+    /// What the parents of a route make of it.
+    fn parents_of(&self, object: &Object) -> Vec<RouteParentStatus> {
+        self.told(object, "parents")
+    }
+
+    fn told<T: DeserializeOwned>(&self, object: &Object, field: &str) -> Vec<T> {
         let (kind, metadata) = (object.kind().name(), object.metadata());
         self.status["objects"]
             .as_array()
@@ -211,7 +226,7 @@ impl Conditions {
                     && row["name"] == *metadata.name
                     && row["namespace"].as_str().unwrap_or_default() == metadata.namespace
             })
-            .and_then(|row| serde_json::from_value(row["conditions"].clone()).ok())
+            .and_then(|row| serde_json::from_value(row[field].clone()).ok())
             .unwrap_or_default()
     }
 }

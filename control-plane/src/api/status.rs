@@ -67,14 +67,25 @@ fn type_status(status: &TypeStatus) -> Value {
 
 fn resources(state: &State) -> Value {
     let (mut workloads, mut services, mut policies) = (0, 0, 0);
+    let (mut routes, mut request_policies) = (0, 0);
     for (_, resource) in state.index.resources() {
         match resource {
             Resource::Workload(_) => workloads += 1,
             Resource::Service(_) => services += 1,
             Resource::Authorization(_) => policies += 1,
+            Resource::Route(_) => routes += 1,
+            Resource::AuthorizationPolicy(_) | Resource::RequestAuthentication(_) => {
+                request_policies += 1;
+            }
         }
     }
-    json!({ "workloads": workloads, "services": services, "policies": policies })
+    json!({
+        "workloads": workloads,
+        "services": services,
+        "policies": policies,
+        "routes": routes,
+        "requestPolicies": request_policies,
+    })
 }
 
 /// Objects in force with their conditions, then what files say that is not in force.
@@ -95,6 +106,10 @@ fn objects(state: &State) -> Vec<Value> {
         });
         if !conditions.is_empty() {
             entry["conditions"] = json!(conditions);
+        }
+        let parents = state.index.parents(key);
+        if !parents.is_empty() {
+            entry["parents"] = json!(parents);
         }
         if !warnings.is_empty() {
             entry["warnings"] = json!(warnings);

@@ -7,6 +7,8 @@ use istio_compat::kind::Kind;
 use istio_compat::object::ObjectKey;
 use mesh::address::NamespacedHostname;
 use mesh::authorization::{Authorization, PolicyKey};
+use mesh::request_authentication::RequestAuthentication;
+use mesh::route::{Route, RouteKey};
 use mesh::service::Service;
 use mesh::snapshot::Change;
 use mesh::workload::{Workload, WorkloadUid};
@@ -17,13 +19,21 @@ pub enum ResourceKey {
     Workload(WorkloadUid),
     Service(NamespacedHostname),
     Authorization(PolicyKey),
+    Route(RouteKey),
+    AuthorizationPolicy(PolicyKey),
+    RequestAuthentication(PolicyKey),
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resource {
     Workload(Arc<Workload>),
     Service(Arc<Service>),
+    /// What of a policy nodes enforce.
     Authorization(Arc<Authorization>),
+    Route(Arc<Route>),
+    /// The whole policy, for waypoints.
+    AuthorizationPolicy(Arc<Authorization>),
+    RequestAuthentication(Arc<RequestAuthentication>),
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +53,9 @@ impl Resource {
             Self::Workload(workload) => ResourceKey::Workload(workload.uid.clone()),
             Self::Service(service) => ResourceKey::Service(service.key()),
             Self::Authorization(policy) => ResourceKey::Authorization(policy.key()),
+            Self::Route(route) => ResourceKey::Route(route.key.clone()),
+            Self::AuthorizationPolicy(policy) => ResourceKey::AuthorizationPolicy(policy.key()),
+            Self::RequestAuthentication(policy) => ResourceKey::RequestAuthentication(policy.key()),
         }
     }
 
@@ -51,6 +64,13 @@ impl Resource {
             Self::Workload(workload) => Change::Workload(Arc::unwrap_or_clone(workload)),
             Self::Service(service) => Change::Service(Arc::unwrap_or_clone(service)),
             Self::Authorization(policy) => Change::Authorization(Arc::unwrap_or_clone(policy)),
+            Self::Route(route) => Change::Route(Arc::unwrap_or_clone(route)),
+            Self::AuthorizationPolicy(policy) => {
+                Change::AuthorizationPolicy(Arc::unwrap_or_clone(policy))
+            }
+            Self::RequestAuthentication(policy) => {
+                Change::RequestAuthentication(Arc::unwrap_or_clone(policy))
+            }
         }
     }
 }
@@ -63,6 +83,9 @@ impl ResourceKey {
             Self::Workload(uid) => Change::RemoveAddress(uid.0),
             Self::Service(key) => Change::RemoveAddress(key.to_string().into()),
             Self::Authorization(key) => Change::RemoveAuthorization(key),
+            Self::Route(key) => Change::RemoveRoute(key),
+            Self::AuthorizationPolicy(key) => Change::RemoveAuthorizationPolicy(key),
+            Self::RequestAuthentication(key) => Change::RemoveRequestAuthentication(key),
         }
     }
 }

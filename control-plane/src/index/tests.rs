@@ -132,6 +132,117 @@ fn workload_entry() -> impl Strategy<Value = String> {
     })
 }
 
+/// What a route may be attached to, or send requests to, there or not.
+fn service_reference() -> impl Strategy<Value = String> {
+    let kinds = prop::sample::select(vec![
+        "kind: Service, group: \"\"",
+        "kind: ServiceEntry, group: networking.istio.io",
+    ]);
+    let ports = prop::sample::select(vec!["", ", port: 80", ", port: 81"]);
+    (kinds, namespaces(), names(), ports).prop_map(|(kind, namespace, name, port)| {
+        format!("{{{kind}, namespace: {namespace}, name: {name}{port}}}")
+    })
+}
+
+fn backend_reference() -> impl Strategy<Value = String> {
+    let hosts = prop::sample::select(vec!["api.example.com", "a.shop.svc.cluster.local"]);
+    prop_oneof![
+        3 => (namespaces(), names()).prop_map(|(namespace, name)| {
+            format!("{{namespace: {namespace}, name: {name}, port: 80}}")
+        }),
+        1 => hosts.prop_map(|host| {
+            format!("{{group: networking.istio.io, kind: Hostname, name: {host}, port: 80}}")
+        }),
+    ]
+}
+
+fn route() -> impl Strategy<Value = String> {
+    let kinds = prop::sample::select(vec![
+        ("HTTPRoute", "gateway.networking.k8s.io/v1"),
+        ("GRPCRoute", "gateway.networking.k8s.io/v1"),
+        ("TCPRoute", "gateway.networking.k8s.io/v1alpha2"),
+    ]);
+    let parents = prop::collection::vec(service_reference(), 1..3);
+    (
+        kinds,
+        namespaces(),
+        names(),
+        parents,
+        backend_reference(),
+        backend_reference(),
+    )
+        .prop_map(
+            |((kind, version), namespace, name, parents, backend, mirror)| {
+                let filters = match kind {
+                    "TCPRoute" => String::new(),
+                    _ => format!(
+                        "    filters: [{{type: RequestMirror, requestMirror: {{backendRef: {mirror}}}}}]\n"
+                    ),
+                };
+                let rest = format!(
+                    "spec:\n  parentRefs: [{}]\n  rules:\n  - backendRefs: [{backend}]\n{filters}",
+                    parents.join(", ")
+                );
+                document(kind, version, namespace, name, &rest)
+            },
+        )
+}
+
+fn targets() -> impl Strategy<Value = String> {
+    let kinds = prop::sample::select(vec!["Service", "ServiceEntry", "Gateway", "GatewayClass"]);
+    (kinds, names()).prop_map(|(kind, name)| {
+        let group = match kind {
+            "Service" => "\"\"",
+            "ServiceEntry" => "networking.istio.io",
+            _ => "gateway.networking.k8s.io",
+        };
+        format!("  targetRefs: [{{group: {group}, kind: {kind}, name: {name}}}]\n")
+    })
+}
+
+fn request_authentication() -> impl Strategy<Value = String> {
+    let issuers = prop::sample::select(vec!["https://one.example.com", "https://two.example.com"]);
+    let attached = prop_oneof![selector(), targets()];
+    (namespaces(), names(), attached, issuers).prop_map(|(namespace, name, attached, issuer)| {
+        let rest = format!("spec:\n{attached}  jwtRules: [{{issuer: \"{issuer}\"}}]\n");
+        document(
+            "RequestAuthentication",
+            "security.istio.io/v1",
+            namespace,
+            name,
+            &rest,
+        )
+    })
+}
+
+fn gateway() -> impl Strategy<Value = String> {
+    let classes = prop::sample::select(vec!["istio-waypoint", "other"]);
+    let from = prop::sample::select(vec!["Same", "All"]);
+    (namespaces(), names(), classes, from).prop_map(|(namespace, name, class, from)| {
+        let rest = format!(
+            "spec:\n  gatewayClassName: {class}\n  listeners:\n  - name: mesh\n    port: 15008\n    \
+             protocol: HBONE\n    allowedRoutes: {{namespaces: {{from: {from}}}}}\n"
+        );
+        document(
+            "Gateway",
+            "gateway.networking.k8s.io/v1",
+            namespace,
+            name,
+            &rest,
+        )
+    })
+}
+
+fn gateway_class() -> impl Strategy<Value = String> {
+    let controllers = prop::sample::select(vec!["istio.io/mesh-controller", "example.com/other"]);
+    (names(), controllers).prop_map(|(name, controller)| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\n\
+             metadata: {{name: {name}}}\nspec: {{controllerName: {controller}}}\n"
+        )
+    })
+}
+
 fn selector() -> impl Strategy<Value = String> {
     prop_oneof![
         Just(String::new()),
@@ -142,15 +253,20 @@ fn selector() -> impl Strategy<Value = String> {
 }
 
 fn authorization_policy() -> impl Strategy<Value = String> {
-    let actions = prop::sample::select(vec!["ALLOW", "DENY", "AUDIT"]);
+    let actions = prop::sample::select(vec!["ALLOW", "DENY", "AUDIT", "CUSTOM"]);
     let rules = prop::sample::select(vec![
         "  rules:\n  - from: [{source: {namespaces: [shop]}}]\n",
         "  rules:\n  - to: [{operation: {methods: [GET]}}]\n",
         "  rules:\n  - {}\n",
     ]);
-    (namespaces(), names(), selector(), actions, rules).prop_map(
-        |(namespace, name, selector, action, rules)| {
-            let rest = format!("spec:\n  action: {action}\n{selector}{rules}");
+    let attached = prop_oneof![2 => selector(), 1 => targets()];
+    (namespaces(), names(), attached, actions, rules).prop_map(
+        |(namespace, name, attached, action, rules)| {
+            let provider = match action {
+                "CUSTOM" => "  provider: {name: asked}\n",
+                _ => "",
+            };
+            let rest = format!("spec:\n  action: {action}\n{provider}{attached}{rules}");
             document(
                 "AuthorizationPolicy",
                 "security.istio.io/v1",
@@ -211,6 +327,7 @@ fn deletion() -> impl Strategy<Value = Step> {
         Step::Delete(match kind {
             Kind::Namespace => ObjectKey::new(kind, "", namespace),
             Kind::Node => ObjectKey::new(kind, "", "node-1"),
+            Kind::GatewayClass => ObjectKey::new(kind, "", name),
             _ => ObjectKey::new(kind, namespace, name),
         })
     })
@@ -226,6 +343,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => peer_authentication().prop_map(Step::Apply),
         1 => namespace().prop_map(Step::Apply),
         1 => node().prop_map(Step::Apply),
+        3 => route().prop_map(Step::Apply),
+        2 => request_authentication().prop_map(Step::Apply),
+        1 => gateway().prop_map(Step::Apply),
+        1 => gateway_class().prop_map(Step::Apply),
         4 => deletion(),
     ]
 }
@@ -253,8 +374,26 @@ fn follow(followed: &mut Followed, changes: Vec<Change>) {
                 let known = followed.remove(&format!("policy {key}"));
                 assert!(known.is_some(), "{key} was removed and never sent");
             }
-            other => {
-                followed.insert(format!("{other:?}"), String::new());
+            Change::Route(route) => {
+                followed.insert(format!("route {}", route.key), format!("{route:?}"));
+            }
+            Change::AuthorizationPolicy(policy) => {
+                followed.insert(format!("whole {}", policy.key()), format!("{policy:?}"));
+            }
+            Change::RequestAuthentication(policy) => {
+                followed.insert(format!("tokens {}", policy.key()), format!("{policy:?}"));
+            }
+            Change::RemoveRoute(key) => {
+                let known = followed.remove(&format!("route {key}"));
+                assert!(known.is_some(), "{key} was removed and never sent");
+            }
+            Change::RemoveAuthorizationPolicy(key) => {
+                let known = followed.remove(&format!("whole {key}"));
+                assert!(known.is_some(), "{key} was removed and never sent");
+            }
+            Change::RemoveRequestAuthentication(key) => {
+                let known = followed.remove(&format!("tokens {key}"));
+                assert!(known.is_some(), "{key} was removed and never sent");
             }
         }
     }
@@ -286,6 +425,7 @@ proptest! {
 
         prop_assert_eq!(resources(&index), resources(&anew));
         prop_assert_eq!(&index.conditions, &anew.conditions);
+        prop_assert_eq!(&index.parents, &anew.parents);
         prop_assert_eq!(&index.pods_by_node, &anew.pods_by_node);
         prop_assert_eq!(followed, told_anew);
     }

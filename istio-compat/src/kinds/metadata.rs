@@ -73,6 +73,13 @@ impl ObjectMeta {
         )
     }
 
+    /// Seconds since the Unix epoch; 0 where it is not told, which is the oldest.
+    pub(crate) fn created(&self) -> i64 {
+        let written = self.creation_timestamp.as_deref();
+        let time = written.and_then(|text| chrono::DateTime::parse_from_rfc3339(text).ok());
+        time.map_or(0, |time| time.timestamp())
+    }
+
     pub(crate) fn label(&self, key: &str) -> Option<&str> {
         self.labels.get(key).map(String::as_str)
     }

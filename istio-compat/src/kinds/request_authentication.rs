@@ -1,5 +1,7 @@
 //! Istio's RequestAuthentication: which tokens are accepted.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::kinds::authorization_policy::PolicyTargetReference;
@@ -73,6 +75,16 @@ pub struct JwtHeader {
 pub struct ClaimToHeader {
     pub header: String,
     pub claim: String,
+}
+
+// === impl JwtRule ===
+
+impl JwtRule {
+    /// None where it is not given, or no duration.
+    pub fn timeout(&self) -> Option<Duration> {
+        let seconds: f64 = self.timeout.strip_suffix('s')?.parse().ok()?;
+        Duration::try_from_secs_f64(seconds).ok()
+    }
 }
 
 // === impl RequestAuthenticationSpec ===

@@ -1,27 +1,39 @@
 //! AuthorizationPolicy to what the node can enforce: where it applies, and its status.
 
 mod rules;
+mod whole;
 
 use std::collections::BTreeSet;
 
-use mesh::authorization::{Action as MeshAction, Authorization, PolicyKey, Scope};
+use mesh::authorization::{Action as MeshAction, Authorization, PolicyKey};
 
-use crate::kind::Kind;
-use crate::kinds::authorization_policy::{Action, AuthorizationPolicy, PolicyTargetReference};
+use crate::kinds::authorization_policy::{Action, AuthorizationPolicy};
 use crate::kinds::metadata;
 use crate::kinds::selector::{Labels, labels_match};
 use crate::labels;
 use crate::translate::authorization_policy::rules::Losses;
-use crate::translate::{Translation, waypoint};
+use crate::translate::{Translation, policy_target};
 use crate::view::View;
 
 const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
-const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
 
 pub(super) fn translate(view: &View, policy: &AuthorizationPolicy) -> Translation {
+    Translation {
+        authorization_policies: whole::translate(view, policy).into_iter().collect(),
+        ..for_nodes(view, policy)
+    }
+}
+
+fn for_nodes(view: &View, policy: &AuthorizationPolicy) -> Translation {
+    let namespace = policy.metadata.namespace.as_str();
     if policy.spec.targets().next().is_some() {
+        let bound = policy_target::condition(view, namespace, policy.spec.targets());
+        let condition = match policy.spec.action {
+            Action::Custom => whole::custom_condition(bound),
+            Action::Allow | Action::Deny | Action::Audit => bound,
+        };
         return Translation {
-            conditions: vec![targets_condition(view, policy)],
+            conditions: vec![condition],
             ..Translation::default()
         };
     }
@@ -39,20 +51,13 @@ pub(super) fn translate(view: &View, policy: &AuthorizationPolicy) -> Translatio
         .spec
         .rules
         .iter()
-        .filter_map(|one| {
-            rules::translate(
-                enforcement.action,
-                &policy.metadata.namespace,
-                one,
-                &mut losses,
-            )
-        })
+        .filter_map(|one| rules::translate(enforcement.action, namespace, one, &mut losses))
         .collect();
     Translation {
         authorizations: vec![Authorization {
             name: policy.metadata.name.as_str().into(),
-            namespace: policy.metadata.namespace.as_str().into(),
-            scope: scope(view, policy),
+            namespace: namespace.into(),
+            scope: policy_target::scope(view, namespace, policy.spec.selector.is_some(), false),
             action: enforcement.action,
             dry_run: enforcement.dry_run,
             targets: Vec::new(),
@@ -66,32 +71,39 @@ pub(super) fn translate(view: &View, policy: &AuthorizationPolicy) -> Translatio
 /// The policies with a selector that choose a workload, of those that the node is sent:
 /// naming another would leave the workload waiting for it for ever.
 pub(super) fn selecting(view: &View, namespace: &str, labels: &Labels) -> Vec<PolicyKey> {
+    keys(chosen(view, namespace, labels).filter(|policy| enforcement(view, policy).is_ok()))
+}
+
+/// All policies with a selector that choose a workload, for its waypoint.
+pub(super) fn selecting_whole(view: &View, namespace: &str, labels: &Labels) -> Vec<PolicyKey> {
+    keys(chosen(view, namespace, labels))
+}
+
+fn chosen<'a>(
+    view: &'a View,
+    namespace: &'a str,
+    labels: &'a Labels,
+) -> impl Iterator<Item = &'a AuthorizationPolicy> {
     let namespaces = BTreeSet::from([namespace, &*view.context.root_namespace]);
     namespaces
         .into_iter()
         .filter_map(|namespace| view.contents(namespace))
         .flat_map(|contents| contents.authorization_policies.values())
+        .map(AsRef::as_ref)
         .filter(|policy| {
             let selector = policy.spec.selector.as_ref();
             selector.is_some_and(|selector| labels_match(&selector.match_labels, labels))
                 && policy.spec.targets().next().is_none()
-                && enforcement(view, policy).is_ok()
         })
+}
+
+fn keys<'a>(policies: impl Iterator<Item = &'a AuthorizationPolicy>) -> Vec<PolicyKey> {
+    policies
         .map(|policy| {
             let metadata = &policy.metadata;
             PolicyKey::new(metadata.namespace.as_str(), metadata.name.as_str())
         })
         .collect()
-}
-
-fn scope(view: &View, policy: &AuthorizationPolicy) -> Scope {
-    if policy.spec.selector.is_some() {
-        Scope::WorkloadSelector
-    } else if *policy.metadata.namespace == *view.context.root_namespace {
-        Scope::Global
-    } else {
-        Scope::Namespace
-    }
 }
 
 struct Enforcement {
@@ -120,59 +132,6 @@ fn enforcement(view: &View, policy: &AuthorizationPolicy) -> Result<Enforcement,
 
 fn unsupported(message: impl Into<String>) -> metadata::Condition {
     metadata::Condition::new(ZTUNNEL_ACCEPTED, false, "UnsupportedValue", message)
-}
-
-fn targets_condition(view: &View, policy: &AuthorizationPolicy) -> metadata::Condition {
-    let namespace = &policy.metadata.namespace;
-    let refused = |reason, message: String| {
-        metadata::Condition::new(WAYPOINT_ACCEPTED, false, reason, message)
-    };
-    let mut waypoints = BTreeSet::new();
-    for target in policy.spec.targets() {
-        let (kind, name) = (&target.kind, &target.name);
-        let Some(metadata) = target_metadata(view, namespace, target) else {
-            return refused(
-                "TargetNotFound",
-                format!("there is no {kind} {namespace}/{name}"),
-            );
-        };
-        let front = service_kind(kind).and_then(|kind| waypoint::of_service(view, kind, metadata));
-        let Some(front) = front else {
-            return refused(
-                "AncestorNotBound",
-                format!("{kind} {namespace}/{name} wants no waypoint: the policy has no effect"),
-            );
-        };
-        if !front.condition.is_true() {
-            return refused("AncestorNotBound", front.condition.message);
-        }
-        waypoints.insert(front.binding.waypoint);
-    }
-    let waypoints: Vec<String> = waypoints.iter().map(ToString::to_string).collect();
-    let message = format!("enforced by waypoint {}", waypoints.join(", "));
-    metadata::Condition::new(WAYPOINT_ACCEPTED, true, "Accepted", message)
-}
-
-fn service_kind(kind: &str) -> Option<Kind> {
-    [Kind::Service, Kind::ServiceEntry]
-        .into_iter()
-        .find(|known| known.name() == kind)
-}
-
-fn target_metadata<'a>(
-    view: &'a View,
-    namespace: &str,
-    target: &PolicyTargetReference,
-) -> Option<&'a metadata::ObjectMeta> {
-    let contents = view.contents(namespace)?;
-    let name = target.name.as_str();
-    if target.kind == Kind::Service.name() {
-        contents.services.get(name).map(|one| &one.metadata)
-    } else if target.kind == Kind::ServiceEntry.name() {
-        contents.service_entries.get(name).map(|one| &one.metadata)
-    } else {
-        None
-    }
 }
 
 impl Losses {

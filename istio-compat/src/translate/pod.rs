@@ -43,6 +43,7 @@ pub(super) fn translate(view: &View, pod: &Pod) -> Translation {
         ..workload::new(view, &uid, name, namespace)
     };
     workload::set_tunnel(&mut workload, metadata, &metadata.labels);
+    workload::set_request_policies(&mut workload, view, &metadata.labels);
     workload::set_canonical(&mut workload, &metadata.labels);
     let (front, authorizations) =
         waypoint::set(view, &pod.key(), metadata, &metadata.labels, &mut workload);

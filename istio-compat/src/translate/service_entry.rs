@@ -194,6 +194,7 @@ fn inline(
     };
     workload_entry::set_spec(&mut workload, endpoint);
     workload::set_tunnel(&mut workload, &Default::default(), &endpoint.labels);
+    workload::set_request_policies(&mut workload, view, &endpoint.labels);
     workload::set_canonical(&mut workload, &endpoint.labels);
     workload
 }

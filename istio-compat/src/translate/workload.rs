@@ -12,7 +12,7 @@ use crate::kinds::selector::{Labels, labels_match};
 use crate::kinds::service::{Service, ServiceType};
 use crate::kinds::service_entry::ServiceEntry;
 use crate::labels;
-use crate::translate::{authorization_policy, peer_authentication};
+use crate::translate::{authorization_policy, peer_authentication, request_authentication};
 use crate::view::View;
 
 /// A workload with what is the same for all of this mesh.
@@ -61,6 +61,13 @@ pub(super) fn policies(view: &View, namespace: &str, labels: &Labels) -> Vec<Pol
     keys.sort();
     keys.dedup();
     keys
+}
+
+/// Sets the policies that its waypoint evaluates, sorted.
+pub(super) fn set_request_policies(workload: &mut Workload, view: &View, labels: &Labels) {
+    let namespace = &workload.namespace;
+    workload.request_policies = authorization_policy::selecting_whole(view, namespace, labels);
+    workload.request_authentications = request_authentication::selecting(view, namespace, labels);
 }
 
 /// Where each port of a Service or ServiceEntry leads on the workload.

@@ -30,6 +30,7 @@ pub(super) fn translate(view: &View, entry: &WorkloadEntry) -> Translation {
     };
     set_spec(&mut workload, &entry.spec);
     workload::set_tunnel(&mut workload, metadata, &labels);
+    workload::set_request_policies(&mut workload, view, &labels);
     workload::set_canonical(&mut workload, &labels);
     let (front, authorizations) =
         waypoint::set(view, &entry.key(), metadata, &labels, &mut workload);

@@ -6,8 +6,9 @@ mod waypoint;
 use std::collections::BTreeSet;
 
 use crate::kind::Kind;
-use crate::kinds::authorization_policy::AuthorizationPolicy;
+use crate::kinds::authorization_policy::{AuthorizationPolicy, PolicyTargetReference};
 use crate::kinds::peer_authentication::PeerAuthentication;
+use crate::kinds::request_authentication::RequestAuthentication;
 use crate::kinds::selector::{Labels, labels_match};
 use crate::object::{ObjectKey, Resource};
 use crate::view::{Contents, View};
@@ -24,6 +25,8 @@ impl View {
                     touched.extend(contents.service_entries.values().map(|one| one.key()));
                     let policies = contents.authorization_policies.values();
                     touched.extend(policies.map(|one| one.key()));
+                    let policies = contents.request_authentications.values();
+                    touched.extend(policies.map(|one| one.key()));
                 }
             }
             Kind::Node => {
@@ -37,6 +40,21 @@ impl View {
                 self.members(key, &mut touched);
                 self.rivals(key, &mut touched);
                 self.targeting(key, &mut touched);
+                self.routed(key, &mut touched);
+            }
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TcpRoute => {
+                // Of several routes on one port, all but one kind give way.
+                for parent in self.routes.parents(key) {
+                    touched.extend(self.routes.attached_to(parent).cloned());
+                }
+            }
+            Kind::Gateway | Kind::GatewayClass => self.targeting(key, &mut touched),
+            Kind::RequestAuthentication => {
+                if let Some(contents) = self.contents(&key.namespace)
+                    && let Some(policy) = contents.request_authentications.get(&key.name)
+                {
+                    self.of_request_authentication(policy, &mut touched);
+                }
             }
             Kind::AuthorizationPolicy => {
                 if let Some(contents) = self.contents(&key.namespace)
@@ -58,12 +76,6 @@ impl View {
             | Kind::WorkloadEntry
             | Kind::ServiceAccount
             | Kind::Deployment
-            | Kind::RequestAuthentication
-            | Kind::Gateway
-            | Kind::GatewayClass
-            | Kind::HttpRoute
-            | Kind::GrpcRoute
-            | Kind::TcpRoute
             | Kind::ReferenceGrant => {}
         }
         self.of_waypoints(key, &mut touched);
@@ -79,11 +91,35 @@ impl View {
         if let Some(selector) = &policy.spec.selector {
             self.selected(namespace, &selector.match_labels, touched);
         }
-        for target in policy.spec.targets() {
+        self.targeted(namespace, policy.spec.targets(), touched);
+    }
+
+    fn of_request_authentication(
+        &self,
+        policy: &RequestAuthentication,
+        touched: &mut BTreeSet<ObjectKey>,
+    ) {
+        let namespace = &policy.metadata.namespace;
+        if let Some(selector) = &policy.spec.selector {
+            self.selected(namespace, &selector.match_labels, touched);
+        }
+        self.targeted(namespace, policy.spec.targets(), touched);
+    }
+
+    /// The services that policies target want a waypoint, of which the status of all policies
+    /// with these targets tells.
+    fn targeted<'a>(
+        &self,
+        namespace: &str,
+        targets: impl Iterator<Item = &'a PolicyTargetReference>,
+        touched: &mut BTreeSet<ObjectKey>,
+    ) {
+        for target in targets {
             for kind in [Kind::Service, Kind::ServiceEntry] {
                 if target.kind == kind.name() {
-                    let name = target.name.as_str();
-                    touched.insert(ObjectKey::new(kind, namespace.as_str(), name));
+                    let key = ObjectKey::new(kind, namespace, target.name.as_str());
+                    self.targeting(&key, touched);
+                    touched.insert(key);
                 }
             }
         }
@@ -164,23 +200,42 @@ impl View {
             for rival in rivals.filter(|rival| *rival != key) {
                 touched.insert(rival.clone());
                 self.members(rival, touched);
+                self.targeting(rival, touched);
+                self.routed(rival, touched);
             }
+        }
+    }
+
+    /// The routes that are attached to an object, or send requests to it.
+    fn routed(&self, key: &ObjectKey, touched: &mut BTreeSet<ObjectKey>) {
+        touched.extend(self.routes.attached_to(key).cloned());
+        touched.extend(self.routes.sending_to(key).cloned());
+        for hostname in self.hostnames(key) {
+            touched.extend(self.routes.sending_to_hostname(&hostname).cloned());
         }
     }
 
     /// Policies that target the object: their status says whether it is there.
     fn targeting(&self, key: &ObjectKey, touched: &mut BTreeSet<ObjectKey>) {
-        let Some(contents) = self.contents(&key.namespace) else {
+        let namespace = match key.kind {
+            Kind::GatewayClass => &self.context.root_namespace,
+            _ => &key.namespace,
+        };
+        let Some(contents) = self.contents(namespace) else {
             return;
         };
+        let is_key =
+            |one: &PolicyTargetReference| one.kind == key.kind.name() && *one.name == *key.name;
+        let policies = contents.authorization_policies.values();
         touched.extend(
-            contents
-                .authorization_policies
-                .values()
-                .filter(|policy| {
-                    let mut targets = policy.spec.targets();
-                    targets.any(|one| one.kind == key.kind.name() && *one.name == *key.name)
-                })
+            policies
+                .filter(|policy| policy.spec.targets().any(is_key))
+                .map(|policy| policy.key()),
+        );
+        let policies = contents.request_authentications.values();
+        touched.extend(
+            policies
+                .filter(|policy| policy.spec.targets().any(is_key))
                 .map(|policy| policy.key()),
         );
     }

@@ -7,12 +7,17 @@ use crate::kinds::route::{BackendRef, ParentReference};
 use crate::kinds::route_filter::HttpRouteFilter;
 use crate::object::{Body, ObjectKey};
 
+/// The group of ServiceEntry, and of the pseudo kind Hostname.
+pub(crate) const ISTIO_GROUP: &str = "networking.istio.io";
+pub(crate) const HOSTNAME: &str = "Hostname";
+
 /// The routes of the mesh by the Services and ServiceEntries they name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Routes {
     by_route: BTreeMap<ObjectKey, Ends>,
     by_parent: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     by_backend: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    by_hostname: BTreeMap<String, BTreeSet<ObjectKey>>,
 }
 
 /// What one route names.
@@ -20,6 +25,8 @@ pub(crate) struct Routes {
 struct Ends {
     parents: BTreeSet<ObjectKey>,
     backends: BTreeSet<ObjectKey>,
+    /// Backends of kind Hostname, lower case.
+    hostnames: BTreeSet<String>,
 }
 
 // === impl Routes ===
@@ -30,12 +37,14 @@ impl Routes {
         if let Some(old) = self.by_route.remove(key) {
             forget(&mut self.by_parent, &old.parents, key);
             forget(&mut self.by_backend, &old.backends, key);
+            forget(&mut self.by_hostname, &old.hostnames, key);
         }
         let Some(ends) = body.and_then(ends) else {
             return;
         };
         note(&mut self.by_parent, &ends.parents, key);
         note(&mut self.by_backend, &ends.backends, key);
+        note(&mut self.by_hostname, &ends.hostnames, key);
         self.by_route.insert(key.clone(), ends);
     }
 
@@ -45,6 +54,11 @@ impl Routes {
 
     pub(crate) fn sending_to(&self, service: &ObjectKey) -> impl Iterator<Item = &ObjectKey> {
         self.by_backend.get(service).into_iter().flatten()
+    }
+
+    /// Those with a backend of kind Hostname.
+    pub(crate) fn sending_to_hostname(&self, hostname: &str) -> impl Iterator<Item = &ObjectKey> {
+        self.by_hostname.get(hostname).into_iter().flatten()
     }
 
     /// The Services and ServiceEntries a route is attached to.
@@ -60,74 +74,88 @@ impl Routes {
     }
 }
 
-type ByService = BTreeMap<ObjectKey, BTreeSet<ObjectKey>>;
+type Routed<T> = BTreeMap<T, BTreeSet<ObjectKey>>;
 
-fn note(index: &mut ByService, services: &BTreeSet<ObjectKey>, route: &ObjectKey) {
-    for service in services {
-        let routes = index.entry(service.clone()).or_default();
+fn note<T: Ord + Clone>(index: &mut Routed<T>, ends: &BTreeSet<T>, route: &ObjectKey) {
+    for end in ends {
+        let routes = index.entry(end.clone()).or_default();
         routes.insert(route.clone());
     }
 }
 
-fn forget(index: &mut ByService, services: &BTreeSet<ObjectKey>, route: &ObjectKey) {
-    for service in services {
-        if let Some(routes) = index.get_mut(service) {
+fn forget<T: Ord>(index: &mut Routed<T>, ends: &BTreeSet<T>, route: &ObjectKey) {
+    for end in ends {
+        if let Some(routes) = index.get_mut(end) {
             routes.remove(route);
             if routes.is_empty() {
-                index.remove(service);
+                index.remove(end);
             }
+        }
+    }
+}
+
+impl Ends {
+    fn new(namespace: &str, parents: &[ParentReference]) -> Self {
+        let parents = parents.iter().filter_map(|one| {
+            let kind = service_kind(one.group(), one.kind())?;
+            let namespace = one.namespace(namespace);
+            Some(ObjectKey::new(kind, namespace, one.name.as_str()))
+        });
+        Self {
+            parents: parents.collect(),
+            ..Self::default()
+        }
+    }
+
+    fn rule(&mut self, namespace: &str, filters: &[HttpRouteFilter], backends: &[BackendRef]) {
+        self.mirrors(namespace, filters);
+        for one in backends {
+            self.backend(namespace, one);
+            self.mirrors(namespace, &one.filters);
+        }
+    }
+
+    fn mirrors(&mut self, namespace: &str, filters: &[HttpRouteFilter]) {
+        for mirror in filters.iter().filter_map(|one| one.request_mirror.as_ref()) {
+            self.backend(namespace, &mirror.backend_ref);
+        }
+    }
+
+    fn backend(&mut self, namespace: &str, one: &BackendRef) {
+        if let Some(kind) = service_kind(one.group(), one.kind()) {
+            let namespace = one.namespace(namespace);
+            let key = ObjectKey::new(kind, namespace, one.name.as_str());
+            self.backends.insert(key);
+        } else if (one.group(), one.kind()) == (ISTIO_GROUP, HOSTNAME) {
+            self.hostnames.insert(one.name.to_ascii_lowercase());
         }
     }
 }
 
 fn ends(body: &Body) -> Option<Ends> {
     let namespace = &body.metadata().namespace;
-    let parents = |parents: &[ParentReference]| {
-        let keys = parents.iter().filter_map(|one| {
-            let kind = service_kind(one.group(), one.kind())?;
-            let namespace = one.namespace(namespace);
-            Some(ObjectKey::new(kind, namespace, one.name.as_str()))
-        });
-        keys.collect()
-    };
-    let backend = |one: &BackendRef| {
-        let kind = service_kind(one.group(), one.kind())?;
-        let namespace = one.namespace(namespace);
-        Some(ObjectKey::new(kind, namespace, one.name.as_str()))
-    };
-    let mirrored = |filters: &[HttpRouteFilter]| -> Vec<ObjectKey> {
-        let mirrors = filters.iter().filter_map(|one| one.request_mirror.as_ref());
-        mirrors
-            .filter_map(|one| backend(&one.backend_ref))
-            .collect()
-    };
-    let of_rule = |filters: &[HttpRouteFilter], backends: &[BackendRef]| -> Vec<ObjectKey> {
-        let mut keys = mirrored(filters);
-        for one in backends {
-            keys.extend(backend(one));
-            keys.extend(mirrored(&one.filters));
-        }
-        keys
-    };
     match body {
-        Body::HttpRoute(route) => Some(Ends {
-            parents: parents(&route.spec.parent_refs),
-            backends: (route.spec.rules.iter())
-                .flat_map(|rule| of_rule(&rule.filters, &rule.backend_refs))
-                .collect(),
-        }),
-        Body::GrpcRoute(route) => Some(Ends {
-            parents: parents(&route.spec.parent_refs),
-            backends: (route.spec.rules.iter())
-                .flat_map(|rule| of_rule(&rule.filters, &rule.backend_refs))
-                .collect(),
-        }),
-        Body::TcpRoute(route) => Some(Ends {
-            parents: parents(&route.spec.parent_refs),
-            backends: (route.spec.rules.iter())
-                .flat_map(|rule| of_rule(&[], &rule.backend_refs))
-                .collect(),
-        }),
+        Body::HttpRoute(route) => {
+            let mut ends = Ends::new(namespace, &route.spec.parent_refs);
+            for rule in &route.spec.rules {
+                ends.rule(namespace, &rule.filters, &rule.backend_refs);
+            }
+            Some(ends)
+        }
+        Body::GrpcRoute(route) => {
+            let mut ends = Ends::new(namespace, &route.spec.parent_refs);
+            for rule in &route.spec.rules {
+                ends.rule(namespace, &rule.filters, &rule.backend_refs);
+            }
+            Some(ends)
+        }
+        Body::TcpRoute(route) => {
+            let mut ends = Ends::new(namespace, &route.spec.parent_refs);
+            for rule in &route.spec.rules {
+                ends.rule(namespace, &[], &rule.backend_refs);
+            }
+            Some(ends)
+        }
         Body::Namespace(_)
         | Body::Node(_)
         | Body::ServiceAccount(_)
@@ -146,10 +174,10 @@ fn ends(body: &Body) -> Option<Ends> {
 }
 
 /// The kinds a mesh's route may name.
-fn service_kind(group: &str, kind: &str) -> Option<Kind> {
+pub(crate) fn service_kind(group: &str, kind: &str) -> Option<Kind> {
     match (group, kind) {
         ("" | "core", "Service") => Some(Kind::Service),
-        ("networking.istio.io", "ServiceEntry") => Some(Kind::ServiceEntry),
+        (ISTIO_GROUP, "ServiceEntry") => Some(Kind::ServiceEntry),
         _ => None,
     }
 }

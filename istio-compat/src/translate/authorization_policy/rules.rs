@@ -96,7 +96,7 @@ fn everywhere() -> Vec<ipnet::IpNet> {
 type Beyond = Vec<String>;
 
 /// The match, and the attributes it can't hold: those of HTTP, and of trust domains.
-fn source(namespace: &str, source: &Source) -> (Match, Beyond, Beyond) {
+pub(super) fn source(namespace: &str, source: &Source) -> (Match, Beyond, Beyond) {
     let mut one = Match {
         namespaces: strings(&source.namespaces),
         not_namespaces: strings(&source.not_namespaces),
@@ -121,7 +121,7 @@ fn source(namespace: &str, source: &Source) -> (Match, Beyond, Beyond) {
     (one, beyond, trust)
 }
 
-fn operation(operation: &Operation) -> (Match, Beyond) {
+pub(super) fn operation(operation: &Operation) -> (Match, Beyond) {
     let mut one = Match::default();
     one.destination_ports = ports(&mut one, &operation.ports);
     one.not_destination_ports = ports(&mut one, &operation.not_ports);
@@ -136,7 +136,7 @@ fn operation(operation: &Operation) -> (Match, Beyond) {
     (one, beyond)
 }
 
-fn condition(condition: &Condition) -> (Match, Beyond, Beyond) {
+pub(super) fn condition(condition: &Condition) -> (Match, Beyond, Beyond) {
     let (values, not_values) = (&condition.values, &condition.not_values);
     let mut one = Match::default();
     let (mut beyond, mut trust) = (Vec::new(), Vec::new());
@@ -176,7 +176,7 @@ fn set<const N: usize>(attributes: [(&str, &Vec<String>); N]) -> Vec<String> {
         .collect()
 }
 
-fn strings(values: &[String]) -> Vec<StringMatch> {
+pub(super) fn strings(values: &[String]) -> Vec<StringMatch> {
     values
         .iter()
         .map(|value| StringMatch::parse(value))
@@ -184,7 +184,7 @@ fn strings(values: &[String]) -> Vec<StringMatch> {
 }
 
 /// `namespace/name`, or `name` in the policy's own namespace.
-fn accounts(namespace: &str, values: &[String]) -> Vec<ServiceAccountMatch> {
+pub(super) fn accounts(namespace: &str, values: &[String]) -> Vec<ServiceAccountMatch> {
     values
         .iter()
         .map(|value| {
@@ -198,7 +198,7 @@ fn accounts(namespace: &str, values: &[String]) -> Vec<ServiceAccountMatch> {
 }
 
 /// Validation refuses what is no range; an object that was never validated is marked.
-fn networks(one: &mut Match, values: &[String]) -> Vec<ipnet::IpNet> {
+pub(super) fn networks(one: &mut Match, values: &[String]) -> Vec<ipnet::IpNet> {
     let parse = |text: &String| {
         let address = || text.parse::<std::net::IpAddr>().map(Into::into);
         text.parse().or_else(|_| address()).ok()

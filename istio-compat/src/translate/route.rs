@@ -1,0 +1,328 @@
+//! What the routes of Gateway API have in common: their parents, their backends, their status.
+//!
+//! A mesh needs no ReferenceGrant (GEP-1294): a route may name a Service of any namespace as
+//! its parent, which makes it a consumer route, and as its backend.
+
+use std::collections::BTreeSet;
+
+use mesh::address::NamespacedHostname;
+use mesh::route::{
+    Backend, BackendRef as MeshBackendRef, Route, RouteKey, RouteParent, RouteRules,
+};
+
+use crate::kind::Kind;
+use crate::kinds::metadata::{Condition, ObjectMeta};
+use crate::kinds::route::{BackendRef, GATEWAY_GROUP, ParentReference, RouteParentStatus};
+use crate::kinds::service::ServiceType;
+use crate::object::ObjectKey;
+use crate::translate::route_conflict::superior;
+use crate::translate::{Translation, route_filter, service_entry};
+use crate::view::View;
+use crate::view::routes::{HOSTNAME, ISTIO_GROUP, service_kind};
+
+/// Who writes the status of routes on services.
+pub(super) const CONTROLLER: &str = "istio.io/mesh-controller";
+
+/// What of a route can't be honoured: a reason as Gateway API names it, and the words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+/// A route while it is translated; collects what is wrong with it.
+pub(super) struct Translating<'a> {
+    pub(super) view: &'a View,
+    pub(super) namespace: &'a str,
+    /// Of backends and filters: condition ResolvedRefs.
+    unresolved: Vec<Refused>,
+    /// Of the rest: condition Accepted.
+    unsupported: Vec<Refused>,
+}
+
+// === impl Refused ===
+
+impl Refused {
+    pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+// === impl Translating ===
+
+impl<'a> Translating<'a> {
+    pub(super) fn new(view: &'a View, namespace: &'a str) -> Self {
+        Self {
+            view,
+            namespace,
+            unresolved: Vec::new(),
+            unsupported: Vec::new(),
+        }
+    }
+
+    pub(super) fn unresolved(&mut self, refused: Refused) {
+        self.unresolved.push(refused);
+    }
+
+    pub(super) fn unsupported(&mut self, message: impl Into<String>) {
+        let refused = Refused::new("UnsupportedValue", message);
+        self.unsupported.push(refused);
+    }
+
+    /// Where requests go, or why they are answered with an error instead.
+    pub(super) fn backend_ref(&mut self, backend: &BackendRef) -> MeshBackendRef {
+        match resolve(self.view, self.namespace, backend) {
+            Ok((service, port)) => MeshBackendRef::Service {
+                service,
+                port,
+                subset: None,
+            },
+            Err(refused) => {
+                let reason = refused.message.as_str().into();
+                self.unresolved(refused);
+                MeshBackendRef::Invalid(reason)
+            }
+        }
+    }
+
+    pub(super) fn backends(&mut self, backends: &[BackendRef]) -> Vec<Backend> {
+        backends
+            .iter()
+            .map(|one| {
+                let backend = self.backend_ref(one);
+                let (filters, unknown) = route_filter::translate(self, &one.filters);
+                Backend {
+                    // What a filter that is not known would have done can't be left out.
+                    backend: unknown.map_or(backend, MeshBackendRef::Invalid),
+                    weight: one.weight(),
+                    filters,
+                }
+            })
+            .collect()
+    }
+
+    /// The route, attached to the parents that accept it, and what each makes of it.
+    pub(super) fn finish(
+        self,
+        key: RouteKey,
+        metadata: &ObjectMeta,
+        parent_refs: &[ParentReference],
+        rules: RouteRules,
+    ) -> Translation {
+        let mut parents: Vec<RouteParent> = Vec::new();
+        let mut statuses = Vec::new();
+        for reference in parent_refs {
+            let attached = attach(self.view, self.namespace, reference);
+            let accepted = match &attached {
+                Err(refused) => Err(refused.clone()),
+                Ok(_) => self
+                    .unsupported
+                    .first()
+                    .map_or(Ok(()), |one| Err(one.clone())),
+            };
+            let accepted = accepted.and_then(|()| {
+                superior(self.view, &key, reference).map_or(Ok(()), |other| {
+                    Err(Refused::new(
+                        "RouteConflict",
+                        format!("{other} is attached to the same port and takes precedence"),
+                    ))
+                })
+            });
+            statuses.push(RouteParentStatus {
+                parent_ref: reference.clone(),
+                controller_name: CONTROLLER.to_owned(),
+                conditions: vec![
+                    condition(
+                        "Accepted",
+                        accepted.err().as_ref(),
+                        "attached to the service",
+                    ),
+                    condition(
+                        "ResolvedRefs",
+                        self.unresolved.first(),
+                        "all references resolve",
+                    ),
+                ],
+            });
+            for parent in attached.into_iter().flatten() {
+                if !parents.contains(&parent) {
+                    parents.push(parent);
+                }
+            }
+        }
+        let conditions = overall(&statuses);
+        let routes = (!parents.is_empty()).then(|| Route {
+            key,
+            parents,
+            created: metadata.created(),
+            rules,
+        });
+        Translation {
+            routes: routes.into_iter().collect(),
+            conditions,
+            parents: statuses,
+            ..Translation::default()
+        }
+    }
+}
+
+fn condition(type_: &str, refused: Option<&Refused>, otherwise: &str) -> Condition {
+    match refused {
+        Some(refused) => Condition::new(type_, false, refused.reason, refused.message.as_str()),
+        None => Condition::new(type_, true, type_, otherwise),
+    }
+}
+
+/// Of each type of condition the first that does not hold for a parent, else the first.
+fn overall(statuses: &[RouteParentStatus]) -> Vec<Condition> {
+    let all = || statuses.iter().flat_map(|status| &status.conditions);
+    let types: BTreeSet<&str> = all().map(|one| one.type_.as_str()).collect();
+    types
+        .into_iter()
+        .filter_map(|type_| {
+            let of_type = || all().filter(|one| one.type_ == type_);
+            of_type().find(|one| !one.is_true()).or(of_type().next())
+        })
+        .cloned()
+        .collect()
+}
+
+/// The services that a reference to a parent stands for: a ServiceEntry has one per host.
+fn attach(
+    view: &View,
+    namespace: &str,
+    reference: &ParentReference,
+) -> Result<Vec<RouteParent>, Refused> {
+    let unsupported = |message: String| Err(Refused::new("UnsupportedValue", message));
+    let (group, kind, name) = (reference.group(), reference.kind(), &reference.name);
+    let parent_namespace = reference.namespace(namespace);
+    let Some(known) = service_kind(group, kind) else {
+        return match (group, kind) {
+            (GATEWAY_GROUP, "Gateway") => unsupported(format!(
+                "Gateway {parent_namespace}/{name} is not served: routes are for Services and \
+                 ServiceEntries, not yet for ingress"
+            )),
+            _ => unsupported(format!(
+                "{kind} ({group}) is no parent: use a Service, or a ServiceEntry of {ISTIO_GROUP}"
+            )),
+        };
+    };
+    let missing = |what: String| Refused::new("NoMatchingParent", what);
+    let object = format!("{kind} {parent_namespace}/{name}");
+    let contents = view.contents(parent_namespace);
+    let (hostnames, ports): (Vec<String>, Vec<u16>) = match known {
+        Kind::Service => {
+            let service = contents.and_then(|contents| contents.services.get(name.as_str()));
+            let service = service.ok_or_else(|| missing(format!("there is no {object}")))?;
+            if service.spec.type_ == ServiceType::ExternalName {
+                return unsupported(format!(
+                    "{object} is of type ExternalName: nothing is attached"
+                ));
+            }
+            if service.is_headless() {
+                return unsupported(format!(
+                    "{object} is headless and has no address of its own: nothing is attached"
+                ));
+            }
+            (
+                vec![view.context.service_hostname(name, parent_namespace)],
+                service.spec.ports.iter().map(|port| port.port).collect(),
+            )
+        }
+        _ => {
+            let entry = contents.and_then(|contents| contents.service_entries.get(name.as_str()));
+            let entry = entry.ok_or_else(|| missing(format!("there is no {object}")))?;
+            let hosts = service_entry::owned_hosts(view, entry).map(str::to_owned);
+            (
+                hosts.collect(),
+                entry.spec.ports.iter().map(|port| port.number).collect(),
+            )
+        }
+    };
+    if let Some(port) = reference.port.filter(|port| !ports.contains(port)) {
+        return Err(missing(format!("{object} has no port {port}")));
+    }
+    let clients = (parent_namespace != namespace).then(|| namespace.into());
+    Ok(hostnames
+        .into_iter()
+        .map(|hostname| RouteParent {
+            service: NamespacedHostname::new(parent_namespace, hostname),
+            port: reference.port,
+            clients: clients.clone(),
+        })
+        .collect())
+}
+
+fn resolve(
+    view: &View,
+    namespace: &str,
+    backend: &BackendRef,
+) -> Result<(NamespacedHostname, u16), Refused> {
+    let (group, kind, name) = (backend.group(), backend.kind(), &backend.name);
+    let namespace = backend.namespace(namespace);
+    let missing = |message: String| Refused::new("BackendNotFound", message);
+    let (object, service, ports): (_, _, Vec<u16>) = match (group, kind) {
+        ("" | "core", "Service") => {
+            let object = format!("Service {namespace}/{name}");
+            let services = view.contents(namespace).map(|contents| &contents.services);
+            let service = services.and_then(|services| services.get(name.as_str()));
+            let service = service.ok_or_else(|| missing(format!("there is no {object}")))?;
+            if service.spec.type_ == ServiceType::ExternalName {
+                return Err(Refused::new(
+                    "UnsupportedValue",
+                    format!("{object} is of type ExternalName and has no endpoints"),
+                ));
+            }
+            let hostname = view.context.service_hostname(name, namespace);
+            (
+                object,
+                NamespacedHostname::new(namespace, hostname),
+                service.spec.ports.iter().map(|port| port.port).collect(),
+            )
+        }
+        (ISTIO_GROUP, HOSTNAME) => {
+            let object = format!("host {name}");
+            let owner = view.owner(name, None);
+            let owner = owner.ok_or_else(|| missing(format!("no service has {object}")))?;
+            let service = NamespacedHostname::new(owner.namespace.clone(), name.as_str());
+            (object, service, ports_of(view, owner))
+        }
+        _ => {
+            return Err(Refused::new(
+                "InvalidKind",
+                format!("{kind} ({group}) is no backend: use a Service"),
+            ));
+        }
+    };
+    match backend.port {
+        Some(port) if ports.contains(&port) => Ok((service, port)),
+        Some(port) => Err(missing(format!("{object} has no port {port}"))),
+        None => Err(Refused::new(
+            "UnsupportedValue",
+            format!("a port of {object} is not named"),
+        )),
+    }
+}
+
+fn ports_of(view: &View, owner: &ObjectKey) -> Vec<u16> {
+    let Some(contents) = view.contents(&owner.namespace) else {
+        return Vec::new();
+    };
+    match owner.kind {
+        Kind::Service => contents
+            .services
+            .get(&owner.name)
+            .map_or(Vec::new(), |one| {
+                one.spec.ports.iter().map(|port| port.port).collect()
+            }),
+        _ => contents
+            .service_entries
+            .get(&owner.name)
+            .map_or(Vec::new(), |one| {
+                one.spec.ports.iter().map(|port| port.number).collect()
+            }),
+    }
+}
