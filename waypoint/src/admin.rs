@@ -12,11 +12,12 @@ use runtime::signals::Shutdown;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::shared::Shared;
+use crate::shared::{OwnCertificate, Shared};
 
 #[derive(Clone)]
 struct Admin {
     shared: Arc<Shared>,
+    certificates: OwnCertificate,
     shutdown: Shutdown,
 }
 
@@ -27,17 +28,21 @@ struct Logging {
 }
 
 /// All of the admin server's paths.
-pub fn router(shared: Arc<Shared>, shutdown: Shutdown) -> Router {
+pub fn router(shared: Arc<Shared>, certificates: OwnCertificate, shutdown: Shutdown) -> Router {
     Router::new()
         .route("/config_dump", get(dump))
         .route("/logging", post(change_logging))
         .route("/quitquitquit", post(quit))
-        .with_state(Admin { shared, shutdown })
+        .with_state(Admin {
+            shared,
+            certificates,
+            shutdown,
+        })
 }
 
 async fn dump(State(admin): State<Admin>) -> impl IntoResponse {
     // Serialising a large mesh takes long enough to hold up everybody else on this thread.
-    let dump = tokio::task::spawn_blocking(move || config_dump(&admin.shared).to_string()).await;
+    let dump = tokio::task::spawn_blocking(move || config_dump(&admin).to_string()).await;
     match dump {
         Ok(json) => {
             let kind = [(header::CONTENT_TYPE, "application/json")];
@@ -51,7 +56,8 @@ async fn dump(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 /// What the waypoint holds.
-fn config_dump(shared: &Shared) -> Value {
+fn config_dump(admin: &Admin) -> Value {
+    let shared = &admin.shared;
     let snapshot = shared.state.snapshot();
     let services: Vec<Value> = snapshot
         .services()
@@ -77,7 +83,8 @@ fn config_dump(shared: &Shared) -> Value {
         "routes": routes,
         "policies": snapshot.authorization_policies().map(|policy| &**policy).collect::<Vec<_>>(),
         "requestAuthentications": request_authentications,
-        "certificates": shared.certificates.manager().dump(),
+        "jwks": shared.jwks.dump(),
+        "certificates": admin.certificates.manager().dump(),
     })
 }
 

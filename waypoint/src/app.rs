@@ -1,9 +1,11 @@
 //! The whole program: what is started, in which order, and how it ends.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use http::{HeaderMap, HeaderValue};
 use identity::ca_client::{self, CitadelClient};
 use identity::grpc::ControlPlane;
 use identity::manager::CertificateManager;
@@ -15,10 +17,11 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use xds::state::State;
 
-use crate::admin;
-use crate::config::Config;
+use crate::config::{Config, Proxy};
+use crate::pipeline::WorkerPipeline;
 use crate::shared::{OwnCertificate, Shared};
-use crate::sync;
+use crate::worker::{Setup, Workers};
+use crate::{admin, sync, worker};
 
 /// Counters that nobody changed for so long are forgotten.
 const IDLE_METRICS: Duration = Duration::from_secs(3600);
@@ -36,17 +39,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let state = Arc::new(State::default());
     let synced = follow_control_plane(&config, &readiness, state.clone())?;
     let certificates = own_certificate(&config)?;
-    let shared = Arc::new(Shared {
-        config,
-        state,
-        certificates,
-    });
+    let shared = Arc::new(Shared::new(config, state));
+    count_requests(&metrics, &shared);
     let admin = Listeners::localhost(shared.config.ports.admin)?;
-    tokio::spawn(admin.serve("admin", admin::router(shared.clone(), shutdown.clone())));
+    let router = admin::router(shared.clone(), certificates.clone(), shutdown.clone());
+    tokio::spawn(admin.serve("admin", router));
 
     let certified = readiness.task("certificate");
     tokio::select! {
-        () = has_certificate(&shared.certificates) => drop(certified),
+        () = has_certificate(&certificates) => drop(certified),
         reason = shutdown.requested() => {
             tracing::info!(reason, "shutting down before there was a certificate");
             return Ok(());
@@ -57,10 +58,63 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         _ = synced => {}
         _ = shutdown.requested() => {}
     }
+    let starting = readiness.task("listener");
+    let workers = start_workers(&shared, certificates)?;
+    tracing::info!(address = %workers.address(), "serving");
+    drop(starting);
     let reason = shutdown.requested().await;
     tracing::info!(reason, "shutting down");
     let _stopping = readiness.task("shutting down");
+    workers.drain(shared.config.termination_deadline).await;
     Ok(())
+}
+
+fn start_workers(shared: &Arc<Shared>, certificates: OwnCertificate) -> anyhow::Result<Workers> {
+    let config = &shared.config;
+    let any = match config.ipv6 {
+        true => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        false => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    let setup = Setup {
+        listen: SocketAddr::new(any, config.ports.hbone),
+        limits: config.limits.clone(),
+        tunnel: worker::tunnel_settings(),
+        certificates: Arc::new(certificates),
+        connect_headers: connect_headers(&config.proxy),
+    };
+    let shared = shared.clone();
+    let make = move |upstream| WorkerPipeline::new(shared.clone(), upstream);
+    Workers::start(config.worker_threads.get(), Arc::new(setup), make)
+        .context("cannot start the workers")
+}
+
+/// Who asks, for the peers' telemetry.
+fn connect_headers(proxy: &Proxy) -> HeaderMap {
+    let baggage = format!(
+        "k8s.cluster.name={},k8s.namespace.name={},k8s.pod.name={},service.name={},\
+         service.version=latest",
+        proxy.cluster_id, proxy.namespace, proxy.pod, proxy.gateway
+    );
+    let mut headers = HeaderMap::new();
+    headers.insert("x-istio-source", HeaderValue::from_static("waypoint"));
+    if let Ok(baggage) = HeaderValue::try_from(baggage) {
+        headers.insert("baggage", baggage);
+    }
+    headers
+}
+
+/// Istio's metrics, and the end of series that nobody counts in any more.
+fn count_requests(metrics: &Metrics, shared: &Arc<Shared>) {
+    let registry = shared.registry.clone();
+    metrics.add_collector(move |exposition| registry.render(exposition));
+    let registry = shared.registry.clone();
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(IDLE_METRICS / 12);
+        loop {
+            ticks.tick().await;
+            registry.forget_idle(std::time::Instant::now(), IDLE_METRICS);
+        }
+    });
 }
 
 async fn listen_to_signals(shutdown: Shutdown) {

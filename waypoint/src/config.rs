@@ -16,6 +16,7 @@ use runtime::logs;
 use serde::Serialize;
 
 use crate::access_log::Format;
+use crate::limits::Limits;
 
 /// TCP port of the admin server, on localhost.
 pub const ADMIN_PORT: u16 = 15000;
@@ -43,6 +44,8 @@ pub struct Config {
     pub worker_threads: NonZeroUsize,
     #[serde(serialize_with = "as_debug")]
     pub path_normalization: PathNormalization,
+    #[serde(serialize_with = "as_debug")]
+    pub limits: Limits,
     /// Bytes of a request kept for sending it again, and for a mirror that is slow.
     pub replay_buffer: usize,
     /// None: requests are not logged.
@@ -134,6 +137,7 @@ fn build(environment: &mut Environment, cpus: usize) -> Option<Config> {
         secret_ttl: environment.duration("SECRET_TTL", Duration::from_secs(86_400)),
         worker_threads: worker_threads(environment, cpus),
         path_normalization: path_normalization(environment),
+        limits: limits(environment),
         replay_buffer: environment.parsed("REPLAY_BUFFER").unwrap_or(64 << 10),
         access_log: access_log(environment),
         jwks: Jwks {
@@ -235,6 +239,40 @@ fn path_normalization(environment: &mut Environment) -> PathNormalization {
             PathNormalization::Base
         }
     }
+}
+
+fn limits(environment: &mut Environment) -> Limits {
+    let mut limits = Limits::default();
+    for (name, place) in [
+        ("MAX_REQUEST_HEADERS_BYTES", &mut limits.head.bytes),
+        ("MAX_REQUEST_HEADERS_COUNT", &mut limits.head.fields),
+    ] {
+        if let Some(value) = environment.parsed(name) {
+            *place = value;
+        }
+    }
+    if limits.head.fields > crate::limits::HeadLimits::MOST_FIELDS {
+        environment.mistake(format!(
+            "MAX_REQUEST_HEADERS_COUNT: more than {}",
+            crate::limits::HeadLimits::MOST_FIELDS
+        ));
+    }
+    if let Some(streams) = environment.parsed("HTTP2_MAX_CONCURRENT_STREAMS") {
+        limits.http2.concurrent_streams = streams;
+    }
+    for (name, place) in [
+        ("REQUEST_HEADERS_TIMEOUT", &mut limits.head_timeout),
+        ("IDLE_TIMEOUT", &mut limits.idle_timeout),
+        ("CONNECT_TIMEOUT", &mut limits.connect_timeout),
+        (
+            "PROTOCOL_DETECTION_TIMEOUT",
+            &mut limits.protocol_detection_timeout,
+        ),
+        ("TCP_IDLE_TIMEOUT", &mut limits.tcp_idle_timeout),
+    ] {
+        *place = environment.duration(name, *place);
+    }
+    limits
 }
 
 fn access_log(environment: &mut Environment) -> Option<Format> {

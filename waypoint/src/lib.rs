@@ -12,7 +12,9 @@
 //! - [`upstream`]: connections to endpoints.
 //! - [`limits`], `deadline`, `drain`: bounds in memory and time.
 //! - `session`, `transport`: what a connection is served with, and its bytes.
-//! - [`access_log`], [`admin`]: what is told of it all.
+//! - [`pipeline`]: what is decided of requests and connections.
+//! - `jwt`, `jwks`: tokens, and the keys they are verified with.
+//! - `telemetry`, [`access_log`], [`admin`]: what is told of it all.
 
 pub mod app;
 
@@ -23,10 +25,6 @@ pub mod sync;
 pub mod shared;
 
 pub mod message;
-
-pub mod access_log;
-
-pub mod admin;
 
 pub mod worker;
 
@@ -53,3 +51,15 @@ mod deadline;
 mod drain;
 
 mod transport;
+
+pub mod pipeline;
+
+mod jwt;
+
+mod jwks;
+
+mod telemetry;
+
+pub mod access_log;
+
+pub mod admin;

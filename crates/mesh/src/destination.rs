@@ -24,7 +24,7 @@ pub const HBONE_PORT: u16 = 15008;
 pub const OWN_PORTS: [u16; 5] = [15001, 15006, HBONE_PORT, 15053, 15080];
 
 /// Whether `workload` is behind `gateway`: one of the proxies that the gateway names.
-fn is_gateway(snapshot: &Snapshot, gateway: &GatewayAddress, workload: &Workload) -> bool {
+pub fn is_gateway(snapshot: &Snapshot, gateway: &GatewayAddress, workload: &Workload) -> bool {
     match &gateway.destination {
         GatewayDestination::Hostname(service) => workload.services.contains_key(service),
         GatewayDestination::Address(address) => {

@@ -24,7 +24,7 @@ use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 
-pub use self::exposition::{Exposition, Kind};
+pub use self::exposition::{Exposition, Kind, escape};
 
 /// How often idle series are looked for when nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(60);

@@ -72,9 +72,10 @@ fn all_mistakes_are_reported_together() {
         ("BLOCKED_CIDRS_IN_JWKS_URIS", "10.0.0.0/8,ten"),
         ("SECRET_TTL", "soon"),
         ("RUST_LOG", "loud"),
+        ("MAX_REQUEST_HEADERS_COUNT", "9999"),
     ])
     .expect_err("invalid");
-    assert_eq!(mistakes.len(), 5, "{mistakes:#?}");
+    assert_eq!(mistakes.len(), 6, "{mistakes:#?}");
     let mistakes = parse(&[("XDS_ADDRESS", ""), ("CA_ADDRESS", "")]).expect_err("incomplete");
     for name in [
         "POD_NAME:",

@@ -33,7 +33,7 @@ pub enum ResponseFlag {
 }
 
 /// The flags of one request, in the order they came up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ResponseFlags {
     /// More than one try and one end seldom have.
     flags: [Option<ResponseFlag>; 4],

@@ -17,6 +17,10 @@ pub trait Record: Send {
     fn fields(&self, fields: &mut Fields<'_>);
     /// Writes the spans the line was made in, outermost first.
     fn spans(&self, _spans: &mut Spans<'_>) {}
+    /// Writes the whole line without its newline, where it has a form of its own, and says so.
+    fn own_form(&self, _out: &mut String) -> bool {
+        false
+    }
 }
 
 /// Takes the fields of one line or one span.
@@ -34,6 +38,10 @@ pub struct Spans<'a> {
 
 /// Appends the line, with its newline.
 pub fn write_line(out: &mut String, format: Format, time: SystemTime, record: &dyn Record) {
+    if record.own_form(out) {
+        out.push('\n');
+        return;
+    }
     let time = humantime::format_rfc3339_micros(time);
     let level = match record.level() {
         Level::ERROR => "error",

@@ -12,6 +12,7 @@ pub struct Exposition {
 pub enum Kind {
     Counter,
     Gauge,
+    Histogram,
 }
 
 /// One family under construction.
@@ -33,12 +34,18 @@ impl Exposition {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
         };
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         Family {
             text: &mut self.text,
             name,
         }
+    }
+
+    /// Starts a family whose samples the caller writes, in the same format.
+    pub fn raw_family(&mut self, name: &'static str, kind: Kind, help: &str) -> &mut String {
+        self.family(name, kind, help).text
     }
 
     pub fn into_text(self) -> String {
@@ -53,10 +60,7 @@ impl Family<'_> {
         self.text.push_str(self.name);
         for (index, (name, value)) in labels.iter().enumerate() {
             let open = if index == 0 { '{' } else { ',' };
-            let value = value
-                .replace('\\', "\\\\")
-                .replace('"', "\\\"")
-                .replace('\n', "\\n");
+            let value = escape(value);
             let _ = write!(self.text, "{open}{name}=\"{value}\"");
         }
         if !labels.is_empty() {
@@ -65,6 +69,14 @@ impl Family<'_> {
         let _ = writeln!(self.text, " {value}");
         self
     }
+}
+
+/// A label's value, as it stands between quotes.
+pub fn escape(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 /// OpenMetrics names a counter's family without `_total`, allows no empty line, and ends in `# EOF`.

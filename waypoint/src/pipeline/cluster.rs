@@ -1,0 +1,206 @@
+//! The endpoints of one port of one service: which of them gets the next try.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mesh::address::NamespacedHostname;
+use mesh::balancing;
+use mesh::balancing::balancer::{Algorithm, Balancer, Pick};
+use mesh::destination::{HBONE_PORT, Hop, Transport};
+use mesh::identity::Identity;
+use mesh::retry::budget::RetryBudget;
+use mesh::service::{AppProtocol, IpFamilies, Service};
+use mesh::snapshot::{Endpoint, ServiceEntry};
+use mesh::workload::{TunnelProtocol, Workload, WorkloadUid};
+use rand::Rng;
+use tokio::time::Instant;
+
+use crate::message::Protocol;
+
+/// What a backend refers to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ClusterKey {
+    pub(crate) service: NamespacedHostname,
+    pub(crate) port: u16,
+}
+
+/// The usable endpoints of a port, as one snapshot has them.
+pub(crate) struct Cluster {
+    pub(crate) name: Arc<str>,
+    pub(crate) service: Arc<Service>,
+    /// None: as the client speaks.
+    pub(crate) protocol: Option<Protocol>,
+    hops: HashMap<WorkloadUid, Hop>,
+    load: Rc<Load>,
+}
+
+/// One try's endpoint: under way there until dropped.
+pub(crate) type Chosen = Pick<WorkloadUid>;
+
+/// What is under way, from this worker. It outlives snapshots.
+#[derive(Default)]
+pub(crate) struct Loads(RefCell<HashMap<ClusterKey, Rc<Load>>>);
+
+struct Load {
+    balancer: RefCell<Balancer<WorkloadUid>>,
+    requests: Cell<u32>,
+    retries: Cell<u32>,
+}
+
+/// Counts one more request, or retry, of a cluster for as long as it lives.
+pub(crate) struct Active {
+    load: Rc<Load>,
+    counter: fn(&Load) -> &Cell<u32>,
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    pub(crate) fn new(
+        key: &ClusterKey,
+        entry: &ServiceEntry,
+        own: &Workload,
+        loads: &Loads,
+        random: &mut impl Rng,
+    ) -> Self {
+        let tiers = balancing::tiers(entry, own, key.port);
+        let nearest = tiers.into_iter().next().unwrap_or_default();
+        let mut hops = HashMap::new();
+        let mut weights = Vec::new();
+        for endpoint in nearest {
+            if let Some(hop) = hop_of(entry, endpoint, own, key.port) {
+                let uid = endpoint.workload.uid.clone();
+                weights.push((uid.clone(), endpoint.workload.capacity));
+                hops.insert(uid, hop);
+            }
+        }
+        let load = loads.cluster(key);
+        load.balancer.borrow_mut().update(weights, random);
+        let port = entry.service.port(key.port);
+        let protocol = match port.map_or(AppProtocol::Unknown, |port| port.app_protocol) {
+            AppProtocol::Http2 | AppProtocol::Grpc => Some(Protocol::Http2),
+            AppProtocol::Http11 => Some(Protocol::Http1),
+            AppProtocol::Unknown | AppProtocol::Tcp | AppProtocol::Tls => None,
+        };
+        Self {
+            // Envoy's form, which tools know from logs.
+            name: format!("inbound-vip|{}|http|{}", key.port, key.service.hostname).into(),
+            service: entry.service.clone(),
+            protocol,
+            hops,
+            load,
+        }
+    }
+
+    /// The endpoint for the next try: not one that was tried, if that can be avoided.
+    pub(crate) fn choose(
+        &self,
+        tried: &[WorkloadUid],
+        random: &mut impl Rng,
+    ) -> Option<(Chosen, Hop)> {
+        let mut balancer = self.load.balancer.borrow_mut();
+        let now = Instant::now().into_std();
+        let untried = |uid: &WorkloadUid| !tried.contains(uid) && self.hops.contains_key(uid);
+        let any = |uid: &WorkloadUid| self.hops.contains_key(uid);
+        let pick = match balancer.pick(untried, now, random) {
+            Some(pick) => pick,
+            None => balancer.pick(any, now, random)?,
+        };
+        let hop = self.hops.get(&pick.id)?.clone();
+        Some((pick, hop))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.hops.len()
+    }
+
+    pub(crate) fn begin_request(&self) -> Active {
+        Active::new(self.load.clone(), |load| &load.requests)
+    }
+
+    pub(crate) fn begin_retry(&self) -> Active {
+        Active::new(self.load.clone(), |load| &load.retries)
+    }
+
+    pub(crate) fn is_within_budget(&self) -> bool {
+        let (retries, requests) = (self.load.retries.get(), self.load.requests.get());
+        RetryBudget::default().admits(retries, requests)
+    }
+}
+
+fn hop_of(entry: &ServiceEntry, endpoint: &Endpoint, own: &Workload, port: u16) -> Option<Hop> {
+    let workload = &endpoint.workload;
+    let port = entry.target_port(endpoint, port)?;
+    let admitted = |address: &&IpAddr| match entry.service.ip_families {
+        IpFamilies::Automatic | IpFamilies::Dual => true,
+        IpFamilies::Ipv4Only => address.is_ipv4(),
+        IpFamilies::Ipv6Only => address.is_ipv6(),
+    };
+    let first = own.addresses.first();
+    let is_v4 = first.is_none_or(|address| address.is_ipv4());
+    let addresses = workload.addresses.iter().filter(admitted);
+    let address = addresses.min_by_key(|address| address.is_ipv4() != is_v4)?;
+    Some(hop(
+        workload,
+        SocketAddr::new(*address, port),
+        endpoint.expected.clone(),
+    ))
+}
+
+/// A workload at an address of its own.
+pub(crate) fn hop(workload: &Arc<Workload>, target: SocketAddr, expected: Arc<[Identity]>) -> Hop {
+    let transport = match workload.tunnel_protocol {
+        TunnelProtocol::None => Transport::Tcp,
+        TunnelProtocol::Hbone => Transport::Hbone {
+            address: SocketAddr::new(target.ip(), HBONE_PORT),
+            expected,
+        },
+    };
+    Hop {
+        workload: workload.clone(),
+        target,
+        transport,
+    }
+}
+
+// === impl Loads ===
+
+impl Loads {
+    fn cluster(&self, key: &ClusterKey) -> Rc<Load> {
+        let mut loads = self.0.borrow_mut();
+        let load = loads.entry(key.clone()).or_insert_with(|| {
+            Rc::new(Load {
+                balancer: RefCell::new(Balancer::new(Algorithm::LeastRequest)),
+                requests: Cell::new(0),
+                retries: Cell::new(0),
+            })
+        });
+        load.clone()
+    }
+
+    /// Forgets services that are gone, once nothing is under way there.
+    pub(crate) fn retain(&self, exists: impl Fn(&NamespacedHostname) -> bool) {
+        let mut loads = self.0.borrow_mut();
+        loads.retain(|key, load| Rc::strong_count(load) > 1 || exists(&key.service));
+    }
+}
+
+// === impl Active ===
+
+impl Active {
+    fn new(load: Rc<Load>, counter: fn(&Load) -> &Cell<u32>) -> Self {
+        let cell = counter(&load);
+        cell.set(cell.get().saturating_add(1));
+        Self { load, counter }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        let cell = (self.counter)(&self.load);
+        cell.set(cell.get().saturating_sub(1));
+    }
+}

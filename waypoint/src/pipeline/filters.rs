@@ -1,0 +1,121 @@
+//! A rule's filters and its backend's, applied where their turn comes.
+
+use http::{HeaderMap, HeaderValue, Response};
+use mesh::local_reply::Reason;
+use mesh::path::PathNormalization;
+use mesh::request::Request;
+use mesh::route::{Cors, Filter, PathMatch, RequestMirror, RequestRedirect};
+
+use super::canonical::Canonical;
+use crate::message::Body;
+
+/// The filters of a rule.
+#[derive(Clone, Copy)]
+pub(crate) struct Filters<'a>(pub(crate) &'a [Filter]);
+
+// === impl Filters ===
+
+impl<'a> Filters<'a> {
+    pub(crate) fn cors(self) -> Option<&'a Cors> {
+        self.0.iter().find_map(|filter| match filter {
+            Filter::Cors(cors) => Some(cors),
+            Filter::RequestHeaderModifier(_)
+            | Filter::ResponseHeaderModifier(_)
+            | Filter::RequestRedirect(_)
+            | Filter::UrlRewrite(_)
+            | Filter::RequestMirror(_) => None,
+        })
+    }
+
+    fn redirect(self) -> Option<&'a RequestRedirect> {
+        self.0.iter().find_map(|filter| match filter {
+            Filter::RequestRedirect(redirect) => Some(redirect),
+            Filter::RequestHeaderModifier(_)
+            | Filter::ResponseHeaderModifier(_)
+            | Filter::Cors(_)
+            | Filter::UrlRewrite(_)
+            | Filter::RequestMirror(_) => None,
+        })
+    }
+
+    pub(crate) fn mirrors(self) -> impl Iterator<Item = &'a RequestMirror> {
+        self.0.iter().filter_map(|filter| match filter {
+            Filter::RequestMirror(mirror) => Some(mirror),
+            Filter::RequestHeaderModifier(_)
+            | Filter::ResponseHeaderModifier(_)
+            | Filter::Cors(_)
+            | Filter::UrlRewrite(_)
+            | Filter::RequestRedirect(_) => None,
+        })
+    }
+
+    /// What the rule answers without a backend: a preflight, or where to go instead.
+    pub(crate) fn answer(
+        self,
+        request: &Request<'_>,
+        port: u16,
+        matched: Option<&PathMatch>,
+    ) -> Option<Response<Body>> {
+        if let Some(headers) = self.cors().and_then(|cors| cors.preflight(request)) {
+            let mut response = Response::new(Body::Empty);
+            *response.status_mut() = Cors::PREFLIGHT_STATUS;
+            *response.headers_mut() = headers;
+            return Some(response);
+        }
+        let redirect = self.redirect()?;
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() = redirect.status;
+        if let Some(location) = redirect.location(request, "http", port, matched) {
+            response
+                .headers_mut()
+                .insert(http::header::LOCATION, location);
+        }
+        Some(response)
+    }
+
+    /// Headers and address of the request, as the backend gets them.
+    pub(crate) fn modify_request(
+        self,
+        canonical: &mut Canonical,
+        headers: &mut HeaderMap,
+        matched: Option<&PathMatch>,
+        normalization: PathNormalization,
+    ) -> Result<(), Reason> {
+        for filter in self.0 {
+            match filter {
+                Filter::RequestHeaderModifier(modifier) => modifier.apply(headers),
+                Filter::UrlRewrite(rewrite) => {
+                    let path = canonical.target.path().to_owned();
+                    let rewritten = rewrite
+                        .rewrite_path(&path, matched, normalization)
+                        .map_err(|error| Reason::BadRequest(error.to_string().into()))?;
+                    if rewritten != path {
+                        canonical.set_path(&rewritten)?;
+                    }
+                    if let Some(hostname) = &rewrite.hostname {
+                        canonical.host = (**hostname).into();
+                        canonical.port = None;
+                    }
+                }
+                Filter::ResponseHeaderModifier(_)
+                | Filter::RequestRedirect(_)
+                | Filter::Cors(_)
+                | Filter::RequestMirror(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn modify_response(self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+        for filter in self.0 {
+            match filter {
+                Filter::ResponseHeaderModifier(modifier) => modifier.apply(headers),
+                Filter::Cors(cors) => cors.apply(origin, headers),
+                Filter::RequestHeaderModifier(_)
+                | Filter::RequestRedirect(_)
+                | Filter::UrlRewrite(_)
+                | Filter::RequestMirror(_) => {}
+            }
+        }
+    }
+}

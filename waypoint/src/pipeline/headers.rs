@@ -1,0 +1,59 @@
+//! Headers that are not the client's to set, and those every request and response gets.
+
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue, SERVER};
+use rand::Rng;
+use uuid::Uuid;
+
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+const SERVER_NAME: HeaderValue = HeaderValue::from_static("istio-envoy");
+
+/// Takes out what steers proxies or speaks for one (CVE-2020-8843, CVE-2023-27487,
+/// CVE-2024-45806), and adds what applications may count on.
+pub(crate) fn sanitize(headers: &mut HeaderMap, random: &mut impl Rng) {
+    while let Some(internal) = headers.keys().find(|name| is_internal(name)) {
+        let internal = internal.clone();
+        headers.remove(internal);
+    }
+    if !headers.contains_key(REQUEST_ID) {
+        let id = uuid::Builder::from_random_bytes(random.random()).into_uuid();
+        headers.insert(REQUEST_ID, uuid_value(id));
+    }
+    if !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+}
+
+fn is_internal(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("x-")
+        && (name.starts_with("x-envoy-")
+            || name.starts_with("x-istio-")
+            || name == "x-forwarded-client-cert")
+}
+
+fn uuid_value(id: Uuid) -> HeaderValue {
+    let mut buffer = Uuid::encode_buffer();
+    let text = id.hyphenated().encode_lower(&mut buffer);
+    HeaderValue::from_str(text).expect("hexadecimal digits and hyphens are a header's value")
+}
+
+/// Of one try.
+pub(crate) fn set_attempt(headers: &mut HeaderMap, attempt: u32) {
+    headers.insert(ATTEMPT_COUNT, attempt.into());
+}
+
+/// Of an upstream's response.
+pub(crate) fn set_service_time(headers: &mut HeaderMap, time: Duration) {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    headers.insert(UPSTREAM_SERVICE_TIME, millis.into());
+}
+
+/// Of every response.
+pub(crate) fn set_server(headers: &mut HeaderMap) {
+    headers.insert(SERVER, SERVER_NAME);
+}

@@ -1,0 +1,13 @@
+//! Whole requests through a pipeline whose upstream is a script.
+
+mod harness;
+
+mod routing;
+
+mod retrying;
+
+mod policies;
+
+mod tokens;
+
+mod streaming;
