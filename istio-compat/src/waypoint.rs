@@ -74,3 +74,6 @@ impl fmt::Display for WaypointName {
         write!(f, "{}/{}", self.namespace, self.name)
     }
 }
+
+#[cfg(test)]
+mod tests;

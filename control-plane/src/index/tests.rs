@@ -215,24 +215,6 @@ fn request_authentication() -> impl Strategy<Value = String> {
     })
 }
 
-fn gateway() -> impl Strategy<Value = String> {
-    let classes = prop::sample::select(vec!["istio-waypoint", "other"]);
-    let from = prop::sample::select(vec!["Same", "All"]);
-    (namespaces(), names(), classes, from).prop_map(|(namespace, name, class, from)| {
-        let rest = format!(
-            "spec:\n  gatewayClassName: {class}\n  listeners:\n  - name: mesh\n    port: 15008\n    \
-             protocol: HBONE\n    allowedRoutes: {{namespaces: {{from: {from}}}}}\n"
-        );
-        document(
-            "Gateway",
-            "gateway.networking.k8s.io/v1",
-            namespace,
-            name,
-            &rest,
-        )
-    })
-}
-
 fn gateway_class() -> impl Strategy<Value = String> {
     let controllers = prop::sample::select(vec!["istio.io/mesh-controller", "example.com/other"]);
     (names(), controllers).prop_map(|(name, controller)| {
@@ -300,13 +282,66 @@ fn peer_authentication() -> impl Strategy<Value = String> {
 
 fn namespace() -> impl Strategy<Value = String> {
     let distributions = prop::sample::select(vec!["PreferClose", "PreferSameNode", "Any"]);
-    let waypoints = prop::sample::select(vec!["none", "waypoint"]);
+    let waypoints = prop::sample::select(vec![
+        "istio.io/use-waypoint: none",
+        "istio.io/use-waypoint: waypoint",
+        "istio.io/use-waypoint: a, istio.io/use-waypoint-namespace: bank",
+        "istio.io/dataplane-mode: ambient",
+        "istio.io/dataplane-mode: ambient, weft.dev/waypoint: \"off\"",
+    ]);
     (namespaces(), distributions, waypoints).prop_map(|(name, distribution, waypoint)| {
         format!(
             "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  \
-             labels: {{istio.io/use-waypoint: {waypoint}}}\n  \
+             labels: {{{waypoint}}}\n  \
              annotations: {{networking.istio.io/traffic-distribution: {distribution}}}\n"
         )
+    })
+}
+
+fn gateway() -> impl Strategy<Value = String> {
+    let names = prop::sample::select(vec!["a", "waypoint"]);
+    let labels = prop::sample::select(vec![
+        "",
+        "istio.io/waypoint-for: all",
+        "weft.dev/on-demand: \"true\"",
+    ]);
+    let allowed = prop::sample::select(vec![
+        "",
+        ", allowedRoutes: {namespaces: {from: All}}",
+        ", allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {istio.io/dataplane-mode: ambient}}}}",
+    ]);
+    let classes = prop::sample::select(vec!["istio-waypoint", "a"]);
+    (namespaces(), names, labels, allowed, classes).prop_map(
+        |(namespace, name, labels, allowed, class)| {
+            let rest = format!(
+                "  labels: {{{labels}}}\nspec:\n  gatewayClassName: {class}\n  listeners:\n  \
+                 - {{name: mesh, port: 15008, protocol: HBONE{allowed}}}\n"
+            );
+            document(
+                "Gateway",
+                "gateway.networking.k8s.io/v1",
+                namespace,
+                name,
+                &rest,
+            )
+        },
+    )
+}
+
+/// A pod as a waypoint's Deployment makes it.
+fn waypoint_pod() -> impl Strategy<Value = String> {
+    let gateways = prop::sample::select(vec!["a", "waypoint"]);
+    (namespaces(), gateways, any::<bool>()).prop_map(|(namespace, gateway, ready)| {
+        let ready = if ready { "True" } else { "False" };
+        let rest = format!(
+            "  labels: {{gateway.istio.io/managed: istio.io-mesh-controller, \
+             gateway.networking.k8s.io/gateway-name: {gateway}}}\n\
+             spec:\n  nodeName: node-1\n  serviceAccountName: {gateway}\n  containers:\n  \
+             - {{name: main, command: [serve]}}\n\
+             status:\n  phase: Running\n  podIPs: [{{ip: 10.244.1.99}}]\n  \
+             conditions: [{{type: Ready, status: \"{ready}\"}}]\n"
+        );
+        document("Pod", "v1", namespace, "c", &rest)
     })
 }
 
@@ -347,6 +382,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => request_authentication().prop_map(Step::Apply),
         1 => gateway().prop_map(Step::Apply),
         1 => gateway_class().prop_map(Step::Apply),
+        1 => waypoint_pod().prop_map(Step::Apply),
         4 => deletion(),
     ]
 }
@@ -426,6 +462,7 @@ proptest! {
         prop_assert_eq!(resources(&index), resources(&anew));
         prop_assert_eq!(&index.conditions, &anew.conditions);
         prop_assert_eq!(&index.parents, &anew.parents);
+        prop_assert_eq!(&index.bindings, &anew.bindings);
         prop_assert_eq!(&index.pods_by_node, &anew.pods_by_node);
         prop_assert_eq!(followed, told_anew);
     }

@@ -63,7 +63,10 @@ fn for_nodes(view: &View, policy: &AuthorizationPolicy) -> Translation {
             targets: Vec::new(),
             rules,
         }],
-        conditions: vec![losses.condition(enforcement.action)],
+        conditions: vec![match losses.attributes.is_empty() {
+            false if is_enforced_at_waypoints(view, policy) => at_waypoints(&losses),
+            _ => losses.condition(enforcement.action),
+        }],
         ..Translation::default()
     }
 }
@@ -132,6 +135,26 @@ fn enforcement(view: &View, policy: &AuthorizationPolicy) -> Result<Enforcement,
 
 fn unsupported(message: impl Into<String>) -> metadata::Condition {
     metadata::Condition::new(ZTUNNEL_ACCEPTED, false, "UnsupportedValue", message)
+}
+
+/// Whether what the policy covers is bound to waypoints made on demand. What the root namespace
+/// says goes for namespaces that make none too, so that it stays a warning.
+fn is_enforced_at_waypoints(view: &View, policy: &AuthorizationPolicy) -> bool {
+    let namespace = view.namespace(&policy.metadata.namespace);
+    let label = |key| namespace.and_then(|one| one.metadata.label(key));
+    *policy.metadata.namespace != *view.context.root_namespace
+        && label(labels::DATAPLANE_MODE) == Some("ambient")
+        && label(labels::WAYPOINT) != Some("off")
+        && label(labels::USE_WAYPOINT).is_none()
+}
+
+fn at_waypoints(losses: &Losses) -> metadata::Condition {
+    let attributes: Vec<&str> = losses.attributes.iter().map(String::as_str).collect();
+    let message = format!(
+        "the waypoint enforces {}; the node refuses what comes around it",
+        attributes.join(", ")
+    );
+    metadata::Condition::new(ZTUNNEL_ACCEPTED, true, "Accepted", message)
 }
 
 impl Losses {
