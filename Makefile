@@ -48,8 +48,8 @@ rust:
 	  { echo "Rust $$have is older than $(RUST_MINIMUM). Update it with: rustup update stable" >&2; exit 69; }
 
 .PHONY: build
-build: deps ## Builds the release programs: weft, control-plane, ztunnel
-	$(CARGO) build --release --locked -p cli -p control-plane -p ztunnel
+build: deps ## Builds the release programs: weft, control-plane, ztunnel, waypoint
+	$(CARGO) build --release --locked -p cli -p control-plane -p ztunnel -p waypoint
 
 .PHONY: demo
 demo: build ## Runs the mesh with the demo application until Ctrl-C

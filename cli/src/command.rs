@@ -16,6 +16,7 @@ mod run;
 mod sandbox;
 mod status;
 mod up;
+mod waypoint;
 mod ztunnel_config;
 
 use std::path::PathBuf;
@@ -97,6 +98,7 @@ enum Command {
     Logs(logs::Arguments),
     PortForward(port_forward::Arguments),
     Status(status::Arguments),
+    Waypoint(waypoint::Arguments),
     #[command(visible_alias = "zc")]
     ZtunnelConfig(ztunnel_config::Arguments),
     Demo(demo::Arguments),
@@ -168,6 +170,7 @@ impl Command {
             Self::Logs(arguments) => arguments.run(global)?,
             Self::PortForward(arguments) => arguments.run(global)?,
             Self::Status(arguments) => arguments.run(global)?,
+            Self::Waypoint(arguments) => return arguments.run(global),
             Self::ZtunnelConfig(arguments) => arguments.run(global)?,
             Self::Demo(arguments) => arguments.run(global)?,
             Self::Completion(arguments) => arguments.run(global)?,
@@ -202,16 +205,21 @@ mod tests {
 
     #[test]
     fn every_help_begins_with_examples() {
-        for command in weft()
-            .get_subcommands()
-            .filter(|command| !command.is_hide_set())
-        {
-            let help = command.clone().render_long_help().to_string();
-            assert!(
-                help.starts_with("Examples:\n"),
-                "weft {}",
-                command.get_name()
-            );
+        fn check(parent: &clap::Command) {
+            for command in parent
+                .get_subcommands()
+                .filter(|command| !command.is_hide_set())
+            {
+                let help = command.clone().render_long_help().to_string();
+                assert!(
+                    help.starts_with("Examples:\n"),
+                    "{} {}",
+                    parent.get_name(),
+                    command.get_name()
+                );
+                check(command);
+            }
         }
+        check(&weft());
     }
 }

@@ -123,6 +123,8 @@ pub(crate) struct Pod {
     pub(crate) captured: bool,
     /// RFC 3339.
     pub(crate) captured_since: Option<String>,
+    /// It runs a waypoint: nothing captures it.
+    pub(crate) waypoint: bool,
     /// Why it isn't captured though it should be.
     pub(crate) capture_pending: Option<String>,
 }

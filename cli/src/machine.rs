@@ -21,7 +21,7 @@ mod controller;
 mod desired;
 pub(crate) mod endpoints;
 mod pod_status;
-mod replicas;
+pub(crate) mod replicas;
 mod schedule;
 mod store;
 mod waypoint;

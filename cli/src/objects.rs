@@ -50,7 +50,7 @@ impl Objects {
         Self::read(folder)
     }
 
-    fn read(folder: PathBuf) -> Result<Self> {
+    pub(crate) fn read(folder: PathBuf) -> Result<Self> {
         let batch = folder::load(&folder, Raw::Keep).or_exit(Exit::BadInput)?;
         let objects = batch
             .events
@@ -64,12 +64,21 @@ impl Objects {
     }
 
     /// The user's objects with what the running mesh made of them: pods of Deployments,
-    /// statuses, allocated addresses.
+    /// statuses, allocated addresses; and with the control plane's waypoints.
     pub(crate) fn with_cluster(mut self, state: &State) -> Self {
+        if let Ok(waypoints) = Self::read(state.waypoints()) {
+            for (key, object) in waypoints.objects {
+                self.objects.entry(key).or_insert(object);
+            }
+        }
         if let Ok(cluster) = Self::read(state.cluster()) {
             self.objects.extend(cluster.objects);
         }
         self
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Object> {
+        self.objects.values()
     }
 
     pub(crate) fn get(&self, key: &ObjectKey) -> Option<&Object> {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anstream::println;
+use istio_compat::labels;
 use istio_compat::object::ObjectKey;
 
 use crate::command::{Global, apply, get};
@@ -57,6 +58,12 @@ impl Arguments {
         let reasons: Vec<_> = missing
             .iter()
             .map(|key| match cluster.get(key) {
+                Some(object) if object.metadata().labels.contains_key(labels::ON_DEMAND) => {
+                    format!(
+                        "{key} is the mesh's own: it goes with the last reason for it; \
+                     see weft waypoint status"
+                    )
+                }
                 Some(object) => match object.metadata().owner_references.first() {
                     Some(owner) => format!(
                         "{key} belongs to {} {}: delete that",

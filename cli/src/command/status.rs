@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::command::waypoint::{self, Waypoint};
 use crate::command::{Global, Output, block_on};
 use crate::control::client::Client;
 use crate::control::{Pod, Status, Target};
@@ -43,6 +44,7 @@ pub(crate) struct Report {
     /// The control plane's own account, or why there is none.
     control_plane: std::result::Result<Value, String>,
     certificates: Vec<Certificate>,
+    waypoints: Vec<Waypoint>,
 }
 
 #[derive(Debug, Serialize, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,7 +97,10 @@ impl Report {
             certificates.sort();
             Ok((control_plane, certificates))
         })?;
+        // Without a control plane there is nothing to tell of them.
+        let waypoints = waypoint::waypoints(state).unwrap_or_default();
         Ok(Self {
+            waypoints,
             api_version: "weft.dev/v1",
             kind: "Status",
             machine,
@@ -154,7 +159,7 @@ impl Report {
         for pod in machine
             .pods
             .iter()
-            .filter(|pod| !pod.captured || !pod.ready)
+            .filter(|pod| !pod.ready || !(pod.captured || pod.waypoint))
         {
             pods.row([
                 pod.namespace.clone(),
@@ -164,6 +169,7 @@ impl Report {
                 match (&pod.capture_pending, pod.captured) {
                     (Some(why), _) => format!("PENDING: {why}"),
                     (None, true) => String::new(),
+                    (None, false) if pod.waypoint => String::new(),
                     (None, false) if pod.node.is_none() => "not running".to_owned(),
                     (None, false) => "namespace or pod is not labelled ambient".to_owned(),
                 },
@@ -171,6 +177,14 @@ impl Report {
         }
         if !pods.is_empty() {
             write!(out, "{}", pods.sorted())?;
+        }
+
+        let mut waypoints = Table::new(&["WAYPOINT", "MADE", "READY", "SERVICES", "WORKLOADS"]);
+        for waypoint in &self.waypoints {
+            waypoints.row(waypoint.cells());
+        }
+        if !waypoints.is_empty() {
+            write!(out, "\n{}", waypoints.sorted())?;
         }
 
         let mut certificates = Table::new(&["CERTIFICATE", "NODE", "STATE", "EXPIRES IN"]);
@@ -395,6 +409,7 @@ mod tests {
                 "proxies": [{"node": "node-1", "types": {"a": {"acked": 2, "sent": 2, "nacks": []}}}],
                 "objects": [{"file": "a.yaml", "line": 3, "errors": ["bad port"]}]
             })),
+            waypoints: Vec::new(),
             certificates: vec![Certificate {
                 expires: "2026-01-01T01:00:00Z".into(),
                 identity: "spiffe://cluster.local/ns/shop/sa/web".into(),

@@ -58,7 +58,7 @@ fn an_ordinary_user_runs_the_whole_mesh() {
     std::fs::create_dir(&objects).expect("made");
     std::fs::create_dir(&programs).expect("made");
     // The build's own folder may be out of an ordinary user's reach.
-    for name in ["weft", "control-plane", "ztunnel", "peer"] {
+    for name in ["weft", "control-plane", "ztunnel", "waypoint", "peer"] {
         std::fs::copy(program(name), programs.join(name)).expect("copied");
     }
     std::fs::write(objects.join("shop.yaml"), crate::shop::YAML).expect("written");

@@ -10,6 +10,7 @@ use istio_compat::kinds::node::Node;
 use istio_compat::kinds::pod::Pod;
 use istio_compat::kinds::service::Service;
 use istio_compat::object::Object;
+use istio_compat::waypoint::is_own;
 use serde_json::Value;
 
 use crate::command::status::age;
@@ -35,6 +36,11 @@ pub(super) fn table(
     if wide {
         names.extend(more);
     }
+    // Only where something of the mesh's own is shown: what it made, and not the user.
+    let own = rows.iter().any(|(object, _)| is_own(object.metadata()));
+    if own {
+        names.push("MADE BY");
+    }
     let mut table = Table::new(&names);
     for (object, conditions) in rows {
         let metadata = object.metadata();
@@ -46,6 +52,10 @@ pub(super) fn table(
         row.extend(narrow);
         if wide {
             row.extend(more);
+        }
+        if own {
+            let maker = if is_own(metadata) { "weft" } else { "" };
+            row.push(maker.to_owned());
         }
         table.row(row);
     }

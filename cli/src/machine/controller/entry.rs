@@ -104,6 +104,7 @@ impl Entry {
                 .sum(),
             created: pod.metadata.creation_timestamp.clone().unwrap_or_default(),
             reason: pod_status::summary(pod),
+            waypoint: self.waypoint,
             captured: self.captured_since.is_some(),
             captured_since: self.captured_since.clone(),
             capture_pending: self.capture_pending.clone(),
