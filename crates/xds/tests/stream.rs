@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use mesh::authorization::{Action, Authorization, Scope};
+use mesh::request_authentication::RequestAuthentication;
+use mesh::route::{Route, RouteKey, RouteKind, RouteRules};
 use mesh::service::Service;
 use mesh::snapshot::{Change, Snapshot};
 use mesh::workload::{Workload, WorkloadUid};
@@ -44,19 +47,18 @@ impl ControlPlane {
         set.apply(changes);
         let (resources, watched) = watch::channel(set);
         let peers = Peers::default();
-        let authenticate = |metadata: &MetadataMap, _: &ProxyNode| {
+        let authenticate = |metadata: &MetadataMap, node: &ProxyNode| {
             let token = metadata.get("authorization").map(|value| value.as_bytes());
-            match token {
-                Some(b"Bearer good") => Ok(Admitted {
-                    layer: Layer::L4,
-                    until: None,
-                }),
-                Some(b"Bearer short") => Ok(Admitted {
-                    layer: Layer::L4,
-                    until: Some(SystemTime::now() + Duration::from_millis(300)),
-                }),
-                _ => Err(tonic::Status::unauthenticated("the token is not good")),
-            }
+            let until = match token {
+                Some(b"Bearer good") => None,
+                Some(b"Bearer short") => Some(SystemTime::now() + Duration::from_millis(300)),
+                _ => return Err(tonic::Status::unauthenticated("the token is not good")),
+            };
+            let layer = match node.proxy_type.as_str() {
+                node::WAYPOINT => Layer::L7,
+                _ => Layer::L4,
+            };
+            Ok(Admitted { layer, until })
         };
         let service = Server::new(watched, peers.clone(), authenticate).into_service();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -94,11 +96,26 @@ struct Node {
 impl Node {
     fn start(control_plane: &ControlPlane, token: &'static str) -> Self {
         let metadata = [("NODE_NAME".to_owned(), "node-1".into())];
+        let node = node::ztunnel("1.1.1.1", "ztunnel", "weft-system", metadata);
+        Self::start_as(control_plane, node, Layer::L4, token)
+    }
+
+    fn waypoint(control_plane: &ControlPlane) -> Self {
+        let node = node::waypoint("10.244.3.1", "waypoint-1", "shop", []);
+        Self::start_as(control_plane, node, Layer::L7, "good")
+    }
+
+    fn start_as(
+        control_plane: &ControlPlane,
+        node: proto::discovery::Node,
+        layer: Layer,
+        token: &'static str,
+    ) -> Self {
         let client = Client::new(Config {
-            node: node::ztunnel("1.1.1.1", "ztunnel", "weft-system", metadata),
+            node,
             token: Arc::new(move || Ok(Some(token.to_owned()))),
             headers: Vec::new(),
-            layer: Layer::L4,
+            layer,
             addresses: Subscription::Wildcard,
         });
         let address = Arc::new(Mutex::new(control_plane.address));
@@ -152,10 +169,12 @@ impl Node {
     }
 
     async fn update(&mut self) -> Update {
+        self.update_of(ResourceType::Address).await
+    }
+
+    async fn update_of(&mut self, resource_type: ResourceType) -> Update {
         self.until(|event| match event {
-            Event::Update(update) if update.resource_type == ResourceType::Address => {
-                Some(update.clone())
-            }
+            Event::Update(update) if update.resource_type == resource_type => Some(update.clone()),
             _ => None,
         })
         .await
@@ -193,6 +212,93 @@ async fn a_change_brings_only_that_resource() {
     control_plane.apply(&[removed("db")]);
     assert_eq!(node.update().await.changes, [removed("db")]);
     assert!(!node.has("db"));
+}
+
+/// An L4 policy, a whole one, tokens and a route, all called `shop/NAME`.
+fn policies(name: &str) -> [Change; 4] {
+    let policy = Authorization {
+        name: name.into(),
+        namespace: "shop".into(),
+        scope: Scope::Namespace,
+        action: Action::Deny,
+        dry_run: false,
+        targets: Vec::new(),
+        rules: Vec::new(),
+    };
+    let tokens = RequestAuthentication {
+        namespace: "shop".into(),
+        name: name.into(),
+        scope: Scope::Namespace,
+        targets: Vec::new(),
+        rules: Vec::new(),
+        unparsable: None,
+    };
+    let route = Route {
+        key: RouteKey::new(RouteKind::Http, "shop", name),
+        parents: Vec::new(),
+        created: 7,
+        rules: RouteRules::Http(Vec::new()),
+    };
+    [
+        Change::Authorization(policy.clone()),
+        Change::AuthorizationPolicy(policy),
+        Change::RequestAuthentication(tokens),
+        Change::Route(route),
+    ]
+}
+
+#[tokio::test]
+async fn each_gets_what_it_enforces() {
+    let control_plane = ControlPlane::start(&policies("web")).await;
+    control_plane.apply(&[pod("web", 1)]);
+    let mut waypoint = Node::waypoint(&control_plane);
+    waypoint.synced().await;
+    assert!(waypoint.has("web"));
+    let known = &waypoint.snapshot;
+    assert_eq!(known.routes().count(), 1);
+    assert_eq!(known.authorization_policies().count(), 1);
+    assert_eq!(known.request_authentications().count(), 1);
+    assert_eq!(known.policies().count(), 0);
+
+    let mut ztunnel = Node::start(&control_plane, "good");
+    ztunnel.synced().await;
+    let known = &ztunnel.snapshot;
+    assert_eq!(known.routes().count(), 0);
+    assert_eq!(known.authorization_policies().count(), 0);
+    assert_eq!(known.request_authentications().count(), 0);
+    assert_eq!(known.policies().count(), 1);
+}
+
+#[tokio::test]
+async fn a_waypoint_that_comes_back_is_told_only_what_changed() {
+    let control_plane = ControlPlane::start(&policies("web")).await;
+    let mut waypoint = Node::waypoint(&control_plane);
+    waypoint.synced().await;
+
+    let next = ControlPlane::start(&policies("web")).await;
+    let [_, _, _, route] = policies("api");
+    next.apply(&[route.clone()]);
+    *waypoint.control_plane.lock().expect("not poisoned") = next.address;
+    control_plane.stop();
+    waypoint.disconnected().await;
+    let policies = waypoint.update_of(ResourceType::AuthorizationPolicy).await;
+    assert_eq!(policies.changes, []);
+    let routes = waypoint.update_of(ResourceType::Route).await;
+    assert_eq!(routes.changes, [route]);
+    let key = RouteKey::new(RouteKind::Http, "shop", "api");
+    next.apply(&[Change::RemoveRoute(key.clone())]);
+    let routes = waypoint.update_of(ResourceType::Route).await;
+    assert_eq!(routes.changes, [Change::RemoveRoute(key)]);
+}
+
+#[tokio::test]
+async fn what_is_not_of_its_layer_is_refused_not_answered_with_nothing() {
+    let control_plane = ControlPlane::start(&policies("web")).await;
+    let ztunnel = node::ztunnel("1.1.1.1", "ztunnel", "weft-system", []);
+    let mut client = Node::start_as(&control_plane, ztunnel, Layer::L7, "good");
+    let reason = client.disconnected().await;
+    assert!(reason.contains("resources of this type"), "{reason}");
+    assert_eq!(client.snapshot.routes().count(), 0);
 }
 
 #[tokio::test]

@@ -1,10 +1,15 @@
 //! The client's half of delta xDS, response by response.
 
 use mesh::authorization::{Action, Authorization, Scope};
+use mesh::route::{RouteKind, RouteRules};
 use mesh::service::Service;
 use mesh::workload::Workload;
 use prost_types::Any;
 use proto::authorization::{AUTHORIZATION_TYPE_URL, Authorization as WireAuthorization};
+use proto::l7::{
+    AUTHORIZATION_POLICY_TYPE_URL, REQUEST_AUTHENTICATION_TYPE_URL, ROUTE_TYPE_URL,
+    Route as WireRoute,
+};
 use proto::workload::{ADDRESS_TYPE_URL, TunnelProtocol, Workload as WireWorkload};
 
 use super::*;
@@ -244,6 +249,97 @@ fn a_type_nobody_asked_for_is_acknowledged() {
     assert!(received.update.is_none());
     assert_eq!(received.acknowledgement.type_url, "type.example.com/other");
     assert_eq!(received.acknowledgement.error_detail, None);
+}
+
+#[test]
+fn a_waypoint_asks_for_what_it_enforces_and_waits_for_all_of_it() {
+    let mut state = State::new(Layer::L7, Subscription::Wildcard);
+    let requests = state.initial_requests();
+    let urls: Vec<&str> = requests.iter().map(|r| r.type_url.as_str()).collect();
+    let expected = [
+        ADDRESS_TYPE_URL,
+        AUTHORIZATION_POLICY_TYPE_URL,
+        REQUEST_AUTHENTICATION_TYPE_URL,
+        ROUTE_TYPE_URL,
+    ];
+    assert_eq!(urls, expected);
+    for url in expected {
+        let synced = state.receive(response(url, Vec::new(), &[])).synced;
+        assert_eq!(synced, url == ROUTE_TYPE_URL);
+    }
+    let l4 = state.receive(response(AUTHORIZATION_TYPE_URL, vec![policy(0)], &[]));
+    assert!(l4.update.is_none());
+}
+
+#[test]
+fn a_route_not_understood_is_rejected_and_refuses() {
+    let mut state = State::new(Layer::L7, Subscription::Wildcard);
+    let key = RouteKey::new(RouteKind::Http, "shop", "web");
+    let name = key.to_string();
+    let wire = |kind: &str| WireRoute {
+        kind: kind.to_owned(),
+        namespace: "shop".to_owned(),
+        name: "web".to_owned(),
+        ..Default::default()
+    };
+    let sent = resource(
+        &name,
+        "1",
+        ROUTE_TYPE_URL,
+        wire("HTTPRoute").encode_to_vec(),
+    );
+    let received = state.receive(response(ROUTE_TYPE_URL, vec![sent], &[]));
+    let update = received.update.expect("a known type");
+    let [Change::Route(route)] = &update.changes[..] else {
+        panic!("{update:?}");
+    };
+    assert_eq!(route.key, key);
+    assert!(matches!(&route.rules, RouteRules::Http(rules) if rules.len() == 1));
+    let error = received.acknowledgement.error_detail.expect("a NACK");
+    assert_eq!(error.message, "HTTPRoute/shop/web: rules is missing");
+    let held = &state.initial_requests()[3].initial_resource_versions;
+    assert_eq!(held.get(&name).map(String::as_str), Some(""));
+
+    // Nothing to refuse: what was held stays.
+    let sent = resource(
+        &name,
+        "2",
+        ROUTE_TYPE_URL,
+        wire("GRPCRoute").encode_to_vec(),
+    );
+    let received = state.receive(response(ROUTE_TYPE_URL, vec![sent], &[]));
+    assert_eq!(received.update.expect("a known type").changes, []);
+    assert!(received.acknowledgement.error_detail.is_some());
+
+    let removed = state.receive(response(ROUTE_TYPE_URL, Vec::new(), &[&name]));
+    let changes = removed.update.expect("a known type").changes;
+    assert_eq!(changes, [Change::RemoveRoute(key)]);
+}
+
+#[test]
+fn whole_policies_that_are_not_understood_are_rejected_and_refuse() {
+    let mut state = State::new(Layer::L7, Subscription::Wildcard);
+    let bad = |url| resource("shop/web", "1", url, vec![0xff; 7]);
+    let url = AUTHORIZATION_POLICY_TYPE_URL;
+    let received = state.receive(response(url, vec![bad(url)], &[]));
+    let update = received.update.expect("a known type");
+    let [Change::AuthorizationPolicy(policy)] = &update.changes[..] else {
+        panic!("{update:?}");
+    };
+    assert_eq!(policy.action, Action::Deny);
+    assert_eq!(update.rejections[0].name, "shop/web");
+
+    let url = REQUEST_AUTHENTICATION_TYPE_URL;
+    let received = state.receive(response(url, vec![bad(url)], &[]));
+    let update = received.update.expect("a known type");
+    let [Change::RequestAuthentication(policy)] = &update.changes[..] else {
+        panic!("{update:?}");
+    };
+    assert!(policy.unparsable.is_some());
+    let key = PolicyKey::new("shop", "web");
+    let removed = state.receive(response(url, Vec::new(), &["shop/web"]));
+    let changes = removed.update.expect("a known type").changes;
+    assert_eq!(changes, [Change::RemoveRequestAuthentication(key)]);
 }
 
 #[test]
