@@ -6,14 +6,11 @@ use istio_compat::kinds::namespace::Namespace;
 use istio_compat::kinds::pod::Pod;
 use istio_compat::labels;
 use istio_compat::object::ObjectKey;
+use istio_compat::waypoint::is_waypoint_pod;
 
 use crate::ca::{PodRecord, Pods};
 use crate::controller::Knowledge;
 use crate::index::Index;
-
-const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
-const MANAGED: &str = "gateway.istio.io/managed";
-const MESH_CONTROLLER: &str = "istio.io-mesh-controller";
 
 impl Pods for Knowledge {
     fn pod(&self, namespace: &str, name: &str) -> Option<PodRecord> {
@@ -29,7 +26,7 @@ impl Pods for Knowledge {
             finished: pod.is_finished(),
             native_tunnel: (pod.metadata.labels.get(labels::TUNNEL))
                 .is_some_and(|tunnel| tunnel == "http"),
-            waypoint: is_waypoint(pod),
+            waypoint: is_waypoint_pod(&pod.metadata),
         })
     }
 
@@ -46,13 +43,6 @@ impl Pods for Knowledge {
                 && is_enrolled(&state.index, pod)
         })
     }
-}
-
-/// Whether the pod says that it is what a Gateway was made into.
-fn is_waypoint(pod: &Pod) -> bool {
-    let pod_labels = &pod.metadata.labels;
-    let managed = pod_labels.get(MANAGED);
-    managed.is_some_and(|by| by == MESH_CONTROLLER) && pod_labels.contains_key(GATEWAY_NAME)
 }
 
 /// Whether the pod is captured or will be at once. Its node says so only afterwards, and

@@ -118,18 +118,22 @@ impl Stage {
     }
 
     fn token(&self, account: &str, pod_uid: &str) -> String {
+        self.token_of("weft-system", account, ("ztunnel-node-1", pod_uid))
+    }
+
+    fn token_of(&self, namespace: &str, account: &str, (pod, uid): (&str, &str)) -> String {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .expect("after 1970");
         let claims = json!({
             "iss": "weft",
             "aud": ["istio-ca"],
-            "sub": format!("system:serviceaccount:weft-system:{account}"),
+            "sub": format!("system:serviceaccount:{namespace}:{account}"),
             "exp": now.as_secs() + 3600,
             "kubernetes.io": {
-                "namespace": "weft-system",
+                "namespace": namespace,
                 "serviceaccount": {"name": account, "uid": "a"},
-                "pod": {"name": "ztunnel-node-1", "uid": pod_uid},
+                "pod": {"name": pod, "uid": uid},
                 "node": {"name": "node-1", "uid": "n"},
             },
         });
@@ -157,11 +161,23 @@ impl Stage {
     /// A ztunnel of node-1, which says it is of `namespace`.
     fn ztunnel(&self, namespace: &str, token: &str) -> Ztunnel {
         let metadata = [("NODE_NAME".to_owned(), json!("node-1"))];
+        let node = xds::node::ztunnel("127.0.0.1", "ztunnel-node-1", namespace, metadata);
+        self.client(node, Layer::L4, token)
+    }
+
+    /// A waypoint on node-1, which says it is of `namespace`.
+    fn waypoint(&self, namespace: &str, token: &str) -> Ztunnel {
+        let metadata = [("NODE_NAME".to_owned(), json!("node-1"))];
+        let node = xds::node::waypoint("10.244.3.1", "waypoint-1", namespace, metadata);
+        self.client(node, Layer::L7, token)
+    }
+
+    fn client(&self, node: proto::discovery::Node, layer: Layer, token: &str) -> Ztunnel {
         let client = Client::new(xds::client::Config {
-            node: xds::node::ztunnel("127.0.0.1", "ztunnel-node-1", namespace, metadata),
+            node,
             token: Arc::new(|| Ok(None)),
             headers: Vec::new(),
-            layer: Layer::L4,
+            layer,
             addresses: Subscription::Wildcard,
         });
         let (sender, events) = mpsc::unbounded_channel();
@@ -460,6 +476,77 @@ async fn nobody_but_the_nodes_own_proxy_gets_resources() {
         client.refused().await;
     }
     stage.ztunnel("weft-system", &good).sync().await;
+    stage.stop().await;
+}
+
+/// Puts pods of the namespace shop on node-1.
+fn write_pods(stage: &Stage, pods: &[(&str, Value)]) {
+    for (name, labels) in pods {
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "shop", "uid": name, "labels": labels},
+            "spec": {"nodeName": "node-1", "serviceAccountName": name,
+                     "containers": [{"name": "app", "image": "app"}]},
+            "status": {"phase": "Running", "podIP": "10.244.3.1"},
+        });
+        stage.write(&format!("cluster/Pod.shop.{name}.json"), &pod.to_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waypoint_and_nobody_else_gets_what_waypoints_enforce() {
+    let mut stage = Stage::new();
+    stage.write("user/web.yaml", &service("web", 80));
+    let gateway = json!({
+        "gateway.istio.io/managed": "istio.io-mesh-controller",
+        "gateway.networking.k8s.io/gateway-name": "waypoint",
+    });
+    let own_tunnel = json!({"networking.istio.io/tunnel": "http"});
+    let pods = [
+        ("waypoint", gateway),
+        ("own-tunnel", own_tunnel),
+        ("web", json!({})),
+    ];
+    write_pods(&stage, &pods);
+    stage.start().await;
+    let token = |name: &str| stage.token_of("shop", name, (name, name));
+
+    let mut waypoint = stage.waypoint("shop", &token("waypoint"));
+    let received = waypoint.sync().await;
+    assert!(received.contains_key("shop/web.shop.svc.cluster.local"));
+    let status = stage
+        .status_until(|status| {
+            let types = &status["proxies"][0]["types"];
+            types.as_object().is_some_and(|types| {
+                types.len() == 4 && types.values().all(|one| one["acked"] == one["sent"])
+            })
+        })
+        .await;
+    assert_eq!(status["proxies"][0]["type"], "waypoint");
+    let types = &status["proxies"][0]["types"];
+    assert!(
+        types["type.googleapis.com/weft.l7.Route"].is_object(),
+        "{types:#}"
+    );
+
+    let node_proxy = stage.token("ztunnel", "uid-1");
+    for (namespace, token) in [
+        ("weft-system", node_proxy),
+        ("shop", token("own-tunnel")),
+        ("shop", token("web")),
+        (
+            "shop",
+            stage.token_of("shop", "waypoint", ("waypoint", "another")),
+        ),
+        ("store", token("waypoint")),
+    ] {
+        let reason = stage.waypoint(namespace, &token).refused().await;
+        assert!(reason.starts_with("PermissionDenied"), "{reason}");
+    }
+    // A waypoint has no business as a node's tunnel.
+    stage.ztunnel("shop", &token("waypoint")).refused().await;
+    stage.ztunnel("shop", &token("own-tunnel")).sync().await;
     stage.stop().await;
 }
 
