@@ -8,7 +8,7 @@
 //!   pipeline meet.
 //! - [`worker`], `listener`, `tunnel`: threads, their listeners, the tunnels of clients' nodes.
 //! - [`sniff`]: what is spoken inside.
-//! - [`http1`]: HTTP/1.1; `tcp`, `upgrade`: what is not HTTP, or no longer.
+//! - [`http1`], [`http2`]: HTTP; `tcp`, `upgrade`: what is not HTTP, or no longer.
 //! - [`upstream`]: connections to endpoints.
 //! - [`limits`], `deadline`, `drain`: bounds in memory and time.
 //! - `session`, `transport`: what a connection is served with, and its bytes.
@@ -37,6 +37,8 @@ mod session;
 pub mod sniff;
 
 pub mod http1;
+
+pub mod http2;
 
 mod tcp;
 

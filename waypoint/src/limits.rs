@@ -61,6 +61,8 @@ pub struct Http2Limits {
     pub send_buffer: usize,
     /// Streams reset by the client before they were accepted (rapid reset, CVE-2023-44487).
     pub pending_accept_resets: usize,
+    /// Streams reset before they were answered, in one second.
+    pub abandoned_streams: u32,
     /// Resets that the peer provoked (CVE-2025-8671).
     pub local_error_resets: usize,
 }
@@ -131,6 +133,7 @@ impl Default for Http2Limits {
             concurrent_streams: 100,
             send_buffer: 256 << 10,
             pending_accept_resets: 20,
+            abandoned_streams: 200,
             local_error_resets: 1024,
         }
     }

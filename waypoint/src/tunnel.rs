@@ -13,6 +13,7 @@ use tokio::task::spawn_local;
 
 use crate::drain::Phase;
 use crate::http1;
+use crate::http2;
 use crate::message::{Arrival, Pipeline};
 use crate::session::Session;
 use crate::sniff::{self, Detected};
@@ -119,7 +120,7 @@ async fn inside<T: Transport, P: Pipeline + 'static>(
     };
     match detected {
         Detected::Http1 => http1::connection::serve(client, received, session).await,
-        Detected::Http2 => client.abort(),
+        Detected::Http2 => Box::pin(http2::server::serve(client, received, session)).await,
         Detected::Tcp => {
             Box::pin(tcp::serve(client, received, session, &worker.upstream)).await;
         }

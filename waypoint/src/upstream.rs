@@ -4,12 +4,15 @@
 //! - `link`: one byte stream to an endpoint, in a tunnel or plain.
 //! - `dial`: making them.
 //! - `pool`: idle HTTP/1.1 connections.
+//! - `multiplexed`: HTTP/2 connections.
 
 mod dial;
 
 mod link;
 
 mod pool;
+
+mod multiplexed;
 
 use std::rc::Rc;
 
@@ -18,9 +21,11 @@ use mesh::destination::Hop;
 
 pub(crate) use self::dial::Dialer;
 use self::link::Link;
+use self::multiplexed::Multiplexed;
 use self::pool::{Key, Pool, Returned};
 use crate::http1::call::{self, Answer, Recycle};
 use crate::http1::wire::Wire;
+use crate::http2;
 use crate::limits::Limits;
 use crate::message::{Body, Endpoint, Interim, Protocol, Upstream, UpstreamError};
 use crate::transport::Stream;
@@ -32,6 +37,7 @@ pub struct Connections(Rc<Shared>);
 struct Shared {
     dialer: Dialer,
     http1: Rc<Pool>,
+    http2: Rc<Multiplexed>,
     limits: Rc<Limits>,
 }
 
@@ -45,6 +51,7 @@ impl Connections {
     pub(crate) fn new(dialer: Dialer, limits: Rc<Limits>) -> Self {
         Self(Rc::new(Shared {
             http1: Pool::new(&limits),
+            http2: Multiplexed::new(&limits),
             dialer,
             limits,
         }))
@@ -87,6 +94,25 @@ impl Connections {
             }
         }
     }
+
+    async fn http2(
+        &self,
+        endpoint: &Endpoint,
+        request: Request<Body>,
+        interim: &Interim,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let connect = || {
+            let (connections, hop) = (self.clone(), endpoint.hop.clone());
+            async move {
+                let limits = connections.0.limits.clone();
+                let link = connections.connect(&hop).await?;
+                http2::client::handshake(link, &limits).await
+            }
+        };
+        let key = Key::new(&endpoint.hop);
+        let (client, slot) = self.0.http2.take(&key, connect).await?;
+        client.send(slot, request, interim).await
+    }
 }
 
 impl Upstream for Connections {
@@ -98,9 +124,7 @@ impl Upstream for Connections {
     ) -> Result<Response<Body>, UpstreamError> {
         match endpoint.protocol {
             Protocol::Http1 => self.http1(endpoint, request, interim).await,
-            Protocol::Http2 => Err(UpstreamError::Protocol(
-                "HTTP/2 is not there yet".to_owned(),
-            )),
+            Protocol::Http2 => self.http2(endpoint, request, interim).await,
         }
     }
 }

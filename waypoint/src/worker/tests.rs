@@ -289,3 +289,122 @@ fn a_server_that_begins_is_not_waited_for() {
         assert_eq!(rest, b"EHLO\r\n");
     });
 }
+
+/// An endpoint that speaks HTTP/2: it answers with the request's body and a trailer.
+async fn echo_http2(stream: Stream<hbone::stream::Stream>) {
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        spawn_local(async move {
+            let path = request.uri().path().to_owned();
+            let mut body = request.into_body();
+            let mut sender = respond.send_response(Response::new(()), false).unwrap();
+            while let Some(Ok(data)) = body.data().await {
+                let _ = body.flow_control().release_capacity(data.len());
+                sender.send_data(data, false).unwrap();
+            }
+            sender.send_data(path.into(), false).unwrap();
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+            sender.send_trailers(trailers).unwrap();
+        });
+    }
+}
+
+async fn http2_client(tunnel: &Tunnel) -> h2::client::SendRequest<bytes::Bytes> {
+    let (requests, connection) = h2::client::handshake(open(tunnel).await).await.unwrap();
+    spawn_local(async move {
+        let _ = connection.await;
+    });
+    requests
+}
+
+async fn receive(body: &mut h2::RecvStream) -> String {
+    let mut text = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data.unwrap();
+        let _ = body.flow_control().release_capacity(data.len());
+        text.extend_from_slice(&data);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn http2_goes_through_with_its_trailers() {
+    run(async {
+        let fixture = Fixture::new();
+        let node = fixture.node(echo_http2).await;
+        let workers = fixture.start(node, Protocol::Http2, AppProtocol::Unknown, 1);
+        let tunnel = fixture.tunnel(workers.address()).await;
+        let requests = http2_client(&tunnel).await;
+        for path in ["/1", "/2"] {
+            let mut requests = requests.clone().ready().await.unwrap();
+            let request = Request::post(format!("http://web{path}")).body(()).unwrap();
+            let (response, mut sender) = requests.send_request(request, false).unwrap();
+            sender.send_data("hello ".into(), true).unwrap();
+            let mut body = response.await.unwrap().into_body();
+            assert_eq!(receive(&mut body).await, format!("hello {path}"));
+            let trailers = body.trailers().await.unwrap().unwrap();
+            assert_eq!(trailers["grpc-status"], "0");
+        }
+    });
+}
+
+#[test]
+fn versions_are_translated_both_ways() {
+    run(async {
+        let fixture = Fixture::new();
+        let node = fixture.node(echo_http2).await;
+        let workers = fixture.start(node, Protocol::Http2, AppProtocol::Http11, 1);
+        let tunnel = fixture.tunnel(workers.address()).await;
+        let mut client = open(&tunnel).await;
+        client
+            .write_all(b"POST /x HTTP/1.1\r\nhost: web\r\ncontent-length: 2\r\n\r\nok")
+            .await
+            .unwrap();
+        let answer = read_until(&mut client, "0\r\n\r\n").await;
+        assert!(
+            answer.contains("2\r\nok\r\n") && answer.contains("2\r\n/x\r\n"),
+            "{answer}"
+        );
+
+        let node = fixture.node(hello).await;
+        let workers = fixture.start(node, Protocol::Http1, AppProtocol::Grpc, 1);
+        let tunnel = fixture.tunnel(workers.address()).await;
+        let mut requests = http2_client(&tunnel).await.ready().await.unwrap();
+        let request = Request::get("http://web/").body(()).unwrap();
+        let (response, _) = requests.send_request(request, true).unwrap();
+        let response = response.await.unwrap();
+        assert_eq!(response.headers()["content-length"], "5");
+        assert_eq!(receive(&mut response.into_body()).await, "hello");
+    });
+}
+
+#[test]
+fn rapid_resets_end_the_connection() {
+    run(async {
+        let fixture = Fixture::new();
+        let silent = |mut stream: Stream<hbone::stream::Stream>| async move {
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+        };
+        let node = fixture.node(silent).await;
+        let workers = fixture.start(node, Protocol::Http1, AppProtocol::Http2, 1);
+        let tunnel = fixture.tunnel(workers.address()).await;
+        let mut requests = http2_client(&tunnel).await;
+        let mut sent = 0;
+        loop {
+            requests = match requests.ready().await {
+                Ok(requests) => requests,
+                Err(_) => break,
+            };
+            let request = Request::get("http://web/").body(()).unwrap();
+            let Ok((_, mut sender)) = requests.send_request(request, false) else {
+                break;
+            };
+            sender.send_reset(h2::Reason::CANCEL);
+            sent += 1;
+            assert!(sent < 10_000, "never cut");
+            tokio::task::yield_now().await;
+        }
+    });
+}

@@ -101,23 +101,23 @@ impl<T: Transport, P: Pipeline> Connection<T, P> {
                                 return Poll::Ready(Err(()));
                             }
                         }
-                        self.shared.progress.set(true);
                         continue;
                     }
                     Poll::Pending => stalled = true,
                 }
             }
             let mut wire = self.shared.wire.borrow_mut();
-            match wire.poll_flush(cx) {
+            let waiting = wire.output.len();
+            let flushed = wire.poll_flush(cx);
+            // Only what the client takes is progress.
+            if wire.output.len() < waiting {
+                self.shared.progress.set(true);
+            }
+            match flushed {
                 Poll::Ready(Ok(())) if download.ended => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) if !stalled => continue,
-                Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(())),
-                Poll::Pending => {
-                    if wire.output.len() < waiting {
-                        self.shared.progress.set(true);
-                    }
-                }
+                Poll::Ready(Ok(())) | Poll::Pending => {}
             }
             let watch = Watch {
                 shared: &self.shared,

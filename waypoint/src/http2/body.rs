@@ -1,0 +1,174 @@
+//! Content from and to an HTTP/2 stream, as fast as the slower side takes it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, header};
+use http_body::{Body as _, Frame, SizeHint};
+
+use super::message;
+use crate::message::{Body, BodyError};
+
+/// What a stream receives. The sender's window reopens as data is taken.
+pub(crate) struct Received {
+    stream: RecvStream,
+    left: Option<u64>,
+    data_ended: bool,
+}
+
+/// A body on its way into a stream.
+pub(crate) struct Sending {
+    pub(crate) stream: SendStream<Bytes>,
+    body: Body,
+    /// Taken from the body and not yet admitted by the window.
+    data: Bytes,
+}
+
+/// Why a body did not go out whole.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    /// The body broke off.
+    Body(BodyError),
+    /// The receiver reset the stream, or is gone.
+    Stream(h2::Error),
+}
+
+// === impl Received ===
+
+impl Received {
+    pub(crate) fn body(stream: RecvStream, headers: &HeaderMap) -> Body {
+        if stream.is_end_stream() {
+            return Body::Empty;
+        }
+        let stated = headers.get(header::CONTENT_LENGTH);
+        let left = stated.and_then(|value| value.to_str().ok()?.parse().ok());
+        Body::stream(Self {
+            stream,
+            left,
+            data_ended: false,
+        })
+    }
+}
+
+impl http_body::Body for Received {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let reset = |error: h2::Error| BodyError::Reset(error.to_string());
+        while !self.data_ended {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => {
+                    // It fails only for more than was received.
+                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(reset(error)))),
+                None => self.data_ended = true,
+            }
+        }
+        match ready!(self.stream.poll_trailers(cx)) {
+            Ok(Some(trailers)) => {
+                Poll::Ready(Some(Ok(Frame::trailers(message::trailers(trailers)))))
+            }
+            Ok(None) => Poll::Ready(None),
+            Err(error) => Poll::Ready(Some(Err(reset(error)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.left {
+            Some(left) => SizeHint::with_exact(left),
+            None => SizeHint::new(),
+        }
+    }
+}
+
+// === impl Sending ===
+
+impl Sending {
+    pub(crate) fn new(stream: SendStream<Bytes>, body: Body) -> Self {
+        Self {
+            stream,
+            body,
+            data: Bytes::new(),
+        }
+    }
+
+    /// Ready once the stream has ended. A body that broke off resets it.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        loop {
+            ready!(self.poll_data(cx)).map_err(SendError::Stream)?;
+            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    // A receiver that gave up is noticed without anything to send.
+                    let reset = ready!(self.stream.poll_reset(cx));
+                    let error = reset.map_or_else(|error| error, h2::Error::from);
+                    return Poll::Ready(Err(SendError::Stream(error)));
+                }
+            };
+            let ended = match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if self.body.is_end_stream() => self.send_last(data),
+                    Ok(data) => {
+                        self.data = data;
+                        continue;
+                    }
+                    Err(frame) => match frame.into_trailers() {
+                        Ok(fields) => self.stream.send_trailers(message::trailers(fields)),
+                        Err(_) => continue,
+                    },
+                },
+                None => self.stream.send_data(Bytes::new(), true),
+                Some(Err(error)) => {
+                    self.stream.send_reset(Reason::INTERNAL_ERROR);
+                    return Poll::Ready(Err(SendError::Body(error)));
+                }
+            };
+            match ended {
+                Ok(()) if self.data.is_empty() => return Poll::Ready(Ok(())),
+                Ok(()) => {}
+                Err(error) => return Poll::Ready(Err(SendError::Stream(error))),
+            }
+        }
+    }
+
+    /// The last data ends the stream with it, where the window admits all of it at once.
+    fn send_last(&mut self, data: Bytes) -> Result<(), h2::Error> {
+        self.stream.reserve_capacity(data.len());
+        if self.stream.capacity() >= data.len() {
+            return self.stream.send_data(data, true);
+        }
+        self.data = data;
+        Ok(())
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        while !self.data.is_empty() {
+            self.stream.reserve_capacity(self.data.len());
+            let mut capacity = self.stream.capacity();
+            if capacity == 0 {
+                capacity = match ready!(self.stream.poll_capacity(cx)) {
+                    Some(capacity) => capacity?,
+                    None => return Poll::Ready(Err(Reason::STREAM_CLOSED.into())),
+                };
+            }
+            let amount = capacity.min(self.data.len());
+            let data = self.data.split_to(amount);
+            self.stream.send_data(data, false)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
