@@ -30,6 +30,10 @@ struct Shared {
 }
 
 /// Why the connection's task was woken.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart at once, and a box would cost each request"
+)]
 enum Event {
     Stream(Request<RecvStream>, SendResponse<Bytes>),
     Draining,
