@@ -277,7 +277,7 @@ async fn a_waypoint_that_comes_back_is_told_only_what_changed() {
 
     let next = ControlPlane::start(&policies("web")).await;
     let [_, _, _, route] = policies("api");
-    next.apply(&[route.clone()]);
+    next.apply(std::slice::from_ref(&route));
     *waypoint.control_plane.lock().expect("not poisoned") = next.address;
     control_plane.stop();
     waypoint.disconnected().await;

@@ -63,7 +63,7 @@ fn denies(decoded: &Decoded<authorization::Authorization>) -> bool {
     let destination = SocketAddr::from(([10, 0, 0, 2], 80));
     let connection = authorization::Connection::new(None, [10, 0, 0, 1].into(), destination);
     let policy = &decoded.resource;
-    policy.action == authorization::Action::Deny && policy.matches(&connection)
+    policy.action == authorization::Action::Deny && policy.matches(&connection, None)
 }
 
 // === Routes ===
@@ -348,7 +348,7 @@ fn what_is_about_requests_never_allows_at_a_node_and_denies_all_there() {
         let destination = SocketAddr::from(([10, 0, 0, 2], 80));
         let connection = authorization::Connection::new(None, [10, 0, 0, 1].into(), destination);
         assert_eq!(decoded.action, action);
-        assert_eq!(decoded.matches(&connection), denied);
+        assert_eq!(decoded.matches(&connection, None), denied);
     }
 }
 
