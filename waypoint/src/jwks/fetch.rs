@@ -204,13 +204,11 @@ impl<U: Upstream, F: Fn(&str, u16) -> Option<Result<Endpoint, String>>> Fetcher<
             self.read(uri, response).await
         };
         tokio::pin!(exchange, connection);
-        loop {
-            tokio::select! {
-                biased;
-                result = &mut exchange => return result,
-                // What it has read is still in the response.
-                _ = &mut connection => return exchange.await,
-            }
+        tokio::select! {
+            biased;
+            result = &mut exchange => result,
+            // What it has read is still in the response.
+            _ = &mut connection => exchange.await,
         }
     }
 

@@ -58,7 +58,7 @@ impl Edits {
         }
         for output in &rule.output_claim_to_headers {
             let path = output.claim.split('.');
-            let mut value = Some(&claims.all).map(Lookup::Object);
+            let mut value = Some(Lookup::Object(&claims.all));
             for name in path {
                 value = value.and_then(|value| value.member(name));
             }

@@ -91,13 +91,17 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
         let mut retries = Retries::new(to.retry, &head.method);
         let mut tried: Vec<WorkloadUid> = Vec::new();
         loop {
-            let (chosen, hop) = self.next(&to.destined, &tried)?;
+            let (chosen, hop) = self
+                .next(&to.destined, &tried)
+                .map_err(|reason| reason.reply())?;
             flight.record.destination = Some(hop.workload.clone());
             flight.record.upstream_host = Some(hop.target);
             let authenticated = self
                 .check_endpoint(flight, destination, before, cluster.as_deref(), &hop)
                 .await?;
-            let request = self.request(&head, &to, &authenticated, retries.attempt())?;
+            let request = self
+                .request(&head, &to, &authenticated, retries.attempt())
+                .map_err(|reason| reason.reply())?;
             if !std::mem::replace(&mut mirrored, true) {
                 self.mirror(&to, &request, &body, limits.request);
             }
@@ -165,14 +169,14 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
         &self,
         destined: &Destined,
         tried: &[WorkloadUid],
-    ) -> Result<(Option<Chosen>, Hop), LocalReply> {
+    ) -> Result<(Option<Chosen>, Hop), Reason> {
         let chosen = match destined {
             Destined::Cluster(cluster) => cluster
                 .choose(tried, &mut *self.random.borrow_mut())
                 .map(|(chosen, hop)| (Some(chosen), hop)),
             Destined::Workload(hop) => hop.clone().map(|hop| (None, hop)),
         };
-        chosen.ok_or_else(|| Reason::NoHealthyUpstream.reply())
+        chosen.ok_or(Reason::NoHealthyUpstream)
     }
 
     /// What was decided before routing holds for this endpoint, or is decided again.
@@ -215,7 +219,7 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
         to: &To<'_>,
         authenticated: &Authenticated,
         attempt: u32,
-    ) -> Result<Request<()>, LocalReply> {
+    ) -> Result<Request<()>, Reason> {
         let mut canonical = head.canonical.clone();
         let mut headers = head.headers.clone();
         let normalization = self.shared.config.path_normalization;
@@ -230,11 +234,11 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
             }
             Ok(())
         };
-        edit().map_err(|reason| reason.reply())?;
+        edit()?;
         headers::set_attempt(&mut headers, attempt);
         let mut request = Request::new(());
         *request.method_mut() = head.method.clone();
-        *request.uri_mut() = canonical.uri().map_err(|reason| reason.reply())?;
+        *request.uri_mut() = canonical.uri()?;
         *request.headers_mut() = headers;
         if head.upgrade {
             request.extensions_mut().insert(UpgradeRequested);

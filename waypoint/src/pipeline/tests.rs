@@ -1,6 +1,6 @@
 //! Whole requests through a pipeline whose upstream is a script.
 
-mod harness;
+pub(crate) mod harness;
 
 mod routing;
 

@@ -198,7 +198,7 @@ pub(super) fn post(path: &str, body: Body) -> Request<Body> {
 }
 
 /// A body of several frames.
-pub(super) fn frames(parts: &[&'static [u8]]) -> Body {
+pub(crate) fn frames(parts: &[&'static [u8]]) -> Body {
     struct Frames(VecDeque<Bytes>);
     impl http_body::Body for Frames {
         type Data = Bytes;
@@ -216,7 +216,7 @@ pub(super) fn frames(parts: &[&'static [u8]]) -> Body {
     ))
 }
 
-pub(super) async fn read(body: Body) -> (Result<Vec<u8>, BodyError>, Option<HeaderMap>) {
+pub(crate) async fn read(body: Body) -> (Result<Vec<u8>, BodyError>, Option<HeaderMap>) {
     let mut body = body;
     let mut read = Vec::new();
     let mut trailers = None;

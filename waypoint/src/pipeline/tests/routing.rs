@@ -32,7 +32,10 @@ fn without_routes_the_service_itself_serves() {
         assert!(got.headers.contains_key("x-envoy-upstream-service-time"));
         let seen = mesh.upstream.last();
         assert!(seen.workload.starts_with("web-"), "{seen:?}");
-        assert_eq!(seen.uri, "http://web.shop/a?b=1");
+        assert_eq!(
+            (seen.method, &*seen.uri),
+            (http::Method::GET, "http://web.shop/a?b=1")
+        );
         assert!(!seen.headers.contains_key("host"));
         assert_eq!(seen.headers["x-envoy-attempt-count"], "1");
         assert_eq!(seen.headers["x-forwarded-proto"], "http");
