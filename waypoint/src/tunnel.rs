@@ -106,17 +106,35 @@ async fn inside<T: Transport, P: Pipeline + 'static>(
     session: Session<P>,
     protocol: AppProtocol,
 ) {
-    let (detected, received) = match protocol {
-        AppProtocol::Http11 => (Detected::Http1, Bytes::new()),
-        AppProtocol::Http2 | AppProtocol::Grpc => (Detected::Http2, Bytes::new()),
-        AppProtocol::Tcp | AppProtocol::Tls => (Detected::Tcp, Bytes::new()),
-        AppProtocol::Unknown => {
-            let timeout = session.limits.protocol_detection_timeout;
-            match sniff::sniff(&mut client, timeout).await {
-                Ok(sniffed) => sniffed,
-                Err(error) => return tracing::debug!(%error, "client left"),
-            }
+    let timeout = match protocol {
+        AppProtocol::Unknown => Some(session.limits.protocol_detection_timeout),
+        // Which HTTP it is, the first bytes say for certain.
+        AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => {
+            Some(session.limits.idle_timeout)
         }
+        AppProtocol::Tcp | AppProtocol::Tls => None,
+    };
+    let (detected, received) = match timeout {
+        None => (Detected::Tcp, Bytes::new()),
+        Some(timeout) => match sniff::sniff(&mut client, timeout).await {
+            Ok(sniffed) => sniffed,
+            Err(error) => return tracing::debug!(%error, "client left"),
+        },
+    };
+    // What is no HTTP on a port of HTTP's is told so, rather than let past the policies.
+    let detected = match (protocol, detected) {
+        (AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc, Detected::Tcp) => {
+            Detected::Http1
+        }
+        (
+            AppProtocol::Http11
+            | AppProtocol::Http2
+            | AppProtocol::Grpc
+            | AppProtocol::Unknown
+            | AppProtocol::Tcp
+            | AppProtocol::Tls,
+            detected,
+        ) => detected,
     };
     match detected {
         Detected::Http1 => http1::connection::serve(client, received, session).await,

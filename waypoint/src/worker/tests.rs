@@ -408,3 +408,26 @@ fn rapid_resets_end_the_connection() {
         }
     });
 }
+
+#[test]
+fn http_of_either_version_comes_to_an_http_port_and_nothing_else() {
+    run(async {
+        let fixture = Fixture::new();
+        let node = fixture.node(hello).await;
+        for protocol in [AppProtocol::Http11, AppProtocol::Http2] {
+            let workers = fixture.start(node, Protocol::Http1, protocol, 1);
+            let tunnel = fixture.tunnel(workers.address()).await;
+            let mut client = open(&tunnel).await;
+            client.write_all(GET).await.unwrap();
+            read_until(&mut client, "hello").await;
+            let mut requests = http2_client(&tunnel).await.ready().await.unwrap();
+            let request = Request::get("http://web/").body(()).unwrap();
+            let (response, _) = requests.send_request(request, true).unwrap();
+            assert_eq!(response.await.unwrap().status(), StatusCode::OK);
+            let mut client = open(&tunnel).await;
+            client.write_all(b"\x16\x03\x01\r\n\r\n").await.unwrap();
+            let answer = read_until(&mut client, "\r\n\r\n").await;
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        }
+    });
+}
