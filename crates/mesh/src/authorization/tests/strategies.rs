@@ -12,6 +12,17 @@ use serde_json::json;
 use super::*;
 use crate::request::{Claims, Request};
 
+const PATTERNS: &[&str] = &[
+    "/admin",
+    "/admin*",
+    "*/x",
+    "*",
+    "/{*}/x",
+    "/admin/{**}",
+    "/{**}/x",
+    "/admin;x",
+];
+
 /// An owned request.
 #[derive(Clone, Debug)]
 pub(super) struct Message {
@@ -109,19 +120,7 @@ fn any_request_match() -> impl Strategy<Value = RequestMatch> {
         ])
     };
     let methods = || any_text(&["GET", "*", "P*", "*T"]);
-    let paths = || {
-        let paths = &[
-            "/admin",
-            "/admin*",
-            "*/x",
-            "*",
-            "/{*}/x",
-            "/admin/{**}",
-            "/{**}/x",
-            "/admin;x",
-        ][..];
-        few(select(paths).prop_map(|text| PathPattern::parse(text).expect("valid")))
-    };
+    let paths = || few(select(PATTERNS).prop_map(|text| PathPattern::parse(text).expect("valid")));
     let principals = || any_text(&["*", "iss/sub", "iss/*", "*/sub", "iss*", "*ub", "iss/a/sub"]);
     (
         (hosts(), hosts(), methods(), methods()),
@@ -143,7 +142,7 @@ fn any_request_match() -> impl Strategy<Value = RequestMatch> {
         })
 }
 
-fn any_match() -> impl Strategy<Value = Match> {
+fn any_match_of_everything() -> impl Strategy<Value = Match> {
     let namespaces = || any_text(&["*", "shop", "sh*", "*nk", "other"]);
     let principals = || {
         any_text(&[
@@ -188,6 +187,35 @@ fn any_match() -> impl Strategy<Value = Match> {
             request,
             unparsable,
         })
+}
+
+/// About one thing only, so that it alone decides.
+fn any_match_of_one() -> impl Strategy<Value = RequestMatch> {
+    let condition = any_condition().prop_map(|condition| RequestMatch {
+        conditions: vec![condition],
+        ..RequestMatch::default()
+    });
+    let path = (select(PATTERNS), any::<bool>()).prop_map(|(text, negated)| {
+        let patterns = vec![PathPattern::parse(text).expect("valid")];
+        let (paths, not_paths) = match negated {
+            false => (patterns, Vec::new()),
+            true => (Vec::new(), patterns),
+        };
+        RequestMatch {
+            paths,
+            not_paths,
+            ..RequestMatch::default()
+        }
+    });
+    prop_oneof![2 => condition, 1 => path]
+}
+
+fn any_match() -> impl Strategy<Value = Match> {
+    let of_one = any_match_of_one().prop_map(|one| Match {
+        request: Some(Arc::new(one)),
+        ..Match::default()
+    });
+    prop_oneof![any_match_of_everything(), of_one]
 }
 
 pub(super) fn any_policies() -> impl Strategy<Value = Vec<Authorization>> {
