@@ -12,6 +12,8 @@ mod evaluation;
 
 mod request;
 
+mod policy_list;
+
 mod policy_set;
 
 mod verdict;

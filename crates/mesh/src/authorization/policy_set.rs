@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::evaluation::Facts;
 use super::explain::{Explanation, Recorder, Silent, Tracer};
+use super::policy_list::PolicyList;
 use super::{Action, Authorization, Connection, PolicyKey, Scope, Verdict};
 use crate::address::NamespacedHostname;
 use crate::identity::Identity;
@@ -16,11 +17,11 @@ use crate::workload::Workload;
 #[derive(Clone, Debug, Default)]
 pub struct PolicySet {
     admitted_waypoints: Vec<Identity>,
-    deny: Vec<Arc<Authorization>>,
-    allow: Vec<Arc<Authorization>>,
-    audit: Vec<Arc<Authorization>>,
+    deny: PolicyList,
+    allow: PolicyList,
+    audit: PolicyList,
     /// Of any action: tried out, deciding nothing.
-    dry_run: Vec<Arc<Authorization>>,
+    dry_run: PolicyList,
     unknown: Option<PolicyKey>,
 }
 
@@ -88,9 +89,7 @@ impl PolicySet {
             (false, Action::Deny) => &mut self.deny,
             (false, Action::Allow) => &mut self.allow,
         };
-        if !list.iter().any(|known| Arc::ptr_eq(known, policy)) {
-            list.push(policy.clone());
-        }
+        list.add(policy);
     }
 
     /// Whether the connection or the request may come in, and which policy says so.
@@ -110,7 +109,7 @@ impl PolicySet {
         };
         let mut tracer = Tracer::default();
         let verdict = self.decide(facts, &mut tracer);
-        for policy in self.audit.iter().chain(&self.dry_run) {
+        for policy in self.audit.iter().chain(self.dry_run.iter()) {
             policy.evaluate(facts, &mut tracer);
         }
         Explanation {
@@ -204,7 +203,7 @@ impl PolicySet {
 
     fn names_destination_ips(&self) -> bool {
         let lists = [&self.deny, &self.allow, &self.audit, &self.dry_run];
-        let policies = lists.into_iter().flatten();
+        let policies = lists.into_iter().flat_map(PolicyList::iter);
         policies
             .filter(|policy| policy.scope != Scope::Target)
             .flat_map(|policy| &policy.rules)
@@ -242,26 +241,29 @@ pub fn uniform_endpoint<'a>(
     (others.is_empty() || !set.names_destination_ips()).then_some(first)
 }
 
-/// The first policy that holds. What comes after it is of interest to a complete record only.
+/// The first policy that holds. A complete record has the others, too.
 fn first<'a, R: Recorder>(
-    policies: &'a [Arc<Authorization>],
+    policies: &'a PolicyList,
     facts: Facts<'_>,
     recorder: &mut R,
 ) -> Option<&'a Authorization> {
+    let client = facts.connection.source_identity.as_ref();
+    let holds = |policy: &&Authorization, recorder: &mut R| policy.evaluate(facts, recorder);
+    if !R::COMPLETE {
+        let mut candidates = policies.candidates(client);
+        return candidates.find(|policy| holds(policy, recorder));
+    }
     let mut found = None;
-    for policy in policies {
-        if policy.evaluate(facts, recorder) && found.is_none() {
-            found = Some(&**policy);
-        }
-        if found.is_some() && !R::COMPLETE {
-            return found;
+    for policy in policies.iter().map(Arc::as_ref) {
+        if holds(&policy, recorder) && found.is_none() {
+            found = Some(policy);
         }
     }
     found
 }
 
 fn matching<'a>(
-    policies: &'a [Arc<Authorization>],
+    policies: &'a PolicyList,
     connection: &'a Connection,
     request: Option<&'a Request<'a>>,
 ) -> impl Iterator<Item = &'a Authorization> {
@@ -270,8 +272,7 @@ fn matching<'a>(
         request,
     };
     policies
-        .iter()
-        .map(Arc::as_ref)
+        .candidates(connection.source_identity.as_ref())
         .filter(move |policy| policy.evaluate(facts, &mut Silent))
 }
 

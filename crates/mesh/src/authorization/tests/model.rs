@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use regex::bytes::RegexBuilder;
 
-use super::strategies::{Message, any_connection, any_message, any_policies};
+use super::policy_list::PolicyList;
+use super::strategies::{Message, any_connection, any_message, any_policies, policies};
 use super::*;
 use crate::request::{Claims, Request};
 
@@ -397,6 +398,23 @@ proptest! {
         let verdict = set(&policies, &web()).authorize(&connection, request.as_ref());
         let expected = allows(&policies, &connection, request.as_ref());
         prop_assert_eq!(verdict.is_allowed(), expected);
+    }
+
+    #[test]
+    fn of_many_policies_those_that_hold_are_found_in_order(
+        policies in policies(9..12),
+        connection in any_connection(),
+        message in proptest::option::of(any_message()),
+    ) {
+        let request = message.as_ref().map(Message::request);
+        let mut list = PolicyList::default();
+        policies.iter().for_each(|policy| list.add(&Arc::new(policy.clone())));
+        let holds = |policy: &&Authorization| policy.matches(&connection, request.as_ref());
+        let candidates = list.candidates(connection.source_identity.as_ref());
+        let found: Vec<PolicyKey> = candidates.filter(holds).map(Authorization::key).collect();
+        let expected: Vec<PolicyKey> =
+            policies.iter().filter(holds).map(Authorization::key).collect();
+        prop_assert_eq!(found, expected);
     }
 
     #[test]

@@ -56,7 +56,7 @@ fn few<T: Clone + fmt::Debug>(values: impl Strategy<Value = T>) -> impl Strategy
     prop_oneof![5 => Just(Vec::new()), 1 => vec(values, 1..3)]
 }
 
-fn texts(
+fn texts_of(
     texts: &'static [&'static str],
     number: Range<usize>,
 ) -> impl Strategy<Value = Vec<StringMatch>> {
@@ -96,7 +96,7 @@ fn any_condition() -> impl Strategy<Value = Condition> {
         ConditionKey::Sni,
     ];
     let values = || {
-        texts(
+        texts_of(
             &["*", "a", "b", "a*", "*b", "true", "cluster.local", "A.b"],
             0..3,
         )
@@ -210,20 +210,46 @@ fn any_match_of_one() -> impl Strategy<Value = RequestMatch> {
     prop_oneof![2 => condition, 1 => path]
 }
 
+/// By which policies are found.
+fn any_match_of_sources() -> impl Strategy<Value = Match> {
+    let texts = |texts: &'static [&'static str]| texts_of(texts, 0..2);
+    let principals = texts(&[
+        "cluster.local/ns/shop/sa/web",
+        "cluster.local/ns/bank/sa/db",
+        "no",
+    ]);
+    let account = Just(ServiceAccountMatch {
+        namespace: "shop".into(),
+        service_account: "db".into(),
+    });
+    (principals, texts(&["shop", "b*"]), vec(account, 0..2)).prop_map(
+        |(principals, namespaces, service_accounts)| Match {
+            principals,
+            namespaces,
+            service_accounts,
+            ..Match::default()
+        },
+    )
+}
+
 fn any_match() -> impl Strategy<Value = Match> {
     let of_one = any_match_of_one().prop_map(|one| Match {
         request: Some(Arc::new(one)),
         ..Match::default()
     });
-    prop_oneof![any_match_of_everything(), of_one]
+    prop_oneof![2 => any_match_of_everything(), 2 => of_one, 1 => any_match_of_sources()]
 }
 
 pub(super) fn any_policies() -> impl Strategy<Value = Vec<Authorization>> {
+    policies(0..4)
+}
+
+pub(super) fn policies(number: Range<usize>) -> impl Strategy<Value = Vec<Authorization>> {
     let clause = vec(any_match(), 0..3).prop_map(|matches| Clause { matches });
     let rule = vec(clause, 0..3).prop_map(|clauses| Rule { clauses });
     let action = select(&[Action::Allow, Action::Deny, Action::Audit][..]);
     let one = (action, proptest::bool::weighted(0.1), vec(rule, 0..3));
-    vec(one, 0..4).prop_map(|policies| {
+    vec(one, number).prop_map(|policies| {
         let number = |(n, (action, dry_run, rules))| Authorization {
             dry_run,
             ..policy(&format!("policy-{n}"), action, rules)
