@@ -4,10 +4,9 @@ use crate::kinds::authorization_policy::{
     Action, AuthorizationPolicy, Condition, Operation, Rule, Source,
 };
 use crate::node::{Node, Value};
-use crate::validate::{Problems, Validate, labels, names};
+use crate::validate::{Problems, Validate, names, policy_target};
 
 const MAX_RULES: usize = 512;
-const MAX_TARGET_REFS: usize = 16;
 const MAX_SERVICE_ACCOUNTS: usize = 16;
 
 /// Keys of `when`; those ending in `[` go on with a name in brackets.
@@ -32,14 +31,13 @@ const CONDITION_KEYS: &[&str] = &[
 impl Validate for AuthorizationPolicy {
     fn validate(&self, problems: &mut Problems<'_>) {
         let spec = &self.spec;
-        if let Some(selector) = &spec.selector {
-            labels(
-                "spec.selector.matchLabels",
-                &selector.match_labels,
-                problems,
-            );
-        }
-        targets(self, problems);
+        policy_target::attachment(
+            &self.metadata,
+            spec.selector.as_ref(),
+            spec.target_ref.as_ref(),
+            &spec.target_refs,
+            problems,
+        );
         match (spec.action, &spec.provider) {
             (Action::Custom, None) => problems.error(
                 "spec.provider",
@@ -101,53 +99,6 @@ fn blanks(field: &str, node: &Node, problems: &mut Problems<'_>) {
         | Value::Unsigned(_)
         | Value::Float(_)
         | Value::String(_) => {}
-    }
-}
-
-fn targets(policy: &AuthorizationPolicy, problems: &mut Problems<'_>) {
-    let spec = &policy.spec;
-    if spec.target_ref.is_some() && !spec.target_refs.is_empty() {
-        problems.error(
-            "spec.targetRef",
-            "is there together with targetRefs: keep targetRefs",
-        );
-    }
-    if spec.target_refs.len() > MAX_TARGET_REFS {
-        problems.error(
-            "spec.targetRefs",
-            format!(
-                "has {} targets, more than {MAX_TARGET_REFS}",
-                spec.target_refs.len()
-            ),
-        );
-    }
-    if spec.selector.is_some() && spec.targets().next().is_some() {
-        problems.error(
-            "spec.selector",
-            "is there together with targetRefs: keep one of them",
-        );
-    }
-    let one = spec
-        .target_ref
-        .iter()
-        .map(|target| ("spec.targetRef".to_owned(), target));
-    let several = spec
-        .target_refs
-        .iter()
-        .enumerate()
-        .map(|(index, target)| (format!("spec.targetRefs[{index}]"), target));
-    for (field, target) in one.chain(several) {
-        for (name, text) in [("kind", &target.kind), ("name", &target.name)] {
-            if text.is_empty() {
-                problems.error(format!("{field}.{name}"), "has no value: give one");
-            }
-        }
-        if !target.namespace.is_empty() && target.namespace != policy.metadata.namespace {
-            problems.error(
-                format!("{field}.namespace"),
-                "is another namespace: a policy targets its own namespace only",
-            );
-        }
     }
 }
 

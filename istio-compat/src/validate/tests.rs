@@ -1,5 +1,8 @@
 //! Tests of validation: one document each, and the field and words of its first error.
 
+mod request_authentication;
+mod routes;
+
 use crate::kinds::metadata::ObjectMeta;
 use crate::parse::{Raw, parse};
 
