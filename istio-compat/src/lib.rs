@@ -24,6 +24,9 @@
 //! | a PeerAuthentication with a selector in the root namespace is ignored | it applies to the workloads of the root namespace |
 //! | an unhealthy WorkloadEntry is used | it is unhealthy when its status has `Healthy` or `Ready` not True |
 //! | two ServiceEntries of one namespace with the same host both add endpoints | the older owns the host; the other's status says so |
+//! | action CUSTOM without its provider denies everything at a waypoint, and nothing at a node | it is not honoured yet: it asks for a waypoint, which denies what the policy covers |
+//! | a waypoint leaves consumer routes out | a route on a Service of another namespace is for the clients of its own (GEP-1294) |
+//! | a filter that is not known is reported and left out | its requests are answered with 500 |
 //! | EndpointSlices place any address behind a service | they are not read |
 //! | addresses of ServiceEntries depend on the order of arrival | they start from a hash of owner and host |
 //! | UDP ports of services appear beside TCP ones | the mesh carries TCP: others are left out |

@@ -162,7 +162,7 @@ fn route() -> impl Strategy<Value = String> {
         ("GRPCRoute", "gateway.networking.k8s.io/v1"),
         ("TCPRoute", "gateway.networking.k8s.io/v1alpha2"),
     ]);
-    let parents = prop::collection::vec(service_reference(), 1..3);
+    let parents = prop::collection::btree_set(service_reference(), 1..3);
     (
         kinds,
         namespaces(),
@@ -181,7 +181,7 @@ fn route() -> impl Strategy<Value = String> {
                 };
                 let rest = format!(
                     "spec:\n  parentRefs: [{}]\n  rules:\n  - backendRefs: [{backend}]\n{filters}",
-                    parents.join(", ")
+                    Vec::from_iter(parents).join(", ")
                 );
                 document(kind, version, namespace, name, &rest)
             },

@@ -125,7 +125,10 @@ fn enforcement(view: &View, policy: &AuthorizationPolicy) -> Result<Enforcement,
         Action::Deny => MeshAction::Deny,
         Action::Audit => return Err("nodes do not support action AUDIT: nothing is logged"),
         Action::Custom => {
-            return Err("nodes do not support action CUSTOM: the policy is not enforced");
+            return Err(
+                "nodes do not support action CUSTOM, nor do waypoints yet: what the policy covers \
+                 is denied where a waypoint stands in front of it",
+            );
         }
     };
     Ok(Enforcement { action, dry_run })

@@ -11,7 +11,7 @@ use crate::kinds::authorization_policy::PolicyTargetReference;
 use crate::kinds::metadata::{Condition, ObjectMeta};
 use crate::translate::{service_entry, waypoint};
 use crate::view::View;
-use crate::waypoint::WaypointName;
+use crate::waypoint::{WaypointName, gateway};
 
 pub(super) const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
 
@@ -109,10 +109,24 @@ pub(super) fn condition<'a>(
             }
             Some(Kind::Gateway) => {
                 let gateways = view.contents(namespace).map(|one| &one.gateways);
-                if gateways.is_none_or(|gateways| !gateways.contains_key(name.as_str())) {
+                let Some(gateway) = gateways.and_then(|gateways| gateways.get(name.as_str()))
+                else {
                     return missing();
+                };
+                let waypoint = WaypointName::new(namespace, name.as_str());
+                if !gateway::is_waypoint(view, gateway) {
+                    return refused(
+                        "Invalid",
+                        format!("Gateway {waypoint} is no waypoint: the policy has no effect"),
+                    );
                 }
-                waypoints.insert(WaypointName::new(namespace, name.as_str()));
+                if !view.is_ready(&waypoint) {
+                    return refused(
+                        "AncestorNotBound",
+                        format!("waypoint {waypoint} is not ready"),
+                    );
+                }
+                waypoints.insert(waypoint);
             }
             Some(Kind::GatewayClass) => {
                 if *namespace != *view.context.root_namespace {

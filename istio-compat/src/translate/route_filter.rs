@@ -75,10 +75,8 @@ fn filter(translating: &mut Translating<'_>, filter: &HttpRouteFilter) -> Result
 
 fn headers(modifier: &HttpHeaderFilter) -> Result<HeaderModifier, String> {
     let name = |name: &str| {
-        let parsed = name
-            .parse()
-            .map_err(|_| format!("{name:?} is not a header's name"));
-        parsed
+        name.parse()
+            .map_err(|_| format!("{name:?} is not a header's name"))
     };
     let pairs = |headers: &[HttpHeader]| {
         headers

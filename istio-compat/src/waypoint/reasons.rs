@@ -95,7 +95,7 @@ impl View {
         contents.flat_map(move |contents| {
             let policies = contents.authorization_policies.values();
             let policies = policies
-                .filter(move |policy| policy.spec.targets().any(named) && acts(policy))
+                .filter(move |policy| policy.spec.targets().any(named))
                 .map(|policy| policy.key());
             let authentications = contents.request_authentications.values();
             let authentications = authentications
@@ -184,20 +184,19 @@ impl View {
     }
 }
 
-/// Whether the policy has any effect at all: nobody asks a waypoint for CUSTOM yet.
-fn acts(policy: &AuthorizationPolicy) -> bool {
-    match policy.spec.action {
-        Action::Allow | Action::Deny | Action::Audit => true,
-        Action::Custom => false,
-    }
-}
-
 /// What of a policy without `targetRefs` only a waypoint can know.
 pub(crate) fn needs_requests(policy: &AuthorizationPolicy) -> Option<attributes::Attributes> {
-    if policy.spec.targets().next().is_some() || !acts(policy) {
+    if policy.spec.targets().next().is_some() {
         return None;
     }
-    attributes::of(policy)
+    match policy.spec.action {
+        Action::Allow | Action::Deny | Action::Audit => attributes::of(policy),
+        // Nobody is asked yet: a waypoint denies what a node would let through.
+        Action::Custom => Some(attributes::Attributes {
+            rule: 1,
+            paths: vec!["action CUSTOM".to_owned()],
+        }),
+    }
 }
 
 // === impl Reason ===

@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use istio_compat::kind::Kind;
 use istio_compat::object::Object;
 use istio_compat::parse::{Parsed, Raw, parse};
 use istio_compat::view::{Context, View};
 use serde_json::{Map, Value, json};
+
+use crate::shown;
 
 /// The folders of all cases.
 pub(crate) fn cases() -> Vec<PathBuf> {
@@ -58,7 +61,13 @@ fn translate(case: &Path) -> String {
         view.apply(&object.key(), Some(object));
     }
     let about_policies = case.parent().is_some_and(|kind| {
-        kind.ends_with("authorization_policy") || kind.ends_with("peer_authentication")
+        [
+            "authorization_policy",
+            "peer_authentication",
+            "request_authentication",
+        ]
+        .iter()
+        .any(|policies| kind.ends_with(policies))
     });
     let mut output: BTreeMap<&str, Value> = BTreeMap::new();
     let mut add = |section, value: Value| {
@@ -72,10 +81,12 @@ fn translate(case: &Path) -> String {
             if about_policies {
                 add(
                     "workloads",
-                    json!({
+                    without_empty_lists(json!({
                         "uid": value["uid"],
                         "authorizationPolicies": value["authorizationPolicies"],
-                    }),
+                        "requestPolicies": value["requestPolicies"],
+                        "requestAuthentications": value["requestAuthentications"],
+                    })),
                 );
             } else {
                 add("workloads", without_blanks(value));
@@ -89,7 +100,29 @@ fn translate(case: &Path) -> String {
             let value = serde_json::to_value(&authorization).expect("serializable");
             add("authorizations", value);
         }
-        for condition in translation.conditions {
+        for policy in translation.authorization_policies {
+            let value = serde_json::to_value(&policy).expect("serializable");
+            add("authorizationPolicies", value);
+        }
+        for policy in translation.request_authentications {
+            add(
+                "requestAuthentications",
+                shown::request_authentication(&policy),
+            );
+        }
+        for route in translation.routes {
+            add("routes", shown::route(&route));
+        }
+        for parent in translation.parents {
+            let value = serde_json::to_value(&parent).expect("serializable");
+            add("parents", value);
+        }
+        // Those of a route are its parents', together.
+        let conditions = match object.kind() {
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TcpRoute => Vec::new(),
+            _ => translation.conditions,
+        };
+        for condition in conditions {
             let mut value = serde_json::to_value(&condition).expect("serializable");
             value["object"] = object.key().to_string().into();
             add("conditions", value);
@@ -104,6 +137,18 @@ pub(crate) fn read(path: &Path) -> Vec<Object> {
         .unwrap_or_else(|rejected| panic!("{:#?}", rejected.errors));
     assert!(warnings.is_empty(), "{warnings:#?}");
     objects
+}
+
+/// Leaves out the lists that only some cases are about.
+fn without_empty_lists(mut value: Value) -> Value {
+    for field in ["requestPolicies", "requestAuthentications"] {
+        if is_blank(&value[field])
+            && let Some(fields) = value.as_object_mut()
+        {
+            fields.remove(field);
+        }
+    }
+    value
 }
 
 /// Leaves out what is empty, so that a case shows what it is about.

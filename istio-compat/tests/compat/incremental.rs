@@ -67,8 +67,13 @@ fn nothing_is_stale_after_a_change() {
 
 #[test]
 fn a_pods_change_touches_the_pod_alone() {
-    let objects: Vec<Object> = golden::cases()
-        .iter()
+    // None of these is covered by a policy about requests, which would tell its services.
+    let cases = golden::cases();
+    let cases = cases.iter().filter(|case| {
+        case.parent()
+            .is_some_and(|kind| kind.ends_with("pod") || kind.ends_with("service"))
+    });
+    let objects: Vec<Object> = cases
         .flat_map(|case| golden::read(&case.join("in.yaml")))
         .collect();
     let mut view = View::new(Context::default());
