@@ -72,7 +72,17 @@ fn keys(field: &str, rule: &JwtRule, problems: &mut Problems<'_>) {
             }
         }
         ("", uri) => problems.check(format!("{field}.jwksUri"), http::url(uri)),
-        (jwks, "") => problems.check(format!("{field}.jwks"), document(jwks)),
+        (jwks, "") => match document(jwks) {
+            Ok(true) => {}
+            Ok(false) => problems.warn(
+                format!("{field}.jwks"),
+                format!(
+                    "has no key with a \"kty\" of {}: every token of the issuer is refused",
+                    KEY_TYPES.join(", ")
+                ),
+            ),
+            Err(problem) => problems.error(format!("{field}.jwks"), problem),
+        },
         (_, _) => problems.error(
             format!("{field}.jwks"),
             "is there together with jwksUri: keep one of them",
@@ -80,8 +90,8 @@ fn keys(field: &str, rule: &JwtRule, problems: &mut Problems<'_>) {
     }
 }
 
-/// RFC 7517 §5.
-fn document(text: &str) -> Result<(), String> {
+/// Whether a set of keys has one that verifies tokens (RFC 7517 §5).
+fn document(text: &str) -> Result<bool, String> {
     let document: serde_json::Value =
         serde_json::from_str(text).map_err(|error| format!("is no JSON: {error}"))?;
     let Some(keys) = document["keys"].as_array() else {
@@ -91,11 +101,5 @@ fn document(text: &str) -> Result<(), String> {
         let kind = key["kty"].as_str();
         kind.is_some_and(|kind| KEY_TYPES.contains(&kind))
     };
-    match keys.iter().any(usable) {
-        true => Ok(()),
-        false => Err(format!(
-            "has no public key: one has a \"kty\" of {}",
-            KEY_TYPES.join(", ")
-        )),
-    }
+    Ok(keys.iter().any(usable))
 }
