@@ -18,3 +18,4 @@ mod peer_authentication;
 mod rootless;
 mod teardown;
 mod transfer;
+mod waypoint;

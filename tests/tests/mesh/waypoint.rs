@@ -1,0 +1,241 @@
+//! Waypoints on demand: made where something needs one, bound to what needs it, gone with the
+//! last reason; and those that labels name.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use tests::lab::Lab;
+
+const WITHIN: Duration = Duration::from_secs(30);
+
+const SHOP: &str = "\
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: shop}
+spec:
+  containers: [{name: client, command: [sleep, infinity]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  containers: [{name: web, command: [peer, serve, --name, web]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: plain, namespace: shop}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+";
+
+const ROUTE: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: canary, namespace: shop}
+spec:
+  parentRefs: [{group: '', kind: Service, name: web}]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+";
+
+fn waypoints(lab: &Lab) -> Result<Vec<Value>> {
+    let text = lab.weft(&["waypoint", "list", "-A", "-o", "json"])?;
+    let list: Value = serde_json::from_str(&text)?;
+    Ok(list["items"].as_array().cloned().unwrap_or_default())
+}
+
+/// Waits until the only waypoint is ready and has so many services bound.
+#[track_caller]
+fn wait_for_one(lab: &Lab, services: usize) -> Value {
+    lab.eventually(WITHIN, "the waypoint is ready", || {
+        let waypoints = waypoints(lab)?;
+        ensure!(waypoints.len() == 1, "{waypoints:?}");
+        let one = &waypoints[0];
+        let bound = one["services"].as_array().map_or(0, Vec::len);
+        ensure!(one["ready"] == true && bound == services, "{one}");
+        Ok(one.clone())
+    })
+    .expect("one waypoint")
+}
+
+/// What the node has been told of a service's waypoint.
+fn waypoint_of(lab: &Lab, service: &str) -> Result<Value> {
+    let dump = lab.config_dump("node-1")?;
+    let services = dump["services"].as_array().cloned().unwrap_or_default();
+    let found = services.into_iter().find(|one| one["name"] == *service);
+    Ok(found.map_or(Value::Null, |mut one| one["waypoint"].take()))
+}
+
+fn waypoint_pods(lab: &Lab) -> Result<usize> {
+    let pods = lab.pods()?;
+    let label = "gateway.networking.k8s.io/gateway-name";
+    let pods = pods.iter();
+    Ok(pods
+        .filter(|pod| !pod["metadata"]["labels"][label].is_null())
+        .count())
+}
+
+#[test]
+fn a_waypoint_comes_with_the_first_reason_and_goes_with_the_last() {
+    let lab = Lab::up(SHOP).expect("the mesh starts");
+    assert_eq!(waypoints(&lab).expect("a list"), Vec::<Value>::new());
+    lab.write("route.yaml", ROUTE).expect("written");
+    let one = wait_for_one(&lab, 1);
+    assert_eq!(
+        (&one["onDemand"], &one["name"]),
+        (&true.into(), &"waypoint".into())
+    );
+    let reason = &one["services"][0]["reasons"][0];
+    assert_eq!(reason["object"], "HTTPRoute shop/canary");
+    let file = reason["file"].as_str().unwrap_or_default();
+    assert!(
+        file.ends_with("route.yaml") && reason["line"] == 1,
+        "{reason}"
+    );
+
+    lab.eventually(WITHIN, "the node is told", || {
+        let waypoint = waypoint_of(&lab, "web")?;
+        ensure!(!waypoint.is_null(), "not bound");
+        Ok(())
+    })
+    .expect("bound");
+    assert_eq!(
+        waypoint_of(&lab, "plain").expect("a dump"),
+        Value::Null,
+        "no reason, no waypoint"
+    );
+    let why = lab
+        .weft(&["waypoint", "why", "web", "-n", "shop"])
+        .expect("said");
+    assert!(
+        why.contains("HTTPRoute shop/canary") && why.contains("route.yaml:1"),
+        "{why}"
+    );
+    let gateways = lab.weft(&["get", "gateways", "-n", "shop"]).expect("shown");
+    assert!(gateways.contains("weft"), "{gateways}");
+    let refused = lab.weft(&["waypoint", "delete", "waypoint", "-n", "shop"]);
+    assert!(format!("{:?}", refused.expect_err("ours")).contains("on demand"));
+
+    lab.remove("route.yaml").expect("removed");
+    lab.eventually(
+        WITHIN,
+        "the service is unbound while the waypoint drains",
+        || {
+            ensure!(waypoint_of(&lab, "web")?.is_null(), "still bound");
+            Ok(())
+        },
+    )
+    .expect("unbound");
+    assert_eq!(waypoint_pods(&lab).expect("pods"), 1, "it drains first");
+    lab.eventually(WITHIN, "the waypoint is gone", || {
+        ensure!(
+            waypoint_pods(&lab)? == 0 && waypoints(&lab)?.is_empty(),
+            "still there"
+        );
+        Ok(())
+    })
+    .expect("gone");
+}
+
+#[test]
+fn off_makes_no_waypoint() {
+    let off = SHOP.replace(
+        "dataplane-mode: ambient",
+        "dataplane-mode: ambient, weft.dev/waypoint: 'off'",
+    );
+    let lab = Lab::up(&format!("{off}---\n{ROUTE}")).expect("the mesh starts");
+    assert_eq!(waypoints(&lab).expect("a list"), Vec::<Value>::new());
+    let why = lab.weft(&["waypoint", "why", "shop/web"]).expect("said");
+    assert!(
+        why.contains("HTTPRoute shop/canary") && why.contains("weft.dev/waypoint: off"),
+        "{why}"
+    );
+    let reply = lab.peer("shop/client", &["get", "web:80"]);
+    assert!(reply.is_ok(), "{reply:?}");
+}
+
+#[test]
+fn a_shared_waypoint_stands_only_before_namespaces_it_admits() {
+    let labels = "labels: {istio.io/dataplane-mode: ambient, istio.io/use-waypoint: gate, \
+                  istio.io/use-waypoint-namespace: infra}";
+    let shop = SHOP.replace("labels: {istio.io/dataplane-mode: ambient}", labels);
+    let gateway = |from: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
+             metadata: {{name: gate, namespace: infra}}\n\
+             spec:\n  gatewayClassName: istio-waypoint\n  listeners:\n  \
+             - {{name: mesh, port: 15008, protocol: HBONE, allowedRoutes: {{namespaces: {{from: {from}}}}}}}\n"
+        )
+    };
+    let lab = Lab::up(&shop).expect("the mesh starts");
+    lab.write("gate.yaml", &gateway("Same")).expect("written");
+    let one = wait_for_one(&lab, 2);
+    assert_eq!(one["onDemand"], false);
+    let refused = one["services"][0]["refused"].as_str().unwrap_or_default();
+    assert!(refused.contains("allowedRoutes"), "{one}");
+    lab.eventually(WITHIN, "the node refuses", || {
+        let waypoint = waypoint_of(&lab, "web")?.to_string();
+        ensure!(waypoint.contains("attachment-denied.invalid"), "{waypoint}");
+        Ok(())
+    })
+    .expect("refused");
+    let get = lab.peer("shop/client", &["get", "web:80"]);
+    assert!(get.is_err(), "went around: {get:?}");
+
+    lab.write("gate.yaml", &gateway("All")).expect("written");
+    lab.eventually(WITHIN, "the service is bound", || {
+        let waypoint = waypoint_of(&lab, "web")?.to_string();
+        ensure!(
+            waypoint.contains("gate.infra.svc.cluster.local"),
+            "{waypoint}"
+        );
+        Ok(())
+    })
+    .expect("bound");
+}
+
+#[test]
+fn a_policy_about_requests_is_not_bypassed_by_dialling_the_pod() {
+    let lab = Lab::up(SHOP).expect("the mesh starts");
+    let pod = lab.addresses("shop/web").expect("addresses")[0];
+    let target = format!("{pod}:8080");
+    lab.peer("shop/client", &["get", &target])
+        .expect("allowed at first");
+    let policy = "\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: rules, namespace: shop}
+spec:
+  action: DENY
+  selector: {matchLabels: {app: web}}
+  rules: [{to: [{operation: {methods: [GET], paths: ['*']}}]}]
+";
+    lab.write("policy.yaml", policy).expect("written");
+    let one = wait_for_one(&lab, 2);
+    assert_eq!(one["workloads"].as_array().map(Vec::len), Some(1), "{one}");
+    lab.eventually(WITHIN, "the node denies what comes around", || {
+        let dump = lab.config_dump("node-1")?.to_string();
+        ensure!(
+            dump.contains("weft_waypoint_required_shop_waypoint"),
+            "not yet"
+        );
+        Ok(())
+    })
+    .expect("told");
+    for target in [&*target, "web:80"] {
+        let get = lab.peer("shop/client", &["get", target]);
+        assert!(get.is_err(), "{target}: {get:?}");
+    }
+}
