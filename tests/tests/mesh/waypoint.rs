@@ -65,9 +65,11 @@ fn wait_for_one(lab: &Lab, services: usize) -> Value {
         let one = &waypoints[0];
         let bound = one["services"].as_array().map_or(0, Vec::len);
         ensure!(one["ready"] == true && bound == services, "{one}");
-        Ok(one.clone())
+        Ok(())
     })
-    .expect("one waypoint")
+    .expect("one waypoint");
+    let mut waypoints = waypoints(lab).expect("a list");
+    waypoints.pop().expect("one waypoint")
 }
 
 /// What the node has been told of a service's waypoint.
@@ -206,13 +208,32 @@ fn a_shared_waypoint_stands_only_before_namespaces_it_admits() {
     .expect("bound");
 }
 
+/// The status of a request, and the pod that answered it.
+fn ask(lab: &Lab, method: &str, host: &str) -> Result<(u64, String)> {
+    let url = format!("http://{host}/");
+    let answer = lab.exec("shop/client", &["web", "ask", "-X", method, &url])?;
+    let answer: Value = serde_json::from_str(&answer)?;
+    let pod = answer["seen"]["pod"].as_str().unwrap_or_default();
+    Ok((
+        answer["status"].as_u64().unwrap_or_default(),
+        pod.to_owned(),
+    ))
+}
+
 #[test]
 fn a_policy_about_requests_is_not_bypassed_by_dialling_the_pod() {
-    let lab = Lab::up(SHOP).expect("the mesh starts");
+    let yaml = SHOP.replace("[peer, serve, --name, web]", "[web, serve, --name, web]");
+    let lab = Lab::up(&yaml).expect("the mesh starts");
     let pod = lab.addresses("shop/web").expect("addresses")[0];
-    let target = format!("{pod}:8080");
-    lab.peer("shop/client", &["get", &target])
-        .expect("allowed at first");
+    let targets = [format!("{pod}:8080"), "web".to_owned()];
+    for target in &targets {
+        lab.eventually(WITHIN, "allowed at first", || {
+            let seen = ask(&lab, "GET", target)?;
+            ensure!(seen == (200, "web".to_owned()), "{seen:?}");
+            Ok(())
+        })
+        .expect("allowed");
+    }
     let policy = "\
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -220,22 +241,24 @@ metadata: {name: rules, namespace: shop}
 spec:
   action: DENY
   selector: {matchLabels: {app: web}}
-  rules: [{to: [{operation: {methods: [GET], paths: ['*']}}]}]
+  rules: [{to: [{operation: {methods: [GET]}}]}]
 ";
     lab.write("policy.yaml", policy).expect("written");
     let one = wait_for_one(&lab, 2);
     assert_eq!(one["workloads"].as_array().map(Vec::len), Some(1), "{one}");
-    lab.eventually(WITHIN, "the node denies what comes around", || {
-        let dump = lab.config_dump("node-1")?.to_string();
-        ensure!(
-            dump.contains("weft_waypoint_required_shop_waypoint"),
-            "not yet"
-        );
-        Ok(())
-    })
-    .expect("told");
-    for target in [&*target, "web:80"] {
-        let get = lab.peer("shop/client", &["get", target]);
-        assert!(get.is_err(), "{target}: {get:?}");
+    for target in &targets {
+        lab.eventually(WITHIN, "POST is allowed by the waypoint", || {
+            let seen = ask(&lab, "POST", target)?;
+            ensure!(seen == (200, "web".to_owned()), "{seen:?}");
+            let denied = ask(&lab, "GET", target)?;
+            ensure!(denied == (403, String::new()), "{denied:?}");
+            Ok(())
+        })
+        .expect(target);
     }
+    let log = lab.run_file("nodes/node-2/ztunnel.log") + &lab.run_file("nodes/node-1/ztunnel.log");
+    assert!(
+        log.contains("sa/waypoint"),
+        "the waypoint's own identity: {log}"
+    );
 }
