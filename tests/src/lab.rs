@@ -4,6 +4,7 @@
 //! shared with another lab or visible outside its own namespaces, so labs run side by side.
 
 use std::fs::{self, File};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 pub mod capture;
+mod link;
 
 /// How long a mesh may take to start, on a busy machine.
 const START: Duration = Duration::from_secs(60);
@@ -22,17 +24,23 @@ const START: Duration = Duration::from_secs(60);
 pub struct Lab {
     folders: tempfile::TempDir,
     launcher: Option<Child>,
+    watch: Option<link::Watch>,
 }
 
 // === impl Lab ===
 
 impl Lab {
-    /// Starts a mesh of two nodes over these documents and waits until every pod is ready.
+    /// Starts a mesh of two nodes over these documents and waits until every pod is ready. From
+    /// then on the link between the nodes is captured: see [`Lab::check_link`].
     pub fn up(yaml: &str) -> Result<Self> {
-        Self::up_with(yaml, &["--nodes", "2"])
+        let mut lab = Self::up_with(yaml, &["--nodes", "2"])?;
+        let watch = link::Watch::begin(&lab)?;
+        watch.learn(&lab.pods()?);
+        lab.watch = Some(watch);
+        Ok(lab)
     }
 
-    /// As [`Lab::up`], with other arguments to `weft up`.
+    /// As [`Lab::up`], with other arguments to `weft up` and nothing captured.
     pub fn up_with(yaml: &str, arguments: &[&str]) -> Result<Self> {
         let mut lab = Self::stopped()?;
         lab.write("lab.yaml", yaml)?;
@@ -47,7 +55,27 @@ impl Lab {
         Ok(Self {
             folders,
             launcher: None,
+            watch: None,
         })
+    }
+
+    /// Panics if two pods of the mesh have sent each other a byte of TCP outside HBONE between
+    /// the nodes so far. Pods that are outside the mesh when it starts or now don't count. A lab
+    /// checks when it is dropped.
+    pub fn check_link(&self) {
+        let Some(watch) = &self.watch else { return };
+        let mut strays = watch.strays().expect("the capture is readable");
+        if !strays.is_empty() {
+            // A mesh that is down already has no pods to tell; its first ones are known.
+            watch.learn(&self.pods().unwrap_or_default());
+            strays = watch.strays().expect("the capture is readable");
+        }
+        assert!(strays.is_empty(), "outside HBONE: {strays:?}");
+    }
+
+    /// What has crossed between the nodes outside HBONE so far, of anybody.
+    pub fn outside_hbone(&self) -> Result<Vec<capture::Segment>> {
+        self.watch.as_ref().context("nothing is captured")?.seen()
     }
 
     pub fn start(&mut self, arguments: &[&str]) -> Result<()> {
@@ -200,12 +228,7 @@ impl Lab {
     /// The pod's addresses, IPv4 first.
     pub fn addresses(&self, name: &str) -> Result<Vec<std::net::IpAddr>> {
         let pod = self.pod(name)?;
-        let mut addresses: Vec<std::net::IpAddr> = pod["status"]["podIPs"]
-            .as_array()
-            .context("the pod has addresses")?
-            .iter()
-            .filter_map(|ip| ip["ip"].as_str().unwrap_or_default().parse().ok())
-            .collect();
+        let mut addresses: Vec<_> = link::addresses(&pod).collect();
         addresses.sort();
         Ok(addresses)
     }
@@ -237,11 +260,18 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        // A test that has failed already says why itself.
+        let checked = thread::panicking()
+            || panic::catch_unwind(AssertUnwindSafe(|| self.check_link())).is_ok();
         let _ = self.weft_output(&["down"]);
         if let Some(mut launcher) = self.launcher.take() {
             let _ = launcher.kill();
             let _ = launcher.wait();
         }
+        if let Some(watch) = &mut self.watch {
+            watch.end();
+        }
+        assert!(checked, "pods of the mesh spoke outside HBONE");
     }
 }
 

@@ -94,7 +94,7 @@ const IDLE_CONNECTIONS: usize = 2000;
 
 /// Runs every row, `rounds` times in turn on each path, and prints medians.
 pub fn run(only: Option<&str>, rounds: usize, seconds: f64) -> Result<()> {
-    let lab = Lab::up(YAML)?;
+    let lab = Lab::up_with(YAML, &["--nodes", "2"])?;
     println!("{}", conditions(&lab, rounds, seconds)?);
     println!(
         "ztunnel memory: {:.1} MB before any load (bar 12)",

@@ -56,7 +56,8 @@ fn the_link_carries_no_application_byte_in_clear() {
     for service in ["server:80", "headless:8080"] {
         lab.peer("shop/client", &["get", service]).expect("get");
     }
-    lab.exec("switch", &["pkill", "-INT", "tcpdump"])
+    // The newest: the lab has one of its own.
+    lab.exec("switch", &["pkill", "-INT", "-n", "-x", "tcpdump"])
         .expect("tcpdump stops");
     let _ = capturing.wait();
 
@@ -99,6 +100,24 @@ fn the_link_carries_no_application_byte_in_clear() {
             );
         }
     }
+}
+
+/// Every lab of two nodes fails if pods of its mesh speak in clear: what it would then see.
+#[test]
+fn a_lab_sees_plaintext_between_its_nodes() {
+    let lab = own();
+    let outsider = lab.addresses("plain/outsider").expect("addresses");
+    lab.peer("plain/outsider", &["get", "server.shop:80"])
+        .expect("in plaintext");
+    eventually(Duration::from_secs(5), "the request is captured", || {
+        let seen = lab.outside_hbone()?;
+        let request = seen
+            .iter()
+            .find(|s| outsider.contains(&s.source.ip()) && s.payload.starts_with(b"GET"));
+        ensure!(request.is_some(), "{seen:?}");
+        Ok(())
+    })
+    .expect("seen");
 }
 
 #[test]

@@ -1,10 +1,16 @@
 //! The mesh that tests share when they change nothing in it.
 
+use std::ops::Deref;
 use std::sync::OnceLock;
+use std::thread;
 
 use tests::lab::Lab;
 
 pub(crate) const YAML: &str = include_str!("objects/shop.yaml");
+
+/// A test's use of the shared shop. Nobody drops the shop itself, so the link between its nodes
+/// is checked when a test is done with it.
+pub(crate) struct Shared(&'static Lab);
 
 /// A shop of one's own, to change.
 pub(crate) fn own() -> Lab {
@@ -12,7 +18,25 @@ pub(crate) fn own() -> Lab {
 }
 
 /// The shared shop: started once, never changed, gone with the test process.
-pub(crate) fn shared() -> &'static Lab {
+pub(crate) fn shared() -> Shared {
     static SHOP: OnceLock<Lab> = OnceLock::new();
-    SHOP.get_or_init(own)
+    Shared(SHOP.get_or_init(own))
+}
+
+// === impl Shared ===
+
+impl Deref for Shared {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        self.0
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            self.0.check_link();
+        }
+    }
 }
