@@ -10,6 +10,7 @@
 //!   `arrival` judges who comes in.
 //! - `proxy_protocol`: what applications behind a tunnel of their own are told.
 //! - [`on_demand`]: asking for what is not known yet.
+//! - `plans`: what is decided ahead of connections, while the configuration holds.
 //! - `names`: addresses of endpoints that have only a name.
 //! - `telemetry`, [`access_log`]: what is said about connections.
 //! - [`connections`], `tunnels`: those that are open.
@@ -51,6 +52,8 @@ pub mod connections;
 mod sockets;
 
 mod names;
+
+mod plans;
 
 pub(crate) mod netns;
 

@@ -3,7 +3,7 @@
 //! The rules are rows of one table (Istio's ztunnel request flow); the first that applies
 //! decides. What can't be resolved is refused, with the reason.
 //!
-//! - `outbound`: connections that a pod opens.
+//! - `outbound`: connections that a pod opens, planned when the configuration changes.
 //! - `inbound`: HBONE requests for a pod.
 
 mod inbound;
@@ -11,7 +11,7 @@ mod inbound;
 mod outbound;
 
 pub use self::inbound::{Authority, Inbound, InboundRefusal, inbound};
-pub use self::outbound::{Hop, NamedHop, Outbound, Refusal, Route, Transport, outbound};
+pub use self::outbound::{Hop, NamedHop, Outbound, Plan, Refusal, Route, Transport};
 use crate::address::{GatewayAddress, GatewayDestination};
 use crate::snapshot::Snapshot;
 use crate::workload::Workload;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use futures::FutureExt;
 use futures::future::OptionFuture;
 use hbone::copy::{self, Side};
-use hbone::headers::{self, Baggage};
+use hbone::headers;
 use hbone::server::{self, AcceptError, Request};
 use http::{Method, StatusCode};
 use mesh::destination::Authority;
@@ -136,7 +136,7 @@ pub(crate) async fn serve_request(arrival: Arrival, mut request: Request) {
     } = passage;
     let baggage = match &conversation.destination.workload {
         Some(workload) if arrival.worker.shared.config.response_baggage => {
-            Baggage::header(workload)
+            arrival.worker.plans.baggage(workload)
         }
         _ => None,
     };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hbone::client::{self, ConnectError, ConnectRequest, OpenError};
 use hbone::copy::{self, Side};
-use hbone::headers::{self, Baggage, TraceParent};
+use hbone::headers::{self, TraceParent};
 use hbone::pool::{Key, Opened};
 use http::{HeaderMap, StatusCode};
 use mesh::address::NetworkAddress;
@@ -79,8 +79,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
             Conversation::outbound(&accepted, Some(workload), original, None, started);
         return conversation.fail(&worker, &Failure::new(ResponseFlags::Connect, error));
     }
-    let snapshot = worker.shared.state.snapshot();
-    let decision = destination::outbound(&snapshot, &workload, original, &mut rand::rng());
+    let plan = {
+        let snapshot = worker.shared.state.load();
+        worker.plans.outbound(&snapshot, &workload, original)
+    };
+    let decision = plan.draw(&mut rand::rng());
+    drop(plan);
     let mut client = Client {
         worker,
         accepted,
@@ -406,7 +410,7 @@ impl Client {
         let mut headers = HeaderMap::with_capacity(3);
         let service = self.service.as_ref().map(|service| &*service.hostname);
         let values = [
-            (headers::BAGGAGE, Baggage::header(&self.workload)),
+            (headers::BAGGAGE, self.worker.plans.baggage(&self.workload)),
             (
                 headers::FORWARDED,
                 headers::forwarded(self.accepted.peer, service),

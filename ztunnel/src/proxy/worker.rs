@@ -26,6 +26,7 @@ use super::Shared;
 use super::access_log::Direction;
 use super::config::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
 use super::names::Names;
+use super::plans::Plans;
 use super::pods::Pod;
 use super::policy::Policies;
 use super::sockets::{self, Kind};
@@ -46,6 +47,7 @@ pub(crate) struct Worker {
     pub(crate) pool: Pool,
     pub(crate) policies: Rc<Policies>,
     pub(crate) names: Names,
+    pub(crate) plans: Plans,
     open_sockets: OpenSockets,
     listening: RefCell<HashMap<Arc<str>, Listening>>,
 }
@@ -83,6 +85,7 @@ impl Worker {
             policies: Rc::new(Policies::new(shared.config.policy_info_logging)),
             shared,
             names: Names::default(),
+            plans: Plans::default(),
             open_sockets: OpenSockets::new(),
             listening: RefCell::default(),
         }
@@ -111,7 +114,9 @@ impl Worker {
                     None => return,
                 },
                 Ok(()) = changes.changed() => {
-                    self.policies.recheck(&self.shared.state.load());
+                    let snapshot = self.shared.state.snapshot();
+                    self.policies.recheck(&snapshot);
+                    self.plans.follow(&snapshot);
                 }
                 // From here on only connections hold the drain.
                 _ = &mut drained, if accepting.is_some() => {

@@ -1,4 +1,5 @@
-//! Where a connection goes that a captured pod opens.
+//! Where a connection goes that a captured pod opens: a [`Plan`] of what the configuration alone
+//! decides, and a draw for each connection.
 //!
 //! - `waypoint`: the rows of what is behind one.
 
@@ -8,7 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rand::Rng;
+use rand::seq::IndexedRandom;
 
+use self::waypoint::Waypoint;
 use super::{HBONE_PORT, OWN_PORTS, is_gateway};
 use crate::address::NetworkAddress;
 use crate::balancing;
@@ -94,80 +97,95 @@ pub enum Refusal {
     OwnPort(SocketAddr),
 }
 
-/// Decides an outbound connection of `client` to `destination`, the address the
-/// application dialled.
-pub fn outbound(
-    snapshot: &Snapshot,
-    client: &Workload,
+/// All of a decision but the draw: it holds for every connection of one client to one address
+/// until the configuration changes.
+#[derive(Debug)]
+pub struct Plan {
+    client: Arc<Workload>,
     destination: SocketAddr,
-    random: &mut impl Rng,
-) -> Outbound {
-    let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
-    if destination.ip().is_loopback() && OWN_PORTS.contains(&destination.port()) {
-        return Outbound {
-            service: None,
-            route: Route::Refuse(Refusal::OwnPort(destination)),
-        };
-    }
-    let address = NetworkAddress::new(client.network.clone(), destination.ip());
-    let service = snapshot.service_at(&address, &client.namespace);
-    let workload = snapshot.workload_at(&address);
-    let asked = Asked {
-        snapshot,
-        client,
-        destination,
-    };
-    let route = match (service, workload) {
-        (None, None) => Ok(Route::Passthrough),
-        (None, Some(workload)) => asked.workload(workload, random),
-        (Some(entry), workload) => asked.service(entry, workload, random),
-    };
-    Outbound {
-        service: service.map(|entry| entry.service.clone()),
-        route: route.unwrap_or_else(Route::Refuse),
-    }
+    service: Option<Arc<Service>>,
+    way: Way,
 }
 
-/// A connection to decide on.
-struct Asked<'a> {
-    snapshot: &'a Snapshot,
-    client: &'a Workload,
-    destination: SocketAddr,
+/// What is drawn for each connection.
+#[derive(Debug)]
+enum Way {
+    /// Nothing: all go the same.
+    Settled(Route),
+    /// Endpoints of a service.
+    Service(Arc<ServiceEntry>),
+    /// Endpoints of a waypoint.
+    Waypoint(Waypoint),
+    /// One of several ways; where no weight counts, the other one.
+    Weighted(Vec<(u32, Way)>, Box<Way>),
 }
 
-impl Asked<'_> {
-    /// A workload dialled by its own address. Its health is the caller's business.
-    fn workload(&self, workload: &Arc<Workload>, random: &mut impl Rng) -> Result<Route, Refusal> {
-        if let Some(waypoint) = &workload.waypoint
-            && !is_gateway(self.snapshot, waypoint, self.client)
-        {
-            return self.waypoint(waypoint, &workload.uid, random);
-        }
-        let expected = || Arc::new([workload.identity()]) as Arc<[Identity]>;
-        let hop = hop(workload, self.destination, expected);
-        Ok(Route::Endpoints(vec![hop]))
-    }
+// === impl Plan ===
 
-    fn service(
-        &self,
-        entry: &ServiceEntry,
-        workload: Option<&Arc<Workload>>,
-        random: &mut impl Rng,
-    ) -> Result<Route, Refusal> {
-        let service = &entry.service;
-        if let Some(waypoint) = self.waypoint_of(service, random) {
-            return self.waypoint(waypoint, &service.key(), random);
-        }
-        if service.load_balancing.mode == LoadBalancingMode::Passthrough {
-            // Where a workload of the mesh sits at that very address, plaintext would be
-            // a leak that the service's author did not ask for.
-            return match workload {
-                Some(workload) => self.workload(workload, random),
-                None => Ok(Route::Passthrough),
+impl Plan {
+    /// Plans the outbound connections of `client` to `destination`, the address the application
+    /// dials.
+    pub fn new(snapshot: &Snapshot, client: &Arc<Workload>, destination: SocketAddr) -> Self {
+        let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+        if destination.ip().is_loopback() && OWN_PORTS.contains(&destination.port()) {
+            return Self {
+                client: client.clone(),
+                destination,
+                service: None,
+                way: Way::Settled(Route::Refuse(Refusal::OwnPort(destination))),
             };
         }
+        let address = NetworkAddress::new(client.network.clone(), destination.ip());
+        let service = snapshot.service_at(&address, &client.namespace);
+        let workload = snapshot.workload_at(&address);
+        let asked = Asked {
+            snapshot,
+            client,
+            destination,
+        };
+        let way = match (service, workload) {
+            (None, None) => Way::Settled(Route::Passthrough),
+            (None, Some(workload)) => asked.workload(workload),
+            (Some(entry), workload) => asked.service(entry, workload),
+        };
+        Self {
+            client: client.clone(),
+            destination,
+            service: service.map(|entry| entry.service.clone()),
+            way,
+        }
+    }
+
+    /// Whose connections the plan is for.
+    pub fn client(&self) -> &Arc<Workload> {
+        &self.client
+    }
+
+    /// Decides one connection.
+    pub fn draw(&self, random: &mut impl Rng) -> Outbound {
+        let route = self.follow(&self.way, random);
+        Outbound {
+            service: self.service.clone(),
+            route: route.unwrap_or_else(Route::Refuse),
+        }
+    }
+
+    fn follow(&self, way: &Way, random: &mut impl Rng) -> Result<Route, Refusal> {
+        match way {
+            Way::Settled(route) => Ok(route.clone()),
+            Way::Service(entry) => self.endpoints(entry, random),
+            Way::Waypoint(waypoint) => self.waypoint(waypoint, random),
+            Way::Weighted(ways, other) => {
+                let drawn = ways.choose_weighted(random, |(weight, _)| u64::from(*weight));
+                let way = drawn.map_or(&**other, |(_, way)| way);
+                self.follow(way, random)
+            }
+        }
+    }
+
+    fn endpoints(&self, entry: &ServiceEntry, random: &mut impl Rng) -> Result<Route, Refusal> {
         let port = self.destination.port();
-        let candidates = balancing::candidates(entry, self.client, port, CANDIDATES, random);
+        let candidates = balancing::candidates(entry, &self.client, port, CANDIDATES, random);
         let Some(first) = candidates.first() else {
             return Err(self.why_none(entry, port));
         };
@@ -248,6 +266,45 @@ impl Asked<'_> {
             ),
             None => Refusal::NoHealthyUpstream(key),
         }
+    }
+}
+
+/// A connection to plan for.
+struct Asked<'a> {
+    snapshot: &'a Snapshot,
+    client: &'a Workload,
+    destination: SocketAddr,
+}
+
+// === impl Asked ===
+
+impl Asked<'_> {
+    /// A workload dialled by its own address. Its health is the caller's business.
+    fn workload(&self, workload: &Arc<Workload>) -> Way {
+        if let Some(waypoint) = &workload.waypoint
+            && !is_gateway(self.snapshot, waypoint, self.client)
+        {
+            return self.waypoint(waypoint, &workload.uid);
+        }
+        let expected = || Arc::new([workload.identity()]) as Arc<[Identity]>;
+        let hop = hop(workload, self.destination, expected);
+        Way::Settled(Route::Endpoints(vec![hop]))
+    }
+
+    fn service(&self, entry: &Arc<ServiceEntry>, workload: Option<&Arc<Workload>>) -> Way {
+        let service = &entry.service;
+        let direct = || match service.load_balancing.mode {
+            // Where a workload of the mesh sits at that very address, plaintext would be
+            // a leak that the service's author did not ask for.
+            LoadBalancingMode::Passthrough => match workload {
+                Some(workload) => self.workload(workload),
+                None => Way::Settled(Route::Passthrough),
+            },
+            LoadBalancingMode::Standard
+            | LoadBalancingMode::Strict
+            | LoadBalancingMode::Failover => Way::Service(entry.clone()),
+        };
+        self.past_waypoints(service, direct)
     }
 }
 

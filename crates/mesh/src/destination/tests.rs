@@ -86,7 +86,8 @@ impl Scenario {
 
     fn outbound(&self, client: &Workload, destination: &str) -> Outbound {
         let mut random = SmallRng::seed_from_u64(7);
-        outbound(&self.0, client, socket(destination), &mut random)
+        let client = Arc::new(client.clone());
+        Plan::new(&self.0, &client, socket(destination)).draw(&mut random)
     }
 
     /// The decision of an ordinary client, in one line.
@@ -412,8 +413,9 @@ fn weights_draw_the_waypoint_of_a_connection() {
         let client = pod("client", &["10.244.1.1"]);
         let mut random = SmallRng::seed_from_u64(7);
         let mut drawn = [0, 0];
+        let plan = Plan::new(&snapshot, &Arc::new(client), socket("10.96.0.1:80"));
         for _ in 0..1000 {
-            let decision = outbound(&snapshot, &client, socket("10.96.0.1:80"), &mut random);
+            let decision = plan.draw(&mut random);
             let Route::Endpoints(hops) = decision.route else {
                 panic!("{decision:?}");
             };

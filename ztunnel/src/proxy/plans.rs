@@ -1,0 +1,191 @@
+//! What connections need that only the configuration decides: made once, kept while it holds.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hbone::headers::Baggage;
+use http::HeaderValue;
+use mesh::destination::Plan;
+use mesh::snapshot::Snapshot;
+use mesh::workload::{Workload, WorkloadUid};
+
+/// Entries of each kind. Whoever dials more addresses than this (a scan, say) has all of them
+/// planned anew.
+const MAXIMUM: usize = 4096;
+
+/// One worker's outbound plans and `baggage` values.
+#[derive(Default)]
+pub(crate) struct Plans(RefCell<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    /// The configuration that all of this follows from.
+    snapshot: Option<Arc<Snapshot>>,
+    outbound: HashMap<(WorkloadUid, SocketAddr), Rc<Plan>>,
+    baggage: HashMap<WorkloadUid, (Arc<Workload>, Option<HeaderValue>)>,
+}
+
+// === impl Plans ===
+
+impl Plans {
+    /// The plan for `client`'s connections to `destination`.
+    pub(crate) fn outbound(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        client: &Arc<Workload>,
+        destination: SocketAddr,
+    ) -> Rc<Plan> {
+        let mut kept = self.0.borrow_mut();
+        kept.follow(snapshot);
+        let key = (client.uid.clone(), destination);
+        // A connection may still be of the client as it was before the last change.
+        if let Some(plan) = kept.outbound.get(&key)
+            && Arc::ptr_eq(plan.client(), client)
+        {
+            return plan.clone();
+        }
+        let plan = Rc::new(Plan::new(snapshot, client, destination));
+        make_room(&mut kept.outbound);
+        kept.outbound.insert(key, plan.clone());
+        plan
+    }
+
+    /// The `baggage` of a workload; none where a name can't be in a header.
+    pub(crate) fn baggage(&self, workload: &Arc<Workload>) -> Option<HeaderValue> {
+        let kept = &mut self.0.borrow_mut().baggage;
+        if let Some((known, value)) = kept.get(&workload.uid)
+            && Arc::ptr_eq(known, workload)
+        {
+            return value.clone();
+        }
+        let value = Baggage::header(workload);
+        make_room(kept);
+        kept.insert(workload.uid.clone(), (workload.clone(), value.clone()));
+        value
+    }
+
+    /// Drops what followed from another configuration than this one.
+    pub(crate) fn follow(&self, snapshot: &Arc<Snapshot>) {
+        self.0.borrow_mut().follow(snapshot);
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    fn follow(&mut self, snapshot: &Arc<Snapshot>) {
+        let same = self.snapshot.as_ref();
+        if !same.is_some_and(|known| Arc::ptr_eq(known, snapshot)) {
+            *self = Self {
+                snapshot: Some(snapshot.clone()),
+                ..Self::default()
+            };
+        }
+    }
+}
+
+fn make_room<K, V>(map: &mut HashMap<K, V>) {
+    if map.len() >= MAXIMUM {
+        map.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh::destination::Route;
+    use mesh::snapshot::Change;
+    use mesh::workload::TunnelProtocol;
+
+    use super::*;
+
+    fn pod(name: &str, address: &str) -> Workload {
+        let mut workload = Workload::new(&format!("Kubernetes//Pod/shop/{name}"), name, "shop");
+        workload.workload_name = name.into();
+        workload.tunnel_protocol = TunnelProtocol::Hbone;
+        workload.addresses = vec![address.parse().expect("address")];
+        workload
+    }
+
+    fn target(port: u16) -> SocketAddr {
+        SocketAddr::new("10.244.2.1".parse().expect("address"), port)
+    }
+
+    fn snapshot(pods: &[Workload]) -> Arc<Snapshot> {
+        let mut snapshot = Snapshot::default();
+        snapshot.apply(pods.iter().cloned().map(Change::Workload));
+        Arc::new(snapshot)
+    }
+
+    fn is_passthrough(plan: &Plan) -> bool {
+        matches!(plan.draw(&mut rand::rng()).route, Route::Passthrough)
+    }
+
+    #[test]
+    fn a_plan_is_kept_until_the_snapshot_or_the_client_changes() {
+        let plans = Plans::default();
+        let client = Arc::new(pod("client", "10.244.1.1"));
+        let (before, after) = (snapshot(&[]), snapshot(&[pod("web", "10.244.2.1")]));
+        let plan = plans.outbound(&before, &client, target(80));
+        assert!(is_passthrough(&plan));
+        assert!(Rc::ptr_eq(
+            &plan,
+            &plans.outbound(&before, &client, target(80))
+        ));
+        assert!(!is_passthrough(&plans.outbound(
+            &after,
+            &client,
+            target(80)
+        )));
+
+        let plan = plans.outbound(&after, &client, target(80));
+        let elsewhere = Arc::new(Workload {
+            network: "other".into(),
+            ..Workload::clone(&client)
+        });
+        assert!(is_passthrough(&plans.outbound(
+            &after,
+            &elsewhere,
+            target(80)
+        )));
+        assert!(!is_passthrough(&plan));
+    }
+
+    #[test]
+    fn an_old_snapshot_is_let_go() {
+        let plans = Plans::default();
+        let client = Arc::new(pod("client", "10.244.1.1"));
+        let before = snapshot(&[]);
+        plans.outbound(&before, &client, target(80));
+        plans.baggage(&client);
+        plans.follow(&snapshot(&[]));
+        assert_eq!(Arc::strong_count(&before), 1);
+        assert_eq!(Arc::strong_count(&client), 1);
+    }
+
+    #[test]
+    fn a_scan_is_not_remembered_for_ever() {
+        let plans = Plans::default();
+        let client = Arc::new(pod("client", "10.244.1.1"));
+        let snapshot = snapshot(&[]);
+        for port in 1..=u16::try_from(2 * MAXIMUM + 1).expect("a port") {
+            plans.outbound(&snapshot, &client, target(port));
+            assert!(plans.0.borrow().outbound.len() <= MAXIMUM);
+        }
+    }
+
+    #[test]
+    fn baggage_is_of_the_workload_as_it_is_now() {
+        let plans = Plans::default();
+        let web = Arc::new(pod("web", "10.244.2.1"));
+        let first = plans.baggage(&web).expect("ascii");
+        assert_eq!(plans.baggage(&web), Some(first.clone()));
+        let changed = Arc::new(Workload {
+            canonical_revision: "v2".into(),
+            ..Workload::clone(&web)
+        });
+        assert_ne!(plans.baggage(&changed), Some(first));
+    }
+}
