@@ -11,6 +11,7 @@
 //! - [`policy_target`]: what policies are attached to.
 //! - [`authorization`]: policies and their evaluation, on connections and on requests.
 //! - [`request_authentication`]: which tokens are accepted.
+//! - [`json_web_token`]: the tokens themselves.
 //! - [`route`]: which requests go to which backends.
 //! - [`retry`], [`timeout`]: how often and how long.
 //! - [`grpc`], [`local_reply`]: what the proxy itself answers.
@@ -38,6 +39,8 @@ pub mod policy_target;
 pub mod authorization;
 
 pub mod request_authentication;
+
+pub mod json_web_token;
 
 pub mod route;
 

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 
 /// One request, borrowed from the message that carries it.
 #[derive(Clone, Copy, Debug)]
@@ -50,4 +50,24 @@ impl Claims {
     pub fn principal(&self) -> String {
         format!("{}/{}", self.issuer, self.subject)
     }
+}
+
+/// The right-most entry of `x-forwarded-for`, of the last of such headers: what is before it was
+/// said by somebody further away.
+pub fn remote_ip(headers: &HeaderMap) -> Option<IpAddr> {
+    let last = headers.get_all("x-forwarded-for").iter().next_back()?;
+    let entry = last.to_str().ok()?.rsplit(',').next()?.trim();
+    let inner = entry.strip_prefix('[');
+    let entry = inner.map_or(entry, |inner| inner.split(']').next().unwrap_or_default());
+    entry.parse().ok()
+}
+
+/// Whether a header steers proxies or speaks for one (CVE-2020-8843, CVE-2023-27487,
+/// CVE-2024-45806): no client's to set, and taken out before anything is decided.
+pub fn is_internal(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("x-")
+        && (name.starts_with("x-envoy-")
+            || name.starts_with("x-istio-")
+            || name == "x-forwarded-client-cert")
 }

@@ -2,13 +2,13 @@
 
 use http::HeaderMap;
 use http::header::COOKIE;
-use mesh::request_authentication::TokenLocation;
 
 use super::TokenError;
+use crate::request_authentication::TokenLocation;
 
 /// The tokens at one location. More than one value of a header that names a token leaves open
 /// which one the service would take, so that all must be accepted.
-pub(crate) fn tokens<'a>(
+pub fn tokens<'a>(
     location: &TokenLocation,
     headers: &'a HeaderMap,
     query: Option<&'a str>,
@@ -53,7 +53,8 @@ fn after_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     (start.eq_ignore_ascii_case(prefix) && !token.is_empty()).then_some(token)
 }
 
-pub(super) fn parameters(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
+/// Names and values, as they are written.
+pub fn parameters(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
     let parameters = query.unwrap_or_default().split('&');
     parameters.filter_map(|parameter| parameter.split_once('='))
 }
