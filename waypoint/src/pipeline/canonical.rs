@@ -11,7 +11,7 @@ use http::{Method, Uri};
 use mesh::authority::Authority;
 use mesh::local_reply::Reason;
 use mesh::path::PathNormalization;
-use mesh::request::{Claims, Request};
+use mesh::request::{Claims, Request, remote_ip};
 
 /// A request's address, in its one spelling.
 #[derive(Clone, Debug)]
@@ -115,14 +115,4 @@ fn join(path: &str, query: Option<&str>) -> Result<PathAndQuery, Reason> {
         None => path.to_owned(),
     };
     PathAndQuery::from_maybe_shared(Bytes::from(text)).map_err(|error| bad(&error))
-}
-
-/// The right-most entry of `x-forwarded-for`, of the last of such headers: what is before it was
-/// said by somebody further away.
-fn remote_ip(headers: &HeaderMap) -> Option<IpAddr> {
-    let last = headers.get_all("x-forwarded-for").iter().next_back()?;
-    let entry = last.to_str().ok()?.rsplit(',').next()?.trim();
-    let inner = entry.strip_prefix('[');
-    let entry = inner.map_or(entry, |inner| inner.split(']').next().unwrap_or_default());
-    entry.parse().ok()
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, SERVER};
+use mesh::request::is_internal;
 use rand::Rng;
 use uuid::Uuid;
 
@@ -12,8 +13,7 @@ const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count
 const UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 const SERVER_NAME: HeaderValue = HeaderValue::from_static("istio-envoy");
 
-/// Takes out what steers proxies or speaks for one (CVE-2020-8843, CVE-2023-27487,
-/// CVE-2024-45806), and adds what applications may count on.
+/// Takes out what is no client's to set, and adds what applications may count on.
 pub(crate) fn sanitize(headers: &mut HeaderMap, random: &mut impl Rng) {
     while let Some(internal) = headers.keys().find(|name| is_internal(name)) {
         let internal = internal.clone();
@@ -26,14 +26,6 @@ pub(crate) fn sanitize(headers: &mut HeaderMap, random: &mut impl Rng) {
     if !headers.contains_key(FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
-}
-
-fn is_internal(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    name.starts_with("x-")
-        && (name.starts_with("x-envoy-")
-            || name.starts_with("x-istio-")
-            || name == "x-forwarded-client-cert")
 }
 
 fn uuid_value(id: Uuid) -> HeaderValue {
