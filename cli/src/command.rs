@@ -17,6 +17,7 @@ mod sandbox;
 mod status;
 mod up;
 mod waypoint;
+mod why;
 mod ztunnel_config;
 
 use std::path::PathBuf;
@@ -99,6 +100,7 @@ enum Command {
     PortForward(port_forward::Arguments),
     Status(status::Arguments),
     Waypoint(waypoint::Arguments),
+    Why(why::Arguments),
     #[command(visible_alias = "zc")]
     ZtunnelConfig(ztunnel_config::Arguments),
     Demo(demo::Arguments),
@@ -171,6 +173,7 @@ impl Command {
             Self::PortForward(arguments) => arguments.run(global)?,
             Self::Status(arguments) => arguments.run(global)?,
             Self::Waypoint(arguments) => return arguments.run(global),
+            Self::Why(arguments) => return arguments.run(global),
             Self::ZtunnelConfig(arguments) => arguments.run(global)?,
             Self::Demo(arguments) => arguments.run(global)?,
             Self::Completion(arguments) => arguments.run(global)?,

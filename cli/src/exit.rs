@@ -10,6 +10,8 @@ pub(crate) enum Exit {
     Findings = 2,
     Usage = 64,
     BadInput = 65,
+    /// What was asked about is not there.
+    NotFound = 66,
     /// The mesh, or the control plane, doesn't answer.
     Unreachable = 69,
     TryAgain = 75,
@@ -26,6 +28,7 @@ Exit codes:
   2   a check ran and found failures
   64  wrong usage
   65  bad input
+  66  what was asked about is not there
   69  the mesh or its control plane can't be reached
   75  timed out, or busy: try again
   77  not permitted
@@ -55,6 +58,7 @@ impl Exit {
             Self::Findings,
             Self::Usage,
             Self::BadInput,
+            Self::NotFound,
             Self::Unreachable,
             Self::TryAgain,
             Self::NotPermitted,
@@ -110,6 +114,7 @@ mod tests {
             Exit::Findings,
             Exit::Usage,
             Exit::BadInput,
+            Exit::NotFound,
             Exit::Unreachable,
             Exit::TryAgain,
             Exit::NotPermitted,

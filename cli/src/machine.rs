@@ -16,7 +16,7 @@ mod piece;
 mod start;
 mod token;
 
-mod allocation;
+pub(crate) mod allocation;
 mod controller;
 mod desired;
 pub(crate) mod endpoints;

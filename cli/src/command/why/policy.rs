@@ -1,0 +1,363 @@
+//! What policies say, told to people: which one, where it was written, and on which attribute it
+//! turned.
+
+use istio_compat::kind::Kind;
+use istio_compat::kinds::peer_authentication::{Mode, PeerAuthentication};
+use istio_compat::kinds::selector::labels_match;
+use istio_compat::object::{Object, ObjectKey};
+use istio_compat::waypoint::binding::{Binding, Cause};
+use mesh::authorization::{
+    Action, AttributeTrace, ClauseTrace, Explanation, PolicyKey, PolicyTrace, RuleTrace, Seen,
+    Verdict,
+};
+use mesh::workload::Workload;
+
+use super::answer::{Enforcer, Outcome, Place, Ruling, Stage, Step};
+use super::known::Known;
+
+/// Policies of these names are made of other objects.
+const REQUIRED: &str = "weft_waypoint_required_";
+const STRICT: &str = "istio_converted_static_strict";
+const CONVERTED: &str = "converted_peer_authentication_";
+
+/// A policy as its author knows it.
+struct Named {
+    name: String,
+    place: Option<Place>,
+    /// What it is for, where the object doesn't say it.
+    meaning: Option<String>,
+    causes: Vec<String>,
+}
+
+/// The ruling of a set of policies, and a step for each policy.
+pub(super) fn ruling(
+    known: &Known,
+    explanation: &Explanation,
+    workload: Option<&Workload>,
+    enforcer: Enforcer,
+) -> Ruling {
+    let mut steps: Vec<(u8, Step)> = explanation
+        .policies
+        .iter()
+        .map(|policy| step(known, policy, &explanation.verdict, workload))
+        .collect();
+    // What decided comes first.
+    steps.sort_by_key(|(rank, _)| *rank);
+    let (verdict, reasons) = told(known, explanation, workload);
+    let mut ruling = Ruling::new(explanation.verdict.is_allowed(), enforcer, verdict);
+    ruling.reasons = reasons;
+    ruling.steps = steps.into_iter().map(|(_, step)| step).collect();
+    ruling
+}
+
+/// The verdict in a sentence, and what it rests on.
+fn told(
+    known: &Known,
+    explanation: &Explanation,
+    workload: Option<&Workload>,
+) -> (String, Vec<String>) {
+    let by = |key: &PolicyKey| {
+        let named = Named::of(known, key, workload);
+        let traced = explanation.policies.iter().find(|one| one.policy == *key);
+        let mut reasons: Vec<String> = named.meaning.clone().into_iter().collect();
+        reasons.extend(named.causes.iter().cloned());
+        if named.meaning.is_none() {
+            reasons.extend(traced.into_iter().flat_map(holds));
+        }
+        (named.title(), reasons)
+    };
+    match &explanation.verdict {
+        Verdict::AllowedByDefault => (
+            "allowed: no policy applies that only lets some in".to_owned(),
+            Vec::new(),
+        ),
+        Verdict::AllowedBy(key) => {
+            let (title, reasons) = by(key);
+            (format!("allowed by {title}"), reasons)
+        }
+        Verdict::AdmittedWaypoint(identity) => (
+            format!("allowed: it comes from the waypoint {identity}, which has evaluated policies"),
+            Vec::new(),
+        ),
+        Verdict::DeniedBy(key) => {
+            let (title, reasons) = by(key);
+            (format!("denied by {title}"), reasons)
+        }
+        Verdict::NoAllowMatched => {
+            let allow = explanation
+                .policies
+                .iter()
+                .filter(|one| one.action == Action::Allow && !one.dry_run);
+            let reasons = allow
+                .flat_map(|policy| {
+                    let title = Named::of(known, &policy.policy, workload).title();
+                    if policy.rules.is_empty() {
+                        return vec![format!("{title} has no rule: it allows nobody")];
+                    }
+                    let misses = misses(policy);
+                    let misses = misses.into_iter();
+                    misses.map(|miss| format!("{title}: {miss}")).collect()
+                })
+                .collect();
+            let verdict = "denied: none of the ALLOW policies that apply matches";
+            (verdict.to_owned(), reasons)
+        }
+        Verdict::PolicyUnknown(key) => (
+            format!("denied: policy {key} is named and is not there"),
+            Vec::new(),
+        ),
+    }
+}
+
+fn step(
+    known: &Known,
+    policy: &PolicyTrace,
+    verdict: &Verdict,
+    workload: Option<&Workload>,
+) -> (u8, Step) {
+    let named = Named::of(known, &policy.policy, workload);
+    let decides = match verdict {
+        Verdict::DeniedBy(key) | Verdict::AllowedBy(key) => *key == policy.policy,
+        Verdict::NoAllowMatched => policy.action == Action::Allow,
+        Verdict::AllowedByDefault | Verdict::AdmittedWaypoint(_) | Verdict::PolicyUnknown(_) => {
+            false
+        }
+    } && !policy.dry_run;
+    let action = match policy.action {
+        Action::Allow => "ALLOW",
+        Action::Deny => "DENY",
+        Action::Audit => "AUDIT",
+    };
+    let trial = if policy.dry_run { ", dry run" } else { "" };
+    let held = if policy.held {
+        "matches"
+    } else {
+        "does not match"
+    };
+    let outcome = match (decides, policy.action) {
+        (true, Action::Deny) => Outcome::Refuse,
+        (true, Action::Allow) if policy.held => Outcome::Pass,
+        (true, Action::Allow) => Outcome::Refuse,
+        (true, Action::Audit) | (false, _) => Outcome::Neutral,
+    };
+    let text = format!("{} ({action}{trial}) {held}", named.name);
+    let mut details: Vec<String> = named.meaning.iter().cloned().collect();
+    details.extend(named.causes.iter().cloned());
+    if named.meaning.is_none() {
+        details.extend(match policy.held {
+            true => holds(policy),
+            false => misses(policy),
+        });
+    }
+    let rank = match (decides, policy.held, policy.dry_run) {
+        (true, _, _) => 0,
+        (false, true, false) => 1,
+        (false, false, false) => 2,
+        (false, _, true) => 3,
+    };
+    let step = Step::new(Stage::Policy, outcome, text)
+        .at(named.place)
+        .with(details);
+    (rank, step)
+}
+
+/// What made the first rule that holds hold.
+fn holds(policy: &PolicyTrace) -> Vec<String> {
+    let mut rules = policy.rules.iter().enumerate();
+    let Some((index, rule)) = rules.find(|(_, rule)| rule.held) else {
+        return Vec::new();
+    };
+    let number = index + 1;
+    if rule.clauses.is_empty() {
+        return vec![format!("rule {number} matches everything")];
+    }
+    let matches = rule.clauses.iter().flat_map(|clause| &clause.matches);
+    matches
+        .filter(|one| one.held)
+        .flat_map(|one| {
+            let unparsable = one.unparsable.iter().map(ToString::to_string);
+            let attributes = one.attributes.iter().filter(|one| one.held);
+            attributes.map(describe).chain(unparsable)
+        })
+        .map(|text| format!("rule {number} matches {text}"))
+        .collect()
+}
+
+/// What kept each rule from holding.
+fn misses(policy: &PolicyTrace) -> Vec<String> {
+    if policy.rules.is_empty() {
+        return vec!["it has no rule".to_owned()];
+    }
+    let rules = policy.rules.iter().enumerate();
+    rules
+        .filter(|(_, rule)| !rule.held)
+        .flat_map(|(index, rule)| {
+            let failed = rule.clauses.iter().filter(|clause| !clause.held);
+            let matches = failed.flat_map(|clause| &clause.matches);
+            matches.flat_map(move |one| {
+                let unparsable = one.unparsable.iter().map(ToString::to_string);
+                let attributes = one.attributes.iter().filter(|one| !one.held);
+                attributes
+                    .map(describe)
+                    .chain(unparsable)
+                    .map(move |text| format!("rule {} fails on {text}", index + 1))
+            })
+        })
+        .collect()
+}
+
+fn describe(attribute: &AttributeTrace) -> String {
+    attribute.to_string()
+}
+
+/// Whether a connection is refused whatever is sent on it.
+pub(super) fn refuses_every_request(explanation: &Explanation) -> bool {
+    let enforced = || explanation.policies.iter().filter(|one| !one.dry_run);
+    let open = |attribute: &AttributeTrace| attribute.seen == Seen::NoRequest;
+    let certain = |rule: &RuleTrace| {
+        let mut attributes = rule.clauses.iter().flat_map(|one| &one.matches);
+        rule.held && !attributes.any(|one| one.attributes.iter().any(open))
+    };
+    let fails = |clause: &ClauseTrace| {
+        !clause.held
+            && clause.matches.iter().all(|one| {
+                let mut attributes = one.attributes.iter();
+                one.unparsable.is_some() || attributes.any(|one| !one.held && !open(one))
+            })
+    };
+    match &explanation.verdict {
+        Verdict::DeniedBy(_) => enforced()
+            .filter(|one| one.action == Action::Deny)
+            .any(|one| one.rules.iter().any(certain)),
+        Verdict::NoAllowMatched => enforced()
+            .filter(|one| one.action == Action::Allow)
+            .flat_map(|one| &one.rules)
+            .all(|rule| rule.clauses.iter().any(fails)),
+        Verdict::PolicyUnknown(_) => true,
+        Verdict::AllowedByDefault | Verdict::AllowedBy(_) | Verdict::AdmittedWaypoint(_) => false,
+    }
+}
+
+/// The reasons of a binding, each with its place.
+pub(super) fn causes_of(known: &Known, binding: &Binding) -> Vec<String> {
+    let placed = |object: &ObjectKey, text: String| match known.place(object) {
+        Some(place) => format!("{object} {text}, {place}"),
+        None => format!("{object} {text}"),
+    };
+    match &binding.cause {
+        Cause::Label(source) => vec![placed(source, "says istio.io/use-waypoint".to_owned())],
+        Cause::Demand(reasons) => {
+            let reasons = reasons.iter();
+            reasons
+                .map(|one| placed(&one.object, one.sentence()))
+                .collect()
+        }
+    }
+}
+
+// === impl Named ===
+
+impl Named {
+    fn of(known: &Known, key: &PolicyKey, workload: Option<&Workload>) -> Self {
+        let name = &*key.name;
+        if let Some(waypoint) = name.strip_prefix(REQUIRED) {
+            return Self::required(known, waypoint, workload);
+        }
+        if name == STRICT || name.starts_with(CONVERTED) {
+            return Self::strict(known, key, workload);
+        }
+        let object = ObjectKey::new(
+            Kind::AuthorizationPolicy,
+            key.namespace.clone(),
+            key.name.clone(),
+        );
+        Self {
+            name: object.to_string(),
+            place: known.place(&object),
+            meaning: None,
+            causes: Vec::new(),
+        }
+    }
+
+    fn required(known: &Known, waypoint: &str, workload: Option<&Workload>) -> Self {
+        let waypoint = waypoint.replacen('_', "/", 1);
+        let waypoint = waypoint.split('_').next().unwrap_or(&waypoint).to_owned();
+        let objects = workload.into_iter().flat_map(|workload| {
+            let services = workload.services.keys().filter_map(|key| {
+                let entry = known.snapshot.service(key)?;
+                Some(known.service_object(key, &entry.service.name))
+            });
+            std::iter::once(known.workload_object(workload)).chain(services)
+        });
+        let bindings = objects.filter_map(|object| known.binding(&object));
+        let mut causes: Vec<String> = bindings
+            .filter(|binding| binding.waypoint.to_string() == waypoint)
+            .flat_map(|binding| causes_of(known, binding))
+            .collect();
+        causes.sort();
+        causes.dedup();
+        Self {
+            name: format!("weft's rule that waypoint {waypoint} is not bypassed"),
+            place: None,
+            meaning: Some(format!(
+                "only waypoint {waypoint} may connect here, because policies need it"
+            )),
+            causes,
+        }
+    }
+
+    fn strict(known: &Known, key: &PolicyKey, workload: Option<&Workload>) -> Self {
+        let converted = key.name.strip_prefix(CONVERTED);
+        let object = converted
+            .map(|name| ObjectKey::new(Kind::PeerAuthentication, key.namespace.clone(), name))
+            .or_else(|| strict_source(known, workload?));
+        let name = object
+            .as_ref()
+            .map_or_else(|| key.to_string(), ToString::to_string);
+        Self {
+            name,
+            place: object.and_then(|object| known.place(&object)),
+            meaning: Some("mutual TLS is STRICT: plaintext is refused".to_owned()),
+            causes: Vec::new(),
+        }
+    }
+
+    fn title(&self) -> String {
+        match &self.place {
+            Some(place) => format!("{}, {place}", self.name),
+            None => self.name.clone(),
+        }
+    }
+}
+
+/// The PeerAuthentication that makes a workload STRICT: its own, its namespace's, the mesh's.
+fn strict_source(known: &Known, workload: &Workload) -> Option<ObjectKey> {
+    let pod = known.pod(workload);
+    let root = &*known.context().root_namespace;
+    let of = |namespace: &'_ str, selects: &dyn Fn(&PeerAuthentication) -> bool| {
+        known
+            .index
+            .objects_of(Kind::PeerAuthentication, Some(namespace))
+            .filter(|object| {
+                let policy = object.get::<PeerAuthentication>();
+                policy.is_some_and(|one| one.spec.mtls.mode != Mode::Unset && selects(one))
+            })
+            .map(Object::key)
+            .next()
+    };
+    let selected = |policy: &PeerAuthentication| {
+        let selector = policy.spec.selector.as_ref();
+        selector.is_some_and(|selector| {
+            let labels = pod.map(|pod| &pod.metadata.labels);
+            !selector.match_labels.is_empty()
+                && labels.is_some_and(|labels| labels_match(&selector.match_labels, labels))
+        })
+    };
+    let whole = |policy: &PeerAuthentication| {
+        let selector = policy.spec.selector.as_ref();
+        selector.is_none_or(|selector| selector.match_labels.is_empty())
+    };
+    of(&workload.namespace, &selected)
+        .or_else(|| of(&workload.namespace, &whole))
+        .or_else(|| of(root, &whole))
+}

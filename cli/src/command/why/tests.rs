@@ -1,0 +1,291 @@
+//! Every kind of refusal, over a folder that no mesh runs on.
+
+use istio_compat::object::Object;
+use istio_compat::parse::{Raw, parse};
+use mesh::identity::DEFAULT_TRUST_DOMAIN;
+
+use super::answer::{Answer, Enforcer};
+use super::message::Message;
+use super::party::{Destination, Source};
+use super::{decision, screen, simulation};
+use crate::exit::Result;
+
+/// A client and a web application of two pods that are captured, and one that is not.
+const SHOP: &str = "\
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: outside}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: shop}
+spec: {serviceAccountName: client, containers: [{name: it}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: stranger, namespace: outside}
+spec: {containers: [{name: it}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web-v1, namespace: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {serviceAccountName: web, containers: [{name: it, ports: [{containerPort: 8080}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec:
+  selector: {app: web}
+  ports: [{name: tcp, port: 5432, targetPort: 8080, appProtocol: tcp}]
+";
+
+/// A second after which tokens of the tests are valid for long.
+const NOW: f64 = 1_800_000_000.0;
+
+fn objects(text: &str) -> Vec<Object> {
+    let parsed = parse("shop.yaml", SHOP.as_bytes(), Raw::Drop).expect("the shop is read");
+    let more = parse("more.yaml", text.as_bytes(), Raw::Drop).expect("the objects are read");
+    parsed.objects.into_iter().chain(more.objects).collect()
+}
+
+fn ask(text: &str, source: &str, destination: &str, request: &[&str]) -> Result<Answer> {
+    let known = simulation::of(objects(text), DEFAULT_TRUST_DOMAIN);
+    let message = match request {
+        [] => None,
+        [method, path, headers @ ..] => {
+            let headers: Vec<String> = headers.iter().map(ToString::to_string).collect();
+            Some(Message::read(method, path, &headers)?)
+        }
+        [_] => panic!("a method without a path"),
+    };
+    let source = Source::find(&known, source, "default")?;
+    let destination = Destination::find(&known, destination, &source.namespace, &source)?;
+    Ok(decision::decide(
+        &known,
+        &source,
+        &destination,
+        message.as_ref(),
+        NOW,
+    ))
+}
+
+/// `None` for the connection alone, else the status that the client sees.
+#[track_caller]
+fn check(
+    text: &str,
+    (source, destination, request): (&str, &str, &[&str]),
+    (allowed, enforced_by, status): (bool, Enforcer, Option<u16>),
+    because: &str,
+) -> Answer {
+    let answer = ask(text, source, destination, request).expect("an answer");
+    let shown = screen::of(&answer);
+    let shown = anstream::adapter::strip_str(&shown).to_string();
+    assert_eq!(
+        (answer.allowed, answer.enforced_by, answer.status),
+        (allowed, enforced_by, status),
+        "{shown}"
+    );
+    let heading = shown.split("\n\n").next().unwrap_or_default();
+    assert!(heading.contains(because), "no {because:?} in\n{shown}");
+    answer
+}
+
+fn policy(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+         metadata: {{name: {name}, namespace: shop}}\nspec:\n{spec}"
+    )
+}
+
+const CLIENT: &str = "shop/client";
+
+#[test]
+fn nothing_in_the_way_is_allowed() {
+    for destination in [
+        "web.shop:80",
+        "shop/web",
+        "web",
+        "web.shop.svc.cluster.local:80",
+    ] {
+        let answer = check(
+            "",
+            (CLIENT, destination, &[]),
+            (true, Enforcer::Node, None),
+            "allowed",
+        );
+        assert!(!answer.needs_request);
+    }
+}
+
+#[test]
+fn a_node_denies_by_identity() {
+    let deny = policy(
+        "no-client",
+        "  action: DENY\n  rules:\n  - from: [{source: {principals: [cluster.local/ns/shop/sa/client]}}]\n",
+    );
+    check(
+        &deny,
+        (CLIENT, "web.shop:80", &[]),
+        (false, Enforcer::Node, None),
+        "AuthorizationPolicy shop/no-client, more.yaml:1",
+    );
+    check(
+        &deny,
+        (CLIENT, "web.shop:80", &["GET", "/"]),
+        (false, Enforcer::Node, None),
+        "from.source.principals",
+    );
+    check(
+        &deny,
+        ("spiffe://cluster.local/ns/shop/sa/web", "web.shop:80", &[]),
+        (true, Enforcer::Node, None),
+        "allowed",
+    );
+}
+
+#[test]
+fn no_allow_policy_matches() {
+    let allow = policy(
+        "only-api",
+        "  rules:\n  - from: [{source: {principals: [cluster.local/ns/shop/sa/api]}}]\n    \
+         to: [{operation: {ports: ['8080']}}]\n",
+    );
+    check(
+        &allow,
+        (CLIENT, "web.shop:80", &[]),
+        (false, Enforcer::Node, None),
+        "AuthorizationPolicy shop/only-api, more.yaml:1: rule 1 fails on from.source.principals: \
+         \"cluster.local/ns/shop/sa/client\", wanted cluster.local/ns/shop/sa/api",
+    );
+    check(
+        &allow,
+        ("spiffe://cluster.local/ns/shop/sa/api", "web.shop:80", &[]),
+        (true, Enforcer::Node, None),
+        "allowed by AuthorizationPolicy shop/only-api",
+    );
+}
+
+#[test]
+fn strict_refuses_plaintext() {
+    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+                  metadata: {name: default, namespace: shop}\nspec: {mtls: {mode: STRICT}}\n";
+    for source in ["outside/stranger", "192.0.2.9"] {
+        check(
+            "",
+            (source, "web.shop:80", &[]),
+            (true, Enforcer::Node, None),
+            "allowed",
+        );
+        check(
+            strict,
+            (source, "web.shop:80", &[]),
+            (false, Enforcer::Node, None),
+            "PeerAuthentication shop/default, more.yaml:1",
+        );
+    }
+    check(
+        strict,
+        (CLIENT, "web.shop:80", &[]),
+        (true, Enforcer::Node, None),
+        "allowed",
+    );
+}
+
+#[test]
+fn a_waypoint_denies_by_what_requests_say() {
+    const REFUSED: (bool, Enforcer, Option<u16>) = (false, Enforcer::Waypoint, Some(403));
+    const PASSED: (bool, Enforcer, Option<u16>) = (true, Enforcer::Waypoint, None);
+    let targeted = |spec: &str| {
+        let target = "  targetRefs: [{group: \"\", kind: Service, name: web}]\n";
+        policy("rule", &format!("{target}{spec}"))
+    };
+    let deny_path =
+        targeted("  action: DENY\n  rules: [{to: [{operation: {paths: [/admin, /admin/*]}}]}]\n");
+    let deny_method =
+        targeted("  action: DENY\n  rules: [{to: [{operation: {methods: [POST]}}]}]\n");
+    let deny_header = targeted(
+        "  action: DENY\n  rules: [{when: [{key: 'request.headers[x-role]', values: [blocked]}]}]\n",
+    );
+    let deny_host =
+        targeted("  action: DENY\n  rules: [{to: [{operation: {hosts: [forbidden.example]}}]}]\n");
+    let allow = targeted("  rules: [{to: [{operation: {methods: [GET], paths: [/info*]}}]}]\n");
+    for (text, request, expected, because) in [
+        (&deny_path, &["GET", "/public"][..], PASSED, "allowed"),
+        (
+            &deny_path,
+            &["GET", "/admin"],
+            REFUSED,
+            "rule 1 matches to.operation.paths: \"/admin\"",
+        ),
+        (&deny_path, &["GET", "/x/../admin"], REFUSED, "\"/admin\""),
+        (&deny_path, &["GET", "/./admin"], REFUSED, "\"/admin\""),
+        (&deny_path, &["GET", "/x/..%2e/admin/"], PASSED, "allowed"),
+        (&deny_path, &["GET", "/%61dmin"], REFUSED, "\"/admin\""),
+        (&deny_path, &["GET", "/admin?x=y"], REFUSED, "\"/admin\""),
+        (
+            &deny_method,
+            &["POST", "/"],
+            REFUSED,
+            "to.operation.methods",
+        ),
+        (&deny_method, &["GET", "/"], PASSED, "allowed"),
+        (
+            &deny_header,
+            &["GET", "/", "X-Role: fine", "X-Role: blocked"],
+            REFUSED,
+            "when request.headers[x-role]",
+        ),
+        (
+            &deny_header,
+            &["GET", "/", "x-role: blocked,fine"],
+            PASSED,
+            "allowed",
+        ),
+        (
+            &deny_host,
+            &["GET", "/", "Host: FORBIDDEN.example:80"],
+            REFUSED,
+            "to.operation.hosts",
+        ),
+        (
+            &deny_host,
+            &["GET", "/", "Host: other.example"],
+            PASSED,
+            "allowed",
+        ),
+        (&allow, &["GET", "/info/x"], PASSED, "allowed by"),
+        (
+            &allow,
+            &["POST", "/info/x"],
+            REFUSED,
+            "rule 1 fails on to.operation.methods: \"POST\", wanted GET",
+        ),
+    ] {
+        let answer = check(text, (CLIENT, "web.shop:80", request), expected, because);
+        assert!(
+            answer
+                .trace
+                .iter()
+                .any(|step| step.text.contains("waypoint shop/waypoint"))
+        );
+    }
+    // The connection alone.
+    let answer = check(&deny_path, (CLIENT, "web.shop:80", &[]), PASSED, "METHOD");
+    assert!(answer.needs_request);
+}
