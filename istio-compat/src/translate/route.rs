@@ -16,7 +16,7 @@ use crate::kinds::route::{BackendRef, GATEWAY_GROUP, ParentReference, RouteParen
 use crate::kinds::service::ServiceType;
 use crate::object::ObjectKey;
 use crate::translate::route_conflict::superior;
-use crate::translate::{Translation, route_filter, service_entry};
+use crate::translate::{Translation, route_filter, service_entry, waypoint};
 use crate::view::View;
 use crate::view::routes::{HOSTNAME, ISTIO_GROUP, service_kind};
 
@@ -131,21 +131,32 @@ impl<'a> Translating<'a> {
                     ))
                 })
             });
+            let mut conditions = vec![
+                condition(
+                    "Accepted",
+                    accepted.err().as_ref(),
+                    "attached to the service",
+                ),
+                condition(
+                    "ResolvedRefs",
+                    self.unresolved.first(),
+                    "all references resolve",
+                ),
+            ];
+            if attached.is_ok() {
+                let of_service = service_kind(reference.group(), reference.kind())
+                    .map(|kind| (kind, reference.namespace(self.namespace)));
+                conditions.extend(of_service.map(|(kind, namespace)| {
+                    waypoint::status::of_route_parent(
+                        self.view,
+                        &ObjectKey::new(kind, namespace, reference.name.as_str()),
+                    )
+                }));
+            }
             statuses.push(RouteParentStatus {
                 parent_ref: reference.clone(),
                 controller_name: CONTROLLER.to_owned(),
-                conditions: vec![
-                    condition(
-                        "Accepted",
-                        accepted.err().as_ref(),
-                        "attached to the service",
-                    ),
-                    condition(
-                        "ResolvedRefs",
-                        self.unresolved.first(),
-                        "all references resolve",
-                    ),
-                ],
+                conditions,
             });
             for parent in attached.into_iter().flatten() {
                 if !parents.contains(&parent) {

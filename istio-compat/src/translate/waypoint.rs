@@ -100,7 +100,7 @@ fn required(
     }
     let of_services: BTreeMap<&ObjectKey, WaypointName> = services
         .iter()
-        .filter_map(|service| Some((service, waypoint_of(view, service)?)))
+        .filter_map(|service| Some((service, view.binding(service)?.waypoint)))
         .collect();
     let own = binding.map(|binding| binding.waypoint.clone());
     let everything = reasons.iter().any(|reason| reason.need != Need::Target);
@@ -131,16 +131,6 @@ fn required(
             (!ports.is_empty()).then(|| deny_all_but(view, workload, &waypoint, &ports))
         })
         .collect()
-}
-
-fn waypoint_of(view: &View, service: &ObjectKey) -> Option<WaypointName> {
-    let contents = view.contents(&service.namespace)?;
-    let metadata = match service.kind {
-        Kind::Service => &contents.services.get(&service.name)?.metadata,
-        _ => &contents.service_entries.get(&service.name)?.metadata,
-    };
-    let binding = view.binding_of_service(service.kind, metadata)?;
-    Some(binding.waypoint)
 }
 
 /// `weft_waypoint_required_NAMESPACE_NAME`, with the ports where it is about some.

@@ -72,6 +72,16 @@ impl View {
         }
     }
 
+    /// What stands in front of a Service or ServiceEntry, by its key.
+    pub fn binding(&self, service: &ObjectKey) -> Option<Binding> {
+        let contents = self.contents(&service.namespace)?;
+        let metadata = match service.kind {
+            Kind::Service => &contents.services.get(&service.name)?.metadata,
+            _ => &contents.service_entries.get(&service.name)?.metadata,
+        };
+        self.binding_of_service(service.kind, metadata)
+    }
+
     /// What stands in front of a workload when it is dialled itself. Of a namespace's waypoint
     /// only one that is for workloads; on demand only for policies.
     pub(crate) fn binding_of_workload(

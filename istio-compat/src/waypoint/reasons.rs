@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::kind::Kind;
 use crate::kinds::authorization_policy::{Action, AuthorizationPolicy, PolicyTargetReference};
 use crate::kinds::selector::{Labels, WorkloadSelector, labels_match};
+use crate::kinds::service::ServiceType;
 use crate::object::{ObjectKey, Resource};
 use crate::view::{Contents, View};
 use crate::waypoint::attributes;
@@ -40,9 +41,9 @@ pub enum Need {
 impl View {
     /// Why a Service or ServiceEntry needs a waypoint. Empty for what never gets one.
     pub fn reasons(&self, service: &ObjectKey) -> Vec<Reason> {
-        let mut reasons: BTreeSet<Reason> = self
-            .routes
-            .attached_to(service)
+        let routes = self.routes.attached_to(service);
+        let mut reasons: BTreeSet<Reason> = routes
+            .filter(|_| self.takes_routes(service))
             .map(|route| Reason {
                 object: route.clone(),
                 need: Need::Route,
@@ -109,6 +110,17 @@ impl View {
     }
 
     /// The policies of the namespace and of the root namespace that are about requests.
+    /// A Service without an address of its own has nothing that a route could be attached to.
+    fn takes_routes(&self, service: &ObjectKey) -> bool {
+        let contents = self.contents(&service.namespace);
+        let known = contents
+            .filter(|_| service.kind == Kind::Service)
+            .and_then(|contents| contents.services.get(&service.name));
+        known.is_none_or(|known| {
+            !known.is_headless() && known.spec.type_ != ServiceType::ExternalName
+        })
+    }
+
     fn policies_covering<'a>(
         &'a self,
         namespace: &str,

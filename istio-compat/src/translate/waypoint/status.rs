@@ -3,11 +3,14 @@
 use crate::kinds::gateway::Gateway;
 use crate::kinds::gateway_class::GatewayClass;
 use crate::kinds::metadata::Condition;
+use crate::object::ObjectKey;
 use crate::translate::Translation;
 use crate::view::View;
+use crate::waypoint::binding::Binding;
 use crate::waypoint::deployment::{self, Obstacle};
 use crate::waypoint::{WaypointName, gateway};
 
+const RESOLVED_WAYPOINTS: &str = "ResolvedWaypoints";
 const ACCEPTED: &str = "Accepted";
 const PROGRAMMED: &str = "Programmed";
 
@@ -38,6 +41,42 @@ pub(in crate::translate) fn of_class(class: &GatewayClass) -> Translation {
             "its Gateways are waypoints of this mesh",
         )],
         ..Translation::default()
+    }
+}
+
+/// Whether a waypoint serves what a route is attached to. Says nothing of readiness, which the
+/// service's own status tells.
+pub(in crate::translate) fn of_route_parent(view: &View, service: &ObjectKey) -> Condition {
+    let resolved = |status, reason: &str, message: String| {
+        Condition::new(RESOLVED_WAYPOINTS, status, reason, message)
+    };
+    match view.binding(service) {
+        Some(Binding {
+            waypoint,
+            refusal: None,
+            ..
+        }) => resolved(
+            true,
+            RESOLVED_WAYPOINTS,
+            format!("served by waypoint {waypoint}"),
+        ),
+        Some(Binding {
+            waypoint,
+            refusal: Some(refusal),
+            ..
+        }) => resolved(
+            false,
+            refusal.reason(),
+            format!(
+                "waypoint {waypoint} {}: connections are refused",
+                refusal.sentence()
+            ),
+        ),
+        None => resolved(
+            false,
+            "NoWaypoint",
+            format!("{service} has no waypoint: the route has no effect"),
+        ),
     }
 }
 

@@ -15,6 +15,17 @@ use crate::waypoint::{WaypointName, gateway, is_waypoint_pod};
 
 impl View {
     pub(super) fn of_waypoints(&self, key: &ObjectKey, touched: &mut BTreeSet<ObjectKey>) {
+        self.of_object(key, touched);
+        // A route's status says which waypoint its parents have.
+        let services = touched
+            .iter()
+            .filter(|one| matches!(one.kind, Kind::Service | Kind::ServiceEntry));
+        let routes = services.flat_map(|service| self.routes.attached_to(service));
+        let routes: Vec<ObjectKey> = routes.cloned().collect();
+        touched.extend(routes);
+    }
+
+    fn of_object(&self, key: &ObjectKey, touched: &mut BTreeSet<ObjectKey>) {
         let contents = self.contents(&key.namespace);
         let name = &key.name;
         match key.kind {
