@@ -193,6 +193,15 @@ fn audiences(claims: &Map<String, Value>) -> Vec<&str> {
 // === impl KeySet ===
 
 impl KeySet {
+    /// How many can be used.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Reads a JWKS document (RFC 7517); keys of kinds that are not supported are left out.
     pub fn parse(document: &[u8]) -> Result<Self, KeySetError> {
         #[derive(Deserialize)]
