@@ -58,7 +58,7 @@ fn made(body: Body) -> Object {
     }
 }
 
-/// One pod for each Deployment that wants some and has none here.
+/// The pods of each Deployment that has none here.
 fn pods_of_deployments(objects: &[Object]) -> Vec<Object> {
     let pods: Vec<&Arc<Pod>> = objects.iter().filter_map(Object::get::<Pod>).collect();
     let has_pod = |deployment: &Deployment| {
@@ -72,11 +72,13 @@ fn pods_of_deployments(objects: &[Object]) -> Vec<Object> {
     objects
         .iter()
         .filter_map(|object| Some((object, object.get::<Deployment>()?)))
-        .filter(|(_, deployment)| deployment.replicas() > 0 && !has_pod(deployment))
-        .filter_map(|(object, deployment)| {
-            let name = replicas::plan(deployment, &[]).create.into_iter().next()?;
-            let pod = replicas::pod(deployment, &name);
-            Some(Object::new(object.origin.clone(), pod))
+        .filter(|(_, deployment)| !has_pod(deployment))
+        .flat_map(|(object, deployment)| {
+            let names = replicas::plan(deployment, &[]).create.into_iter();
+            names.map(|name| {
+                let pod = replicas::pod(deployment, &name);
+                Object::new(object.origin.clone(), pod)
+            })
         })
         .collect()
 }

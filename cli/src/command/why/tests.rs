@@ -289,3 +289,263 @@ fn a_waypoint_denies_by_what_requests_say() {
     let answer = check(&deny_path, (CLIENT, "web.shop:80", &[]), PASSED, "METHOD");
     assert!(answer.needs_request);
 }
+
+#[test]
+fn a_pod_behind_a_waypoint_is_not_reached_around_it() {
+    let deny = policy(
+        "no-admin",
+        "  selector: {matchLabels: {app: web}}\n  action: DENY\n  \
+         rules: [{to: [{operation: {paths: [/admin]}}]}]\n",
+    );
+    // Through the waypoint, whatever is dialled.
+    for destination in ["web.shop:80", "shop/web-v1:8080"] {
+        check(
+            &deny,
+            (CLIENT, destination, &["GET", "/admin"]),
+            (false, Enforcer::Waypoint, Some(403)),
+            "AuthorizationPolicy shop/no-admin, more.yaml:1",
+        );
+        check(
+            &deny,
+            (CLIENT, destination, &["GET", "/public"]),
+            (true, Enforcer::Waypoint, None),
+            "allowed",
+        );
+        // And not at all from outside.
+        check(
+            &deny,
+            ("outside/stranger", destination, &["GET", "/public"]),
+            (false, Enforcer::Node, None),
+            "only waypoint shop/waypoint may connect here",
+        );
+    }
+}
+
+fn route(rules: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+         metadata: {{name: way, namespace: shop}}\nspec:\n  \
+         parentRefs: [{{group: \"\", kind: Service, name: web}}]\n  rules:\n{rules}"
+    )
+}
+
+#[test]
+fn routes_that_match_nothing_answer_404() {
+    let api = route(
+        "  - matches: [{path: {type: PathPrefix, value: /api}}]\n    \
+         backendRefs: [{name: web, port: 80}]\n",
+    );
+    let answer = check(
+        &api,
+        (CLIENT, "web.shop:80", &["GET", "/api/x"]),
+        (true, Enforcer::Waypoint, None),
+        "allowed",
+    );
+    let route = answer.route.expect("a route");
+    assert_eq!(
+        (route.route.as_deref(), route.rule),
+        (Some("HTTPRoute shop/way"), Some(1))
+    );
+    assert_eq!(route.backends, ["web.shop.svc.cluster.local:80"]);
+    check(
+        &api,
+        (CLIENT, "web.shop:80", &["GET", "/other"]),
+        (false, Enforcer::Waypoint, Some(404)),
+        "HTTPRoute shop/way, more.yaml:1",
+    );
+}
+
+#[test]
+fn backends_that_are_not_there_answer_500() {
+    check(
+        &route("  - backendRefs: [{name: nowhere, port: 80}]\n"),
+        (CLIENT, "web.shop:80", &["GET", "/"]),
+        (false, Enforcer::Waypoint, Some(500)),
+        "no backend",
+    );
+    // A share of them is refused.
+    check(
+        &route("  - backendRefs: [{name: web, port: 80, weight: 9}, {name: nowhere, port: 80}]\n"),
+        (CLIENT, "web.shop:80", &["GET", "/"]),
+        (false, Enforcer::Waypoint, Some(500)),
+        "at 1 of 2 ends",
+    );
+}
+
+#[test]
+fn a_redirect_is_an_answer() {
+    check(
+        &route(
+            "  - filters: [{type: RequestRedirect, requestRedirect: {statusCode: 301, hostname: a.example}}]\n",
+        ),
+        (CLIENT, "web.shop:80", &["GET", "/"]),
+        (true, Enforcer::Waypoint, Some(301)),
+        "redirected",
+    );
+}
+
+#[test]
+fn what_is_malformed_is_refused_before_policies() {
+    let deny = policy(
+        "rule",
+        "  targetRefs: [{group: \"\", kind: Service, name: web}]\n  action: DENY\n  \
+         rules: [{to: [{operation: {paths: [/admin]}}]}]\n",
+    );
+    for request in [
+        &["GET", "/a%00b"][..],
+        &["GET", "/", "Host: a@b"],
+        &["GET", "no-path"],
+    ] {
+        check(
+            &deny,
+            (CLIENT, "web.shop:80", request),
+            (false, Enforcer::Waypoint, Some(400)),
+            "malformed",
+        );
+    }
+}
+
+#[test]
+fn a_waypoint_that_is_not_there_refuses() {
+    let label = "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  namespace: shop\n  \
+                 labels: {istio.io/use-waypoint: gone}\n\
+                 spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}\n";
+    let mut objects = objects("");
+    let own = parse("own.yaml", label.as_bytes(), Raw::Drop).expect("read");
+    objects.retain(|object| object.key() != own.objects[0].key());
+    objects.extend(own.objects);
+    let known = simulation::of(objects, DEFAULT_TRUST_DOMAIN);
+    let source = Source::find(&known, CLIENT, "default").expect("the client");
+    let destination = Destination::find(&known, "web", "shop", &source).expect("the service");
+    let answer = decision::decide(&known, &source, &destination, None, NOW);
+    assert!(!answer.allowed && answer.enforced_by == Enforcer::Node);
+    let reasons = answer.reasons.join("\n");
+    assert!(
+        reasons.contains("waypoint shop/gone is not there"),
+        "{reasons}"
+    );
+    assert!(reasons.contains("own.yaml:1"), "{reasons}");
+}
+
+/// What of a policy is about requests says nothing of a connection that carries none.
+#[test]
+fn a_port_of_tcp_knows_no_requests() {
+    let target = "  targetRefs: [{group: \"\", kind: Service, name: db}]\n";
+    let rules = "  rules: [{to: [{operation: {methods: [GET]}}]}]\n";
+    for (action, because) in [
+        ("", "fails on to.operation.methods: not an HTTP request"),
+        ("  action: DENY\n", "denied by AuthorizationPolicy shop/db"),
+    ] {
+        let text = policy("db", &format!("{target}{action}{rules}"));
+        for request in [&[][..], &["GET", "/"]] {
+            check(
+                &text,
+                (CLIENT, "db.shop:5432", request),
+                (false, Enforcer::Waypoint, None),
+                because,
+            );
+        }
+    }
+}
+
+/// Refused whatever is sent, so that no request need be named.
+#[test]
+fn what_refuses_every_request_refuses_the_connection() {
+    let text = policy(
+        "nobody",
+        "  targetRefs: [{group: \"\", kind: Service, name: web}]\n  rules:\n  \
+         - from: [{source: {namespaces: [elsewhere]}}]\n    \
+         to: [{operation: {methods: [GET]}}]\n",
+    );
+    let answer = check(
+        &text,
+        (CLIENT, "web.shop:80", &[]),
+        (false, Enforcer::Waypoint, Some(403)),
+        "from.source.namespaces",
+    );
+    assert!(!answer.needs_request);
+}
+
+/// Its keys are somewhere else, so that what it says is believed.
+#[test]
+fn claims_decide() {
+    let text = format!(
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n\
+         metadata: {{name: tokens, namespace: shop}}\nspec:\n  selector: {{matchLabels: {{app: web}}}}\n  \
+         jwtRules: [{{issuer: me, jwksUri: 'https://me.example/keys'}}]\n---\n{}",
+        policy(
+            "staff",
+            "  selector: {matchLabels: {app: web}}\n  \
+             rules: [{when: [{key: 'request.auth.claims[group]', values: [staff]}]}]\n",
+        )
+    );
+    let token = |claims: &str| {
+        use base64::Engine;
+        let encode = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+        let header = encode(r#"{"alg":"RS256"}"#);
+        format!(
+            "authorization: Bearer {header}.{}.c2lnbmF0dXJl",
+            encode(claims)
+        )
+    };
+    let ask = |token: Option<String>, expected, because| {
+        let mut request = vec!["GET", "/"];
+        request.extend(token.as_deref());
+        check(&text, (CLIENT, "web.shop:80", &request), expected, because)
+    };
+    let answer = ask(
+        Some(token(r#"{"iss":"me","sub":"x","group":"staff"}"#)),
+        (true, Enforcer::Waypoint, None),
+        "request.auth.claims[group]",
+    );
+    let believed = answer
+        .trace
+        .iter()
+        .find(|step| step.text.contains("as if verified"));
+    assert!(believed.is_some(), "{answer:?}");
+    let denied = (false, Enforcer::Waypoint, Some(403));
+    ask(
+        Some(token(r#"{"iss":"me","sub":"x","group":"guest"}"#)),
+        denied,
+        "\"guest\", wanted staff",
+    );
+    ask(None, denied, "no verified token");
+    let refused = (false, Enforcer::Waypoint, Some(401));
+    ask(
+        Some(token(r#"{"iss":"you","sub":"x","group":"staff"}"#)),
+        refused,
+        "issuer is not configured",
+    );
+    ask(
+        Some(token(r#"{"iss":"me","group":"staff","exp":1000}"#)),
+        refused,
+        "expired",
+    );
+}
+
+#[test]
+fn what_is_not_there_is_said() {
+    use crate::exit::Exit;
+    for (source, destination, exit) in [
+        ("shop/nobody", "web.shop:80", Exit::NotFound),
+        (CLIENT, "nothing.shop:80", Exit::NotFound),
+        (CLIENT, "web.shop:0", Exit::Usage),
+        (CLIENT, "192.0.2.1", Exit::Usage),
+    ] {
+        let failure = ask("", source, destination, &[]).expect_err("no answer");
+        assert_eq!(failure.exit, exit, "{source} {destination}");
+    }
+}
+
+#[test]
+fn the_screen_begins_with_the_verdict() {
+    let text = policy(
+        "no-admin",
+        "  targetRefs: [{group: \"\", kind: Service, name: web}]\n  action: DENY\n  \
+         rules: [{to: [{operation: {paths: [/admin]}}]}]\n",
+    );
+    let answer = ask(&text, CLIENT, "web.shop", &["GET", "/x/../admin"]).expect("an answer");
+    let shown = screen::of(&answer);
+    insta::assert_snapshot!("screen", anstream::adapter::strip_str(&shown).to_string());
+    insta::assert_snapshot!("json", serde_json::to_string_pretty(&answer).expect("JSON"));
+}

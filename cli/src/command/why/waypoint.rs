@@ -1,6 +1,8 @@
 //! A connection or a request at a waypoint: tokens, policies, routes, backends, and the way on to
 //! the pod; in the order in which the waypoint decides.
 
+mod backends;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,12 +16,13 @@ use mesh::policy_target::Gateway;
 use mesh::request::{Claims, Request};
 use mesh::request_authentication::AuthenticationSet;
 use mesh::route::select::{RouteTable, Selection};
-use mesh::route::{Backend, BackendRef, Filter, RouteKey};
+use mesh::route::{Backend, Filter, RouteKey};
 use mesh::service::AppProtocol;
 use mesh::workload::Workload;
 
+use self::backends::backend_name;
 use super::answer::{Enforcer, Outcome, RouteSeen, Ruling, Stage, Step};
-use super::decision::{Dialled, at_node};
+use super::decision::Dialled;
 use super::message::{Canonical, Message};
 use super::{policy, token};
 
@@ -42,12 +45,6 @@ pub(super) struct AtWaypoint<'a> {
 struct Policies {
     tokens: AuthenticationSet,
     authorization: PolicySet,
-}
-
-/// One end that a request may go to.
-struct End {
-    workload: Arc<Workload>,
-    target: SocketAddr,
 }
 
 impl AtWaypoint<'_> {
@@ -345,112 +342,6 @@ impl AtWaypoint<'_> {
                 .collect(),
         }
     }
-
-    /// What becomes of it at each backend and end that it may be sent to.
-    fn backends(
-        &self,
-        backends: Option<&[Backend]>,
-        is_uniform: bool,
-        told: &Ruling,
-        judge: impl Fn((&Policies, SocketAddr)) -> Ruling,
-    ) -> Ruling {
-        let Some(backends) = backends else {
-            let service = self.key();
-            let ends = match &self.dialled.workload {
-                Some(workload) => vec![End {
-                    workload: workload.clone(),
-                    target: self.dialled.address,
-                }],
-                None => self.ends(service.as_ref(), self.dialled.address.port()),
-            };
-            return self.at_ends(&ends, is_uniform, told, &judge);
-        };
-        let weighted: Vec<&Backend> = backends.iter().filter(|one| one.weight > 0).collect();
-        if weighted.is_empty() {
-            return no_backend("no backend has a weight");
-        }
-        let rulings = weighted.into_iter().map(|backend| {
-            let ruling = match &backend.backend {
-                BackendRef::Invalid(why) => no_backend(why),
-                BackendRef::Service {
-                    service,
-                    subset: Some(subset),
-                    ..
-                } => no_backend(&format!("{service} has no subset {subset}")),
-                BackendRef::Service { service, port, .. } => {
-                    if self.dialled.known.snapshot.service(service).is_none() {
-                        no_backend(&format!("{service} is not there"))
-                    } else {
-                        let ends = self.ends(Some(service), *port);
-                        let same = self.key().as_ref() == Some(service) && is_uniform;
-                        self.at_ends(&ends, same, told, &judge)
-                    }
-                }
-            };
-            (backend_name(&backend.backend), ruling)
-        });
-        let together = Ruling::together(rulings.collect());
-        together.unwrap_or_else(|| no_backend("the rule has none"))
-    }
-
-    fn ends(&self, service: Option<&NamespacedHostname>, port: u16) -> Vec<End> {
-        let entry = service.and_then(|key| self.dialled.known.snapshot.service(key));
-        let Some(entry) = entry else {
-            return Vec::new();
-        };
-        let ends = entry.endpoints.iter().filter_map(|endpoint| {
-            let address = endpoint.workload.addresses.first()?;
-            let port = entry.target_port(endpoint, port)?;
-            Some(End {
-                workload: endpoint.workload.clone(),
-                target: SocketAddr::new(*address, port),
-            })
-        });
-        ends.collect()
-    }
-
-    fn at_ends(
-        &self,
-        ends: &[End],
-        is_decided: bool,
-        told: &Ruling,
-        judge: &impl Fn((&Policies, SocketAddr)) -> Ruling,
-    ) -> Ruling {
-        let rulings = ends.iter().map(|end| {
-            let name = format!("{}/{}", end.workload.namespace, end.workload.name);
-            let decided = match is_decided {
-                true => Ruling {
-                    steps: Vec::new(),
-                    ..told.clone()
-                },
-                false => judge((&self.policies_of(&end.workload), end.target)),
-            };
-            if !decided.allowed {
-                return (name, decided);
-            }
-            let known = self.dialled.known;
-            let identity = Some(self.proxy.identity());
-            let address = self.proxy.addresses.first().copied();
-            let address = address.unwrap_or(self.dialled.source.address);
-            let node = at_node(known, identity, address, &end.workload, end.target);
-            let ruling = match node.allowed {
-                true => Ruling {
-                    steps: [decided.steps, node.steps].concat(),
-                    ..decided
-                },
-                false => {
-                    let status = Reason::ConnectFailure("".into()).reply().status.as_u16();
-                    node.after(decided.steps).status(status)
-                }
-            };
-            (name, ruling)
-        });
-        Ruling::together(rulings.collect()).unwrap_or_else(|| {
-            let status = Reason::NoHealthyUpstream.reply().status.as_u16();
-            let text = "refused: no endpoint of the backend is ready";
-            Ruling::new(false, Enforcer::Waypoint, text).status(status)
-        })
-    }
 }
 
 /// What no endpoint's ALLOW policy could change.
@@ -505,15 +396,6 @@ fn route_step(seen: &RouteSeen) -> Step {
     }
 }
 
-fn no_backend(why: &str) -> Ruling {
-    let reply = Reason::NoBackend(why.into()).reply();
-    let text = format!("refused: its rule has no backend: {why}");
-    let step = Step::new(Stage::Backend, Outcome::Refuse, why);
-    Ruling::new(false, Enforcer::Waypoint, text)
-        .status(reply.status.as_u16())
-        .after(vec![step])
-}
-
 /// What the rule answers without a backend.
 fn answered(filters: &[Filter], request: &Request<'_>) -> Option<(u16, String)> {
     filters.iter().find_map(|filter| match filter {
@@ -530,13 +412,6 @@ fn answered(filters: &[Filter], request: &Request<'_>) -> Option<(u16, String)> 
         | Filter::UrlRewrite(_)
         | Filter::RequestMirror(_) => None,
     })
-}
-
-fn backend_name(backend: &BackendRef) -> String {
-    match backend {
-        BackendRef::Service { service, port, .. } => format!("{}:{port}", service.hostname),
-        BackendRef::Invalid(why) => format!("invalid ({why})"),
-    }
 }
 
 fn route_object(key: &RouteKey) -> ObjectKey {
