@@ -25,6 +25,7 @@ mod answer;
 
 mod screen;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -144,7 +145,18 @@ impl Arguments {
         if !runs {
             return Ok(simulation::of(all(objects), DEFAULT_TRUST_DOMAIN));
         }
-        let objects = all(objects.with_cluster(&state));
+        let written: Vec<Object> = all(objects);
+        let mut objects = all(Objects::open(&state)?.with_cluster(&state));
+        // People look for what they wrote, not for what became of it.
+        let origins: HashMap<_, _> = written
+            .into_iter()
+            .map(|object| (object.key(), object.origin))
+            .collect();
+        for object in &mut objects {
+            if let Some(origin) = origins.get(&object.key()) {
+                object.origin = origin.clone();
+            }
+        }
         Ok(Known::new(objects, &trust_domain(&state)?))
     }
 }

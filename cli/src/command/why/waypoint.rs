@@ -180,9 +180,11 @@ impl AtWaypoint<'_> {
                     and a PATH";
         let mut ruling = Ruling::new(true, Enforcer::Waypoint, text);
         ruling.needs_request = true;
-        let neutral = told.steps.into_iter().map(|step| Step {
-            outcome: Outcome::Neutral,
-            ..step
+        // What it would match is not known yet.
+        let neutral = told.steps.into_iter().map(|step| {
+            let name = step.text.trim_end_matches(" does not match");
+            let text = format!("{} applies", name.trim_end_matches(" matches"));
+            Step::new(step.stage, Outcome::Neutral, text).at(step.place)
         });
         ruling.steps = neutral.collect();
         ruling
