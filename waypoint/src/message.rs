@@ -157,6 +157,8 @@ pub trait ConnectionMeter {
     fn received(&self, bytes: u64);
     /// Bytes towards the client.
     fn sent(&self, bytes: u64);
+    /// Ready once policies have changed so that the connection would not be let in any more.
+    fn poll_denied(&self, cx: &mut Context<'_>) -> Poll<()>;
     /// It is over; the reason where it did not end by itself.
     fn closed(&self, failure: Option<&str>);
 }

@@ -22,6 +22,8 @@ pub(crate) trait Count {
     fn received(&self, bytes: u64);
     /// Bytes towards the client.
     fn sent(&self, bytes: u64);
+    /// Ready once the connection must not go on.
+    fn poll_denied(&self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 /// Nobody counts.
@@ -36,6 +38,8 @@ pub(crate) enum RelayError {
     Endpoint(io::Error),
     #[error("silent for too long")]
     Idle,
+    #[error("a policy denies it now")]
+    Denied,
 }
 
 /// Serves a client's connection to its end.
@@ -88,6 +92,9 @@ pub(crate) async fn relay<C: Transport, S: Transport>(
     let mut deadline = Deadline::default();
     deadline.set(idle);
     let result = poll_fn(|cx| {
+        if count.poll_denied(cx).is_ready() {
+            return Poll::Ready(Err(RelayError::Denied));
+        }
         let mut moved = 0;
         let to_server = outgoing.poll(cx, &mut client, &mut server, &mut |bytes| {
             moved += bytes;
@@ -184,12 +191,20 @@ impl Count for ConnectionRoute {
     fn sent(&self, bytes: u64) {
         self.meter.sent(bytes);
     }
+
+    fn poll_denied(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.meter.poll_denied(cx)
+    }
 }
 
 impl Count for Uncounted {
     fn received(&self, _: u64) {}
 
     fn sent(&self, _: u64) {}
+
+    fn poll_denied(&self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Connections that are not HTTP: policy on what is known of them, a backend by weight, and what
 //! is counted of them.
 
-use std::cell::{Cell, RefCell};
+mod meter;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,49 +15,23 @@ use mesh::destination::Hop;
 use mesh::local_reply::response_flag::{ResponseFlag, ResponseFlags};
 use mesh::route::select::RouteTable;
 use mesh::route::{BackendRef, backend};
-use mesh::service::Service;
-use mesh::workload::Workload;
-use tokio::time::Instant;
 
+use self::meter::{Meter, line};
 use super::Worker;
 use super::authorization::authorize;
-use super::cluster::{Active, hop};
+use super::cluster::hop;
 use super::plan::Destination;
-use crate::access_log::{Format, Line};
-use crate::message::{ConnectionMeter, ConnectionRoute, Downstream, UpstreamError};
-use crate::telemetry::{Peers, TcpSeries, Telemetry};
+use crate::message::{ConnectionRoute, Downstream};
+use crate::telemetry::Peers;
 
 /// Endpoints tried for one connection before it is given up.
 const CANDIDATES: usize = 5;
 
-/// Counts one connection.
-struct Meter {
-    telemetry: Rc<Telemetry>,
-    downstream: Rc<Downstream>,
-    format: Option<Format>,
-    source: Option<Arc<Workload>>,
-    service: Option<Arc<Service>>,
-    cluster: Option<Arc<str>>,
-    opened: (Instant, SystemTime),
-    reached: RefCell<Reached>,
-    received: Cell<u64>,
-    sent: Cell<u64>,
-    _active: Option<Active>,
-}
-
-#[derive(Default)]
-struct Reached {
-    destination: Option<Arc<Workload>>,
-    address: Option<SocketAddr>,
-    series: Option<Arc<TcpSeries>>,
-    failure: Option<String>,
-}
-
 // === impl Worker ===
 
-impl<U> Worker<U> {
+impl<U: 'static> Worker<U> {
     pub(super) fn route_connection(
-        &self,
+        self: &Rc<Self>,
         downstream: &Rc<Downstream>,
     ) -> Result<ConnectionRoute, String> {
         let mut meter = self.meter(downstream);
@@ -150,10 +125,32 @@ impl<U> Worker<U> {
             )),
             (true, None) => Err(unhealthy()),
             (false, _) => {
-                meter._active = Some(cluster.begin_request());
+                meter.active = Some(cluster.begin_request());
                 Ok(hops)
             }
         }
+    }
+
+    /// Asked again of a connection to an endpoint.
+    fn would_allow_connection(&self, downstream: &Downstream, hop: &Hop) -> bool {
+        let Some(destination) = self.destination(downstream) else {
+            // Services come and go; what is open runs to its end.
+            return true;
+        };
+        let before = connection(downstream, &destination, destination.policy_address);
+        let verdict = destination.policies.authorization.authorize(&before, None);
+        if destination.is_uniform || is_denied_anyway(&verdict) {
+            // A route may have led away from the endpoints that are alike.
+            if !verdict.is_allowed() || destination.workload.is_some() {
+                return verdict.is_allowed();
+            }
+        }
+        let addressed = destination.service.as_ref().map(|service| service.key());
+        let policies = self.plans(|plans| {
+            plans.endpoint_policies(&self.gateway, addressed.as_ref(), &hop.workload)
+        });
+        let at = connection(downstream, &destination, Some(hop.target));
+        policies.authorization.authorize(&at, None).is_allowed()
     }
 
     /// A request that broke HTTP before it was one.
@@ -186,22 +183,6 @@ impl<U> Worker<U> {
             line.write();
         }
     }
-
-    fn meter(&self, downstream: &Rc<Downstream>) -> Meter {
-        Meter {
-            telemetry: self.telemetry.clone(),
-            downstream: downstream.clone(),
-            format: self.shared.config.access_log,
-            source: self.source(downstream),
-            service: None,
-            cluster: None,
-            opened: (Instant::now(), SystemTime::now()),
-            reached: RefCell::default(),
-            received: Cell::new(0),
-            sent: Cell::new(0),
-            _active: None,
-        }
-    }
 }
 
 /// What no endpoint's ALLOW policy could change.
@@ -228,118 +209,5 @@ pub(super) fn connection(
         destination: application.unwrap_or(dialled),
         dialled: destination.service.as_ref().map(|_| dialled),
         sni: None,
-    }
-}
-
-fn line(format: Format, downstream: &Downstream, start_time: SystemTime) -> Line {
-    Line {
-        format,
-        start_time,
-        request: None,
-        response_code: 0,
-        response_flags: ResponseFlags::default(),
-        response_code_details: "".into(),
-        connection_termination_details: None,
-        upstream_transport_failure_reason: None,
-        bytes_received: 0,
-        bytes_sent: 0,
-        duration: std::time::Duration::ZERO,
-        upstream_service_time: None,
-        upstream_host: None,
-        upstream_cluster: None,
-        downstream_local_address: downstream.destination,
-        downstream_remote_address: downstream.source,
-        route_name: None,
-    }
-}
-
-// === impl Meter ===
-
-impl Meter {
-    fn series(&self, destination: Option<&Arc<Workload>>, flags: ResponseFlags) -> Arc<TcpSeries> {
-        let peers = Peers {
-            source: self.source.as_ref(),
-            source_identity: self.downstream.source_identity.as_ref(),
-            service: self.service.as_ref(),
-            destination,
-        };
-        self.telemetry.connection(&peers, flags)
-    }
-
-    /// It was never let in.
-    fn refused(&self, flag: ResponseFlag, reason: &str) {
-        let mut flags = ResponseFlags::default();
-        flags.add(flag);
-        let series = self.series(None, flags);
-        series.opened.fetch_add(1, Ordering::Relaxed);
-        series.closed.fetch_add(1, Ordering::Relaxed);
-        self.write_line(flags, Some(reason), None);
-    }
-
-    fn write_line(&self, flags: ResponseFlags, details: Option<&str>, transport: Option<String>) {
-        let Some(format) = self.format else {
-            return;
-        };
-        let mut line = line(format, &self.downstream, self.opened.1);
-        line.response_flags = flags;
-        line.connection_termination_details = details.map(|text| text.to_owned().into());
-        line.upstream_transport_failure_reason = transport;
-        line.bytes_received = self.received.get();
-        line.bytes_sent = self.sent.get();
-        line.duration = self.opened.0.elapsed();
-        line.upstream_host = self.reached.borrow().address;
-        line.upstream_cluster = self.cluster.clone();
-        line.write();
-    }
-}
-
-impl ConnectionMeter for Meter {
-    fn connected(&self, hop: &Hop, result: Result<(), &UpstreamError>) {
-        let mut reached = self.reached.borrow_mut();
-        reached.address = Some(hop.target);
-        match result {
-            Ok(()) => {
-                let series = self.series(Some(&hop.workload), ResponseFlags::default());
-                series.opened.fetch_add(1, Ordering::Relaxed);
-                reached.destination = Some(hop.workload.clone());
-                reached.series = Some(series);
-                reached.failure = None;
-            }
-            Err(error) => reached.failure = Some(error.to_string()),
-        }
-    }
-
-    fn received(&self, bytes: u64) {
-        self.received.set(self.received.get() + bytes);
-        if let Some(series) = &self.reached.borrow().series {
-            series.received_bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-
-    fn sent(&self, bytes: u64) {
-        self.sent.set(self.sent.get() + bytes);
-        if let Some(series) = &self.reached.borrow().series {
-            series.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-
-    fn closed(&self, failure: Option<&str>) {
-        let (series, transport) = {
-            let mut reached = self.reached.borrow_mut();
-            (reached.series.take(), reached.failure.take())
-        };
-        let mut flags = ResponseFlags::default();
-        match series {
-            Some(series) => {
-                series.closed.fetch_add(1, Ordering::Relaxed);
-            }
-            None => {
-                flags.add(ResponseFlag::UpstreamConnectionFailure);
-                let series = self.series(None, flags);
-                series.opened.fetch_add(1, Ordering::Relaxed);
-                series.closed.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        self.write_line(flags, failure, transport);
     }
 }

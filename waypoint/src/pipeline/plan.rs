@@ -161,6 +161,8 @@ impl Plans {
         workload: &Workload,
     ) -> Rc<Policies> {
         let snapshot = &self.snapshot;
+        // What is open knows its endpoint as it was; policies are asked of it as it is.
+        let workload = snapshot.workload(&workload.uid).map_or(workload, |now| now);
         let make = || Rc::new(Policies::for_endpoint(snapshot, gateway, service, workload));
         let key = (service.cloned(), workload.uid.clone());
         self.endpoints.entry(key).or_insert_with(make).clone()

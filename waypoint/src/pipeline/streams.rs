@@ -67,7 +67,12 @@ impl Watched {
         false
     }
 
-    fn check(&self) {
+    pub(crate) fn has_denied(&self) -> bool {
+        self.denied.get()
+    }
+
+    /// Asks again.
+    pub(crate) fn check(&self) {
         if !self.denied.get() && !(self.is_allowed)() {
             metrics::counter!("waypoint_streams_denied_total").increment(1);
             self.denied.set(true);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use hbone::client::{ConnectRequest, Tunnel};
@@ -35,6 +36,9 @@ impl ConnectionMeter for Unmeasured {
     fn connected(&self, _: &Hop, _: Result<(), &UpstreamError>) {}
     fn received(&self, _: u64) {}
     fn sent(&self, _: u64) {}
+    fn poll_denied(&self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
     fn closed(&self, _: Option<&str>) {}
 }
 

@@ -1,14 +1,16 @@
 //! Responses that last: counted to their end, cut when policy changes, told with their trailers.
 
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use mesh::authorization::Action;
 use mesh::snapshot::Change;
 
-use super::harness::{Mesh, frames, get, post, read, run};
+use super::harness::{Mesh, frames, get, pod, post, read, run};
 use super::policies::policy;
-use crate::message::{Body, BodyError};
+use crate::message::{Body, BodyError, ConnectionMeter, Pipeline};
 use crate::pipeline::mirror;
 
 #[test]
@@ -85,5 +87,92 @@ fn a_response_that_breaks_off_is_told_so() {
         let lines = mesh.metrics("istio_requests_total");
         assert!(lines[0].contains("response_flags=\"UC\""), "{lines:#?}");
         assert!(lines[0].contains("response_code=\"200\""), "{lines:#?}");
+    });
+}
+
+fn is_denied(meter: &Rc<dyn ConnectionMeter>) -> bool {
+    let cx = &mut Context::from_waker(Waker::noop());
+    meter.poll_denied(cx) == Poll::Ready(())
+}
+
+#[test]
+fn an_open_connection_is_denied_when_a_policy_denies_it() {
+    run(async || {
+        let mesh = Mesh::new(vec![]);
+        let downstream = mesh.downstream();
+        let route = mesh.pipeline.route_connection(&downstream).await;
+        let route = route.expect("nothing denies it");
+        route.meter.connected(&route.hops[0], Ok(()));
+        assert!(!is_denied(&route.meter));
+        let mut elsewhere = policy("elsewhere", Action::Deny, "/x");
+        elsewhere.targets = vec![mesh::policy_target::PolicyTarget::Service(
+            super::harness::host("other"),
+        )];
+        mesh.apply(vec![Change::AuthorizationPolicy(elsewhere)]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!is_denied(&route.meter));
+        let denies = policy("denies", Action::Deny, "/x");
+        mesh.apply(vec![Change::AuthorizationPolicy(denies)]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(is_denied(&route.meter));
+        route.meter.closed(Some("a policy denies it now"));
+        let closed = mesh.metrics("istio_tcp_connections_closed_total");
+        assert!(closed[0].ends_with(" 1"), "{closed:?}");
+    });
+}
+
+#[test]
+fn a_policy_that_comes_while_an_endpoint_is_dialled_denies_the_connection() {
+    run(async || {
+        let mesh = Mesh::new(vec![]);
+        let downstream = mesh.downstream();
+        let route = mesh.pipeline.route_connection(&downstream).await;
+        let route = route.expect("nothing denies it");
+        let denies = policy("denies", Action::Deny, "/x");
+        mesh.apply(vec![Change::AuthorizationPolicy(denies)]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        route.meter.connected(&route.hops[0], Ok(()));
+        assert!(is_denied(&route.meter));
+    });
+}
+
+/// The endpoints are not alike, so that each is asked about by itself.
+#[test]
+fn what_is_open_is_asked_about_with_its_endpoint_as_it_is_now() {
+    run(async || {
+        let own = |name: &str, path: &str| {
+            let mut own = policy(name, Action::Deny, path);
+            own.targets.clear();
+            own.scope = mesh::authorization::Scope::WorkloadSelector;
+            own
+        };
+        let selected = |pod: &str, address: &str, name: &str| {
+            let mut pod = self::pod(pod, address, &["web"]);
+            pod.request_policies = vec![mesh::authorization::PolicyKey::new("shop", name)];
+            Change::Workload(pod)
+        };
+        let mesh = Mesh::new(vec![
+            Change::AuthorizationPolicy(own("zero", "/zero")),
+            Change::AuthorizationPolicy(own("one", "/one")),
+            selected("web-0", "10.0.0.1", "zero"),
+        ]);
+        let downstream = mesh.downstream();
+        let route = mesh.pipeline.route_connection(&downstream).await;
+        let route = route.expect("web-1 has no policy");
+        assert_eq!(&*route.hops[0].workload.name, "web-1");
+        route.meter.connected(&route.hops[0], Ok(()));
+        assert!(!is_denied(&route.meter));
+        mesh.apply(vec![selected("web-1", "10.0.0.2", "one")]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(is_denied(&route.meter));
+        // Asking about what is open must not decide for what comes with the old endpoint either.
+        for _ in 0..20 {
+            let got = mesh.send(get("/one")).await;
+            let reached = mesh.upstream.seen().pop().map(|seen| seen.workload);
+            match got.status {
+                StatusCode::FORBIDDEN => {}
+                _ => assert_eq!(reached.as_deref(), Some("web-0")),
+            }
+        }
     });
 }
