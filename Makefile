@@ -60,6 +60,16 @@ test: deps ## Runs every test, those in network namespaces included
 	$(CARGO) build --workspace --locked
 	$(CARGO) test --workspace --locked
 
+# Not a part of `test`, which replays the corpora: it needs cargo-fuzz and a nightly toolchain.
+FUZZ_SECONDS ?= 60
+.PHONY: fuzz
+fuzz: deps ## Fuzzes what the waypoint reads; needs nightly and cargo-fuzz
+	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || \
+	  { echo "Missing. Install them with: rustup toolchain install nightly && cargo install cargo-fuzz" >&2; exit 69; }
+	cd waypoint && for target in $$($(CARGO) +nightly fuzz list); do \
+	  $(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
+	done
+
 .PHONY: bench
 bench: build ## Measures against plain TCP on the same machine; prints ratios
 	$(CARGO) build --release --locked -p tests --bins

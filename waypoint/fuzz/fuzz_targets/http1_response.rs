@@ -1,0 +1,8 @@
+//! Fuzzes HTTP/1.1 responses with their bodies.
+#![no_main]
+
+#[path = "../invariants.rs"]
+#[allow(dead_code, reason = "each target checks one of them")]
+mod invariants;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| invariants::http1_response(input));
