@@ -191,7 +191,7 @@ fn proxy(environment: &mut Environment) -> Option<Proxy> {
     Some(Proxy {
         // The account that the control plane makes for a Gateway has its name.
         service_account: text("SERVICE_ACCOUNT", &gateway),
-        gateway_class: text("GATEWAY_CLASS", "istio-waypoint"),
+        gateway_class: text("GATEWAY_CLASS_NAME", "istio-waypoint"),
         gateway,
         pod: pod?,
         namespace: namespace?,
