@@ -7,7 +7,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use clap::ValueEnum;
@@ -75,10 +75,22 @@ async fn ratings() -> String {
 
 /// Asks another service; the error says what went wrong, for the page to show.
 pub(crate) async fn fetch(url: &str) -> Result<Value, String> {
+    ask(Method::GET, url).await
+}
+
+/// The same by any method.
+pub(crate) async fn ask(method: Method, url: &str) -> Result<Value, String> {
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-    let uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
+    let request = Request::builder()
+        .method(method)
+        .uri(url)
+        .body(Empty::new())
+        .map_err(|error| format!("{url}: {error}"))?;
     let exchange = async {
-        let response = client.get(uri).await.map_err(|error| sources(&error))?;
+        let response = client
+            .request(request)
+            .await
+            .map_err(|error| sources(&error))?;
         let status = response.status();
         let body = response
             .into_body()

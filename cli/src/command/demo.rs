@@ -1,5 +1,9 @@
 //! `weft demo`: a mesh with an application in it, on one screen.
 
+mod canary;
+
+mod link;
+
 mod screen;
 
 use std::io::{Read, Write};
@@ -12,6 +16,8 @@ use anstream::eprintln;
 use anyhow::Context;
 use nix::sys::wait::{WaitStatus, waitpid};
 
+use self::canary::{Explanation, Versions};
+use self::link::Link;
 use crate::command::{Global, up};
 use crate::control::client::{Client, unexpected};
 use crate::control::{self, Reply, Request, Status, Target};
@@ -35,6 +41,10 @@ const FILES: &[(&str, &str)] = &[
     (
         "bookinfo-policy.yaml",
         include_str!("../../../manifests/examples/bookinfo-policy.yaml"),
+    ),
+    (
+        "bookinfo-waypoint.yaml",
+        include_str!("../../../manifests/examples/bookinfo-waypoint.yaml"),
     ),
     (
         "outsider.yaml",
@@ -161,12 +171,16 @@ struct Demo {
     program: String,
 }
 
-/// What the screen shows of the link between the nodes.
-struct Link {
-    /// Packets to or from an HBONE port.
-    hbone: usize,
-    /// Lines of the capture with application text in them.
-    clear: usize,
+/// What the screen shows besides the mesh's status.
+struct Seen {
+    /// An access log line.
+    edge: String,
+    took: Duration,
+    link: Option<Link>,
+    versions: Versions,
+    /// An access log line.
+    refusal: String,
+    explanation: Explanation,
 }
 
 // === impl Demo ===
@@ -176,18 +190,28 @@ impl Demo {
         let edge = self.first_edge()?;
         let took = self.began.elapsed();
         let status = Client::connect(&self.state)?.status()?;
-        let link = self.watch_link()?;
-        let refusal = self.refusal(&status)?;
-        screen::print(&status, &edge, took, &link, &refusal, &self.program)
+        self.whole_page()?;
+        let mut versions = Versions::default();
+        let link = self.watch_link(&mut versions)?;
+        let seen = Seen {
+            edge,
+            took,
+            link,
+            versions,
+            refusal: self.refusal(&status)?,
+            explanation: self.refused_request(&status)?,
+        };
+        screen::print(&status, &seen, &self.program)
     }
 
-    /// Asks for the page until it comes whole; the access log line of its call to reviews.
+    /// Asks for the page until it has details, which need no waypoint; the access log line of its
+    /// call to them.
     fn first_edge(&self) -> Result<String> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             let outcome = self.page().and_then(|page| {
-                if page.contains(TELLTALE) && !page.contains("error") {
-                    self.logged("reviews", "bookinfo-productpage", false)
+                if page.contains(TELLTALE) {
+                    self.logged("details", "bookinfo-productpage", false)
                 } else {
                     Err(Exit::TryAgain.because(format!("the page is not whole: {page}")))
                 }
@@ -197,6 +221,21 @@ impl Demo {
                 Err(failure) if Instant::now() > deadline => return Err(failure),
                 Err(_) => std::thread::sleep(Duration::from_millis(50)),
             }
+        }
+    }
+
+    /// Until its waypoint is ready, nobody reaches reviews.
+    fn whole_page(&self) -> Result {
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            let page = self.page()?;
+            if !page.contains("error") {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Exit::TryAgain.because(format!("the page is not whole: {page}")));
+            }
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 
@@ -225,33 +264,6 @@ impl Demo {
                     .map(str::to_owned)
             })
             .ok_or_else(|| Exit::TryAgain.because(format!("no call to {service} is logged")))
-    }
-
-    /// Captures between the nodes while pages are asked for.
-    fn watch_link(&self) -> Result<Option<Link>> {
-        let state = self.state.clone();
-        let command = [
-            "timeout", "3", "tcpdump", "-i", "any", "-nn", "-l", "-A", "-s", "0", "tcp",
-        ];
-        let watcher = std::thread::spawn(move || run(&state, Target::Switch, &command));
-        let until = Instant::now() + Duration::from_millis(2500);
-        while Instant::now() < until {
-            self.page()?;
-        }
-        let Ok(Ok((_, captured))) = watcher.join() else {
-            return Ok(None);
-        };
-        let link = Link {
-            hbone: captured
-                .lines()
-                .filter(|line| line.contains(".15008"))
-                .count(),
-            clear: captured
-                .lines()
-                .filter(|line| line.contains(TELLTALE))
-                .count(),
-        };
-        Ok((link.hbone > 0).then_some(link))
     }
 
     /// Details has no business with ratings: policy refuses it, and the log says why.

@@ -49,12 +49,18 @@ fn the_demo_shows_an_encrypted_edge_and_a_refusal_and_leaves_nothing() {
         String::from_utf8_lossy(&output.stderr)
     );
     for wanted in [
-        "Encrypted: productpage calls reviews",
+        "Encrypted: productpage calls details",
         "spiffe://cluster.local/ns/bookinfo/sa/bookinfo-productpage",
         "key exchange X25519MLKEM768",
         ", 0 with a word of the page in them",
         "Refused: details calls ratings",
         "why    denied: ALLOW policies apply and none matched",
+        "made   waypoint bookinfo/waypoint is in front of Service bookinfo/reviews",
+        "HTTPRoute bookinfo/reviews-canary is attached to it",
+        "Refused: productpage asks reviews to DELETE /reviews/0",
+        "denied by AuthorizationPolicy bookinfo/reviews-are-read-only",
+        "answered 403",
+        "rule 1 matches to.operation.notMethods",
     ] {
         assert!(screen.contains(wanted), "{wanted:?} is not in:\n{screen}");
     }
