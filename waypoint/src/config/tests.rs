@@ -34,6 +34,8 @@ fn a_waypoint_is_named_after_its_gateway() {
         config.proxy.hostname().to_string(),
         "shop/waypoint.shop.svc.cluster.local"
     );
+    let classed = with(&[("GATEWAY_CLASS_NAME", "weft-waypoint")]).expect("valid");
+    assert_eq!(&*classed.proxy.gateway_class, "weft-waypoint");
     assert_eq!(config.xds.address, "https://cp:15012");
     assert_eq!(config.worker_threads.get(), 3);
     assert_eq!(config.access_log, Some(Format::Text));
