@@ -1,6 +1,7 @@
 //! How many retries a destination may have under way at once.
 
-/// A share of the requests under way, and never less than a few. Without one, failures of all
+/// A share of the requests under way, and never less than a few: one endpoint that dies fails
+/// every request it has, and of few requests those are many. Without a budget, failures of all
 /// requests would multiply the load that made them fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryBudget {
@@ -14,7 +15,7 @@ impl Default for RetryBudget {
     fn default() -> Self {
         Self {
             percent: 20,
-            min_retry_concurrency: 3,
+            min_retry_concurrency: 10,
         }
     }
 }
@@ -33,15 +34,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_of_requests_and_at_least_three() {
+    fn a_share_of_requests_and_at_least_ten() {
         let budget = RetryBudget::default();
         for (retries, requests, admitted) in [
             (0, 0, true),
-            (2, 0, true),
-            (3, 0, false),
-            (3, 15, false),
-            (3, 20, true),
-            (4, 20, false),
+            (9, 0, true),
+            (10, 0, false),
+            (10, 50, false),
+            (10, 55, true),
+            (11, 55, false),
             (19, 100, true),
             (20, 100, false),
             (u32::MAX, u32::MAX, false),

@@ -132,8 +132,12 @@ impl<P: Attached> Attachments<P> {
             None => self.of_gateway(gateway),
         };
         policies.extend(self.at(Place::Namespace(workload.namespace.clone())));
-        for service in workload.services.keys() {
-            policies.extend(self.at_service(service));
+        // A request that was routed to another service's endpoint, or addressed to the workload
+        // itself, must not get around what is attached to the services it backs.
+        if service.is_none_or(|service| !workload.services.contains_key(service)) {
+            for service in workload.services.keys() {
+                policies.extend(self.at_service(service));
+            }
         }
         let mut unknown = None;
         for key in listed {

@@ -1,25 +1,60 @@
 //! Paths of an operation against a request's path.
 
-use std::borrow::Cow;
-
 use super::super::evaluation::{Reading, any_of};
 use super::super::{PathPattern, template};
+use crate::path;
 
-/// A path with parameters (`/admin;v=1`) is `/admin` to many applications and a path of its own
-/// to others (CVE-2026-73551, 73553): it matches narrowly only what both readings do.
+/// Applications read some paths in more than one way: `/admin;v=1` is `/admin` to those that cut
+/// parameters off (CVE-2026-73551, 73553), and `//admin` and `/%2fadmin` are to those that merge
+/// slashes (CVE-2021-31920). What has several readings matches narrowly only what all of them
+/// do, and widely what any does.
 pub(super) fn matches(patterns: &[PathPattern], path: &str, reading: Reading) -> bool {
-    let plain = without_parameters(path);
+    let readings = Readings::of(path);
     any_of(patterns, |pattern| {
         let literal = pattern.matches(path, reading);
-        if pattern.has_parameters() || matches!(plain, Cow::Borrowed(_)) {
+        let Some(readings) = readings.as_ref().filter(|_| !pattern.is_particular()) else {
             return literal;
-        }
-        let plain = pattern.matches(&plain, reading);
+        };
+        let mut others = readings.0.iter();
         match reading {
-            Reading::Wide => literal || plain,
-            Reading::Narrow => literal && plain,
+            Reading::Wide => literal || others.any(|other| pattern.matches(other, reading)),
+            Reading::Narrow => literal && others.all(|other| pattern.matches(other, reading)),
         }
     })
+}
+
+/// What else a path may be to an application.
+struct Readings(Vec<String>);
+
+// === impl Readings ===
+
+impl Readings {
+    /// None where there is but one.
+    fn of(path: &str) -> Option<Self> {
+        let merged = path::PathNormalization::DecodeAndMergeSlashes;
+        let merged = match has_slashes_to_merge(path).then(|| merged.path(path)) {
+            Some(Ok(merged)) if merged != path => Some(merged.into_owned()),
+            Some(Ok(_) | Err(_)) | None => None,
+        };
+        let mut readings: Vec<String> = path::without_parameters(path).into_iter().collect();
+        if let Some(merged) = merged {
+            readings.extend(path::without_parameters(&merged));
+            readings.push(merged);
+        }
+        (!readings.is_empty()).then_some(Self(readings))
+    }
+}
+
+/// Two slashes in a row, one of them escaped or a backslash perhaps.
+fn has_slashes_to_merge(path: &str) -> bool {
+    path.contains("//") || path.contains('\\') || has_escaped_slash(path)
+}
+
+fn has_escaped_slash(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    bytes
+        .windows(3)
+        .any(|escape| escape.eq_ignore_ascii_case(b"%2f") || escape.eq_ignore_ascii_case(b"%5c"))
 }
 
 // === impl PathPattern ===
@@ -35,25 +70,42 @@ impl PathPattern {
         }
     }
 
-    fn has_parameters(&self) -> bool {
-        match self {
-            Self::Text(text) => text.text().contains(';'),
-            Self::Template(template) => template.contains(';'),
-        }
+    /// Whether it is about one of the spellings that have several readings.
+    fn is_particular(&self) -> bool {
+        let text = match self {
+            Self::Text(text) => text.text(),
+            Self::Template(template) => template,
+        };
+        text.contains(';') || has_slashes_to_merge(text)
     }
 }
 
-/// Each segment up to its first `;`; the path itself where there is none.
-fn without_parameters(path: &str) -> Cow<'_, str> {
-    if !path.contains(';') {
-        return Cow::Borrowed(path);
-    }
-    let mut plain = String::with_capacity(path.len());
-    for (n, segment) in path.split('/').enumerate() {
-        if n > 0 {
-            plain.push('/');
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_that_denies_holds_for_every_reading_and_one_that_allows_for_all_of_them() {
+        let admin = [PathPattern::parse("/admin*").expect("valid")];
+        let public = [PathPattern::parse("/public/*").expect("valid")];
+        for path in [
+            "//admin",
+            "///admin//",
+            "/%2fadmin",
+            "/x/..%2F..%2fadmin",
+            "/x/..%5cadmin",
+            "/;x/admin",
+            "//;x//admin",
+        ] {
+            assert!(matches(&admin, path, Reading::Wide), "{path}");
+            assert!(!matches(&admin, path, Reading::Narrow), "{path}");
         }
-        plain.push_str(segment.split(';').next().unwrap_or_default());
+        for path in ["/public/..%2fadmin", "/public/%2e%2e%2f..%2fadmin"] {
+            assert!(!matches(&public, path, Reading::Narrow), "{path}");
+        }
+        assert!(matches(&public, "/public/a%2fb", Reading::Narrow));
+        let particular = [PathPattern::parse("/a//b").expect("valid")];
+        assert!(matches(&particular, "/a//b", Reading::Narrow));
+        assert!(!matches(&particular, "/a/b", Reading::Wide));
     }
-    Cow::Owned(plain)
 }
