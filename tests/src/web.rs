@@ -5,6 +5,8 @@ pub mod client;
 
 pub mod load;
 
+pub mod raw;
+
 pub mod server;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tests::web::{client, load, server};
+use tests::web::{client, load, raw, server};
 
 #[derive(Parser)]
 struct Arguments {
@@ -22,6 +22,9 @@ enum Command {
     },
     /// One request; prints the answer.
     Ask(client::Arguments),
+    /// Sends bytes as they are, each argument (hexadecimal) on a connection of its own; prints a
+    /// list of what came back.
+    Raw { target: String, bytes: Vec<String> },
     /// Requests one after another; prints what became of them.
     Load(load::Arguments),
 }
@@ -35,6 +38,11 @@ fn main() -> Result<()> {
         Command::Ask(arguments) => {
             let answer = runtime.block_on(client::ask(&arguments))?;
             println!("{}", serde_json::to_string(&answer)?);
+            Ok(())
+        }
+        Command::Raw { target, bytes } => {
+            let answers = runtime.block_on(raw::exchange(&target, &bytes))?;
+            println!("{}", serde_json::to_string(&answers)?);
             Ok(())
         }
         Command::Load(arguments) => {

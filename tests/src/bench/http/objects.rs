@@ -96,8 +96,7 @@ spec:
 fn routes() -> String {
     let rule = |number: usize| {
         format!(
-            "\
-  - matches: [{{path: {{type: PathPrefix, value: /route-{number}}}}}]
+            "  - matches: [{{path: {{type: PathPrefix, value: /route-{number}}}}}]
     backendRefs: [{{name: weft-routes, port: 8080}}]
 "
         )
