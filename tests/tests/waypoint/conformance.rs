@@ -1,0 +1,6 @@
+//! Gateway API's conformance tests for meshes, re-told under their own names.
+
+mod grpc_route;
+mod http_route;
+mod mesh;
+mod redirect;
