@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
@@ -9,6 +10,7 @@ use http::{HeaderMap, header};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::message;
+use crate::deadline::Deadline;
 use crate::message::{Body, BodyError};
 
 /// What a stream receives. The sender's window reopens as data is taken.
@@ -24,6 +26,9 @@ pub(crate) struct Sending {
     body: Body,
     /// Taken from the body and not yet admitted by the window.
     data: Bytes,
+    /// How long data may wait for the window.
+    idle_timeout: Duration,
+    deadline: Deadline,
 }
 
 /// Why a body did not go out whole.
@@ -98,11 +103,13 @@ impl http_body::Body for Received {
 // === impl Sending ===
 
 impl Sending {
-    pub(crate) fn new(stream: SendStream<Bytes>, body: Body) -> Self {
+    pub(crate) fn new(stream: SendStream<Bytes>, body: Body, idle_timeout: Duration) -> Self {
         Self {
             stream,
             body,
             data: Bytes::new(),
+            idle_timeout,
+            deadline: Deadline::default(),
         }
     }
 
@@ -160,15 +167,66 @@ impl Sending {
             self.stream.reserve_capacity(self.data.len());
             let mut capacity = self.stream.capacity();
             if capacity == 0 {
-                capacity = match ready!(self.stream.poll_capacity(cx)) {
-                    Some(capacity) => capacity?,
-                    None => return Poll::Ready(Err(Reason::STREAM_CLOSED.into())),
+                capacity = match self.stream.poll_capacity(cx) {
+                    Poll::Ready(Some(capacity)) => capacity?,
+                    Poll::Ready(None) => return Poll::Ready(Err(Reason::STREAM_CLOSED.into())),
+                    Poll::Pending => {
+                        // A window that never opens would hold the stream, and what is behind it.
+                        if !self.deadline.is_set() {
+                            self.deadline.set(self.idle_timeout);
+                        }
+                        ready!(self.deadline.poll_elapsed(cx));
+                        self.stream.send_reset(Reason::CANCEL);
+                        return Poll::Ready(Err(Reason::CANCEL.into()));
+                    }
                 };
+                self.deadline.clear();
             }
             let amount = capacity.min(self.data.len());
             let data = self.data.split_to(amount);
             self.stream.send_data(data, false)?;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use h2::client;
+    use http::{Request, Response};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_window_that_does_not_open_ends_the_stream() {
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let mut builder = client::Builder::new();
+        builder.initial_window_size(10);
+        let (client, server) = tokio::join!(
+            builder.handshake::<_, Bytes>(near),
+            h2::server::handshake(far)
+        );
+        let (mut requests, connection) = client.unwrap();
+        let client = tokio::spawn(connection);
+        let mut server = server.unwrap();
+        let request = Request::get("http://web/").body(()).unwrap();
+        let (response, _) = requests.send_request(request, true).unwrap();
+        let (_, mut respond) = server.accept().await.unwrap().unwrap();
+        let stream = respond.send_response(Response::new(()), false).unwrap();
+        let server = tokio::spawn(async move { while server.accept().await.is_some() {} });
+        let body = Body::Full(Bytes::from_static(&[0; 100]));
+        let timeout = Duration::from_secs(300);
+        let mut sending = Sending::new(stream, body, timeout);
+        let began = tokio::time::Instant::now();
+        let ended = poll_fn(|cx| sending.poll(cx)).await;
+        assert!(matches!(ended, Err(SendError::Stream(_))), "{ended:?}");
+        assert_eq!(began.elapsed().as_secs(), timeout.as_secs());
+        let mut body = response.await.unwrap().into_body();
+        while let Some(Ok(_)) = body.data().await {}
+        assert!(body.is_end_stream() || body.trailers().await.is_err());
+        client.abort();
+        server.abort();
     }
 }

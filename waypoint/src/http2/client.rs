@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
@@ -24,6 +25,7 @@ use crate::transport::{Stream, Transport};
 pub(crate) struct Client {
     requests: SendRequest<Bytes>,
     state: Rc<State>,
+    idle_timeout: Duration,
 }
 
 struct State {
@@ -77,7 +79,11 @@ pub(crate) async fn handshake<T: Transport>(
         }
         driven.closed.set(true);
     });
-    Ok(Client { requests, state })
+    Ok(Client {
+        requests,
+        state,
+        idle_timeout: limits.body_idle_timeout,
+    })
 }
 
 // === impl Client ===
@@ -128,7 +134,7 @@ impl Client {
         let (mut response, stream) = requests.send_request(request, empty).map_err(unsent)?;
         let mut upload = match empty {
             true => Upload::Done,
-            false => Upload::Running(Sending::new(stream, body)),
+            false => Upload::Running(Sending::new(stream, body, self.idle_timeout)),
         };
         let response = poll_fn(|cx| {
             if let Err(error) = upload.poll(cx) {

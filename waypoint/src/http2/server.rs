@@ -60,7 +60,10 @@ pub(crate) async fn serve<T: Transport, P: Pipeline + 'static>(
         .handshake::<_, Bytes>(io);
     let mut connection = match time::timeout(limits.head_timeout, handshake).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return tracing::debug!(%error, "HTTP/2 handshake failed"),
+        Ok(Err(error)) => {
+            told(&session, &error);
+            return tracing::debug!(%error, "HTTP/2 handshake failed");
+        }
         Err(_) => return tracing::debug!("HTTP/2 handshake timed out"),
     };
     let shared = Rc::new(Shared {
@@ -69,6 +72,7 @@ pub(crate) async fn serve<T: Transport, P: Pipeline + 'static>(
     });
     let drain = session.drain.member();
     let mut going_away = false;
+    let mut is_cut = false;
     let mut idle = Deadline::default();
     loop {
         match next(
@@ -83,6 +87,9 @@ pub(crate) async fn serve<T: Transport, P: Pipeline + 'static>(
             Event::Stream(request, respond) => {
                 if shared.is_abused(limits.http2.abandoned_streams) {
                     tracing::debug!("too many streams are reset before they are answered");
+                    if !std::mem::replace(&mut is_cut, true) {
+                        told(&session, &Reason::ENHANCE_YOUR_CALM.into());
+                    }
                     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                     continue;
                 }
@@ -94,9 +101,28 @@ pub(crate) async fn serve<T: Transport, P: Pipeline + 'static>(
                 connection.graceful_shutdown();
             }
             Event::Ended(None) => return,
-            Event::Ended(Some(error)) => return tracing::debug!(%error, "HTTP/2 client ended"),
+            Event::Ended(Some(error)) => {
+                if !is_cut {
+                    told(&session, &error);
+                }
+                return tracing::debug!(%error, "HTTP/2 client ended");
+            }
         }
     }
+}
+
+/// A connection that we ended for what its client did is told like a request that broke HTTP.
+fn told<P: Pipeline>(session: &Session<P>, error: &h2::Error) {
+    if error.is_remote() || error.is_io() {
+        return;
+    }
+    let status = match error.reason() {
+        Some(Reason::ENHANCE_YOUR_CALM) => StatusCode::TOO_MANY_REQUESTS,
+        Some(_) | None => StatusCode::BAD_REQUEST,
+    };
+    session
+        .pipeline
+        .rejected(&session.downstream, status, &error.to_string());
 }
 
 async fn next<T: Transport>(
@@ -167,7 +193,8 @@ async fn stream<P: Pipeline>(
             response
         }
     };
-    send(&respond, &method, response).await;
+    let idle_timeout = session.limits.body_idle_timeout;
+    send(&respond, &method, response, idle_timeout).await;
 }
 
 /// The response; none where the client gave the stream up.
@@ -199,7 +226,12 @@ async fn exchange<P: Pipeline>(
     .await
 }
 
-async fn send(respond: &RefCell<SendResponse<Bytes>>, method: &Method, response: Response<Body>) {
+async fn send(
+    respond: &RefCell<SendResponse<Bytes>>,
+    method: &Method,
+    response: Response<Body>,
+    idle_timeout: Duration,
+) {
     let (mut parts, body) = response.into_parts();
     if parts.status.is_informational() {
         // Nobody asked to switch protocols: there is no such thing in HTTP/2.
@@ -215,7 +247,7 @@ async fn send(respond: &RefCell<SendResponse<Bytes>>, method: &Method, response:
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "client left before its response"),
     };
-    let mut sending = Sending::new(stream, body);
+    let mut sending = Sending::new(stream, body, idle_timeout);
     match poll_fn(|cx| sending.poll(cx)).await {
         Ok(()) => {}
         Err(SendError::Body(error)) => tracing::debug!(%error, "response broke off"),

@@ -412,9 +412,8 @@ fn failure(error: UpstreamError, protocol: Protocol) -> Reason {
         },
         UpstreamError::Protocol(what) => Reason::UpstreamProtocolError(what.into()),
         UpstreamError::RequestBody(BodyError::Protocol(what)) => Reason::BadRequest(what.into()),
-        UpstreamError::RequestBody(BodyError::Reset(_) | BodyError::Timeout) => {
-            Reason::DownstreamClosed
-        }
+        UpstreamError::RequestBody(BodyError::Reset(_)) => Reason::DownstreamClosed,
+        UpstreamError::RequestBody(BodyError::Timeout) => Reason::StreamIdleTimeout,
     }
 }
 

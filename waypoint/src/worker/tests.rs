@@ -4,7 +4,7 @@ mod frames;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -30,6 +30,7 @@ struct Fixed {
     upstream: Connections,
     endpoint: Endpoint,
     protocol: AppProtocol,
+    rejected: Arc<Mutex<Vec<StatusCode>>>,
 }
 
 struct Unmeasured;
@@ -88,13 +89,16 @@ impl Pipeline for Fixed {
         })
     }
 
-    fn rejected(&self, _: &Rc<Downstream>, _: StatusCode, _: &str) {}
+    fn rejected(&self, _: &Rc<Downstream>, status: StatusCode, _: &str) {
+        self.rejected.lock().unwrap().push(status);
+    }
 }
 
 struct Fixture {
     client: Arc<WorkloadCertificate>,
     waypoint: Arc<WorkloadCertificate>,
     server: Arc<WorkloadCertificate>,
+    rejected: Arc<Mutex<Vec<StatusCode>>>,
 }
 
 struct Always(Arc<WorkloadCertificate>);
@@ -122,6 +126,7 @@ impl Fixture {
             client: certificate("client"),
             waypoint: certificate("waypoint"),
             server: certificate("server"),
+            rejected: Arc::default(),
         }
     }
 
@@ -148,7 +153,9 @@ impl Fixture {
             certificates: Arc::new(Always(self.waypoint.clone())),
             connect_headers: HeaderMap::new(),
         };
+        let rejected = self.rejected.clone();
         Workers::start(workers, Arc::new(setup), move |upstream| Fixed {
+            rejected: rejected.clone(),
             upstream,
             endpoint: endpoint.clone(),
             protocol: inside,

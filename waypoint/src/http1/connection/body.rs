@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::Shared;
+use crate::deadline::Deadline;
 use crate::limits::Limits;
 use crate::message::BodyError;
 use crate::transport::Transport;
@@ -16,6 +17,8 @@ pub(super) struct RequestBody<T> {
     shared: Rc<Shared<T>>,
     limits: Rc<Limits>,
     generation: u64,
+    /// Runs while somebody waits for the client.
+    deadline: Deadline,
 }
 
 impl<T> RequestBody<T> {
@@ -24,6 +27,7 @@ impl<T> RequestBody<T> {
             generation: shared.generation.get(),
             shared,
             limits: limits.clone(),
+            deadline: Deadline::default(),
         }
     }
 
@@ -37,18 +41,34 @@ impl<T: Transport> http_body::Body for RequestBody<T> {
     type Error = BodyError;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if !self.is_current() {
             let reason = "its request has been answered".to_owned();
             return Poll::Ready(Some(Err(BodyError::Reset(reason))));
         }
-        let mut wire = self.shared.wire.borrow_mut();
-        let mut decoder = self.shared.decoder.borrow_mut();
-        let frame = ready!(wire.poll_body(cx, &mut decoder, &self.limits.head));
-        self.shared.progress.set(true);
-        Poll::Ready(frame)
+        let Self {
+            shared,
+            limits,
+            deadline,
+            ..
+        } = &mut *self;
+        let frame = {
+            let mut wire = shared.wire.borrow_mut();
+            let mut decoder = shared.decoder.borrow_mut();
+            wire.poll_body(cx, &mut decoder, &limits.head)
+        };
+        if frame.is_pending() {
+            if !deadline.is_set() {
+                deadline.set(limits.body_idle_timeout);
+            }
+            ready!(deadline.poll_elapsed(cx));
+            return Poll::Ready(Some(Err(BodyError::Timeout)));
+        }
+        deadline.clear();
+        shared.progress.set(true);
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

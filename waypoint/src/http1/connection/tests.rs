@@ -1,5 +1,7 @@
 //! A client over an in-memory pipe, a pipeline that is a function.
 
+mod slow;
+
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -17,7 +19,10 @@ use crate::message::{
 };
 use crate::transport::Socket;
 
-struct Answering<F>(F);
+struct Answering<F> {
+    answer: F,
+    rejected: Rc<RefCell<Vec<StatusCode>>>,
+}
 
 impl<F, R> Exchange for Answering<F>
 where
@@ -30,7 +35,7 @@ where
         request: Request<Body>,
         interim: &Interim,
     ) -> Response<Body> {
-        (self.0)(request, interim.clone()).await
+        (self.answer)(request, interim.clone()).await
     }
 }
 
@@ -47,12 +52,15 @@ where
         Err("not TCP".to_owned())
     }
 
-    fn rejected(&self, _: &Rc<Downstream>, _: StatusCode, _: &str) {}
+    fn rejected(&self, _: &Rc<Downstream>, status: StatusCode, _: &str) {
+        self.rejected.borrow_mut().push(status);
+    }
 }
 
 struct Client {
     io: DuplexStream,
     drain: Trigger,
+    rejected: Rc<RefCell<Vec<StatusCode>>>,
 }
 
 impl Client {
@@ -63,9 +71,13 @@ impl Client {
     {
         let (io, server) = tokio::io::duplex(16 << 10);
         let (trigger, watch) = drain::channel();
+        let rejected = Rc::default();
         let address = "10.0.0.1:80".parse().unwrap();
         let session = Session {
-            pipeline: Rc::new(Answering(answer)),
+            pipeline: Rc::new(Answering {
+                answer,
+                rejected: Rc::clone(&rejected),
+            }),
             downstream: Rc::new(Downstream {
                 source_identity: None,
                 source: address,
@@ -78,7 +90,11 @@ impl Client {
             limits: Rc::new(limits),
         };
         spawn_local(serve(Socket(server), Bytes::new(), session));
-        Self { io, drain: trigger }
+        Self {
+            io,
+            drain: trigger,
+            rejected,
+        }
     }
 
     async fn send(&mut self, text: &str) {

@@ -21,6 +21,9 @@ use crate::pipeline::cluster::Active;
 use crate::pipeline::streams::Watched;
 use crate::telemetry::{Peers, TcpSeries, Telemetry};
 
+/// None where the worker itself is gone.
+type Watch = dyn Fn(&Hop) -> Option<Rc<Watched>>;
+
 /// Counts one connection.
 pub(super) struct Meter {
     telemetry: Rc<Telemetry>,
@@ -35,7 +38,7 @@ pub(super) struct Meter {
     sent: Cell<u64>,
     pub(super) active: Option<Active>,
     /// Begins to watch policies for the connection to an endpoint.
-    watch: Box<dyn Fn(&Hop) -> Option<Rc<Watched>>>,
+    watch: Box<Watch>,
     watched: OnceCell<Rc<Watched>>,
 }
 

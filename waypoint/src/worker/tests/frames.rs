@@ -43,6 +43,7 @@ struct Scene {
     workers: Workers,
     tunnel: Tunnel,
     heard: Rc<RefCell<Vec<u8>>>,
+    rejected: Arc<Mutex<Vec<StatusCode>>>,
 }
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -171,6 +172,7 @@ impl Scene {
             workers,
             tunnel,
             heard,
+            rejected: fixture.rejected,
         }
     }
 
@@ -416,6 +418,7 @@ fn resets_of_either_side_s_making_end_the_connection() {
         client.send(&provoking).await;
         let end = client.end().await;
         assert_eq!(end, Answer::GoAway(ENHANCE_YOUR_CALM));
+        assert_eq!(*scene.rejected.lock().unwrap(), [429, 429]);
         let mut other = open(&scene.tunnel).await;
         other.write_all(GET).await.unwrap();
         read_until(&mut other, "hello").await;
@@ -468,6 +471,34 @@ fn floods_whose_answers_are_not_read_are_read_no_further() {
                 assert!(sent < 16 << 20, "still read");
             }
             scene.check().await;
+        }
+    });
+}
+
+/// Windows, not memory, are what a client's hundred megabytes meet.
+#[test]
+fn a_client_is_read_no_faster_than_its_endpoint() {
+    run(async {
+        let fixture = Fixture::new();
+        let node = fixture
+            .node(|stream: Stream<hbone::stream::Stream>| async move {
+                let _unread = stream;
+                std::future::pending().await
+            })
+            .await;
+        let workers = fixture.start(node, Protocol::Http1, AppProtocol::Unknown, 1);
+        let tunnel = fixture.tunnel(workers.address()).await;
+        let mut client = open(&tunnel).await;
+        let head = b"POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 104857600\r\n\r\n";
+        client.write_all(head).await.unwrap();
+        let chunk = vec![0; 64 << 10];
+        let mut sent = 0;
+        while let Ok(written) =
+            time::timeout(Duration::from_millis(500), client.write_all(&chunk)).await
+        {
+            written.unwrap();
+            sent += chunk.len();
+            assert!(sent < 8 << 20, "still read");
         }
     });
 }
