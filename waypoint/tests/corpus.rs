@@ -15,9 +15,9 @@ fn replay(target: &str, check: fn(&[u8])) {
         .join("fuzz/corpus")
         .join(target);
     let mut replayed = 0;
-    for entry in fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        let input = fs::read(&path).unwrap();
+    for entry in fs::read_dir(&folder).expect("a committed corpus") {
+        let path = entry.expect("a readable folder").path();
+        let input = fs::read(&path).expect("a readable file");
         let checked = std::panic::catch_unwind(|| {
             check(&input);
             // Whatever breaks off must not panic either.
