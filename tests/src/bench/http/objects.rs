@@ -63,6 +63,13 @@ spec:
   nodeName: node-2
   containers: [{{name: bench, command: [bench, serve-http]}}]
 ---
+apiVersion: v1
+kind: Pod
+metadata: {{name: server-envoy, namespace: {NAMESPACE}, labels: {{app: server-envoy}}}}
+spec:
+  nodeName: node-2
+  containers: [{{name: bench, command: [bench, serve-http]}}]
+---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {{name: weft, namespace: {NAMESPACE}}}
@@ -71,22 +78,24 @@ spec:
   listeners: [{{name: mesh, port: 15008, protocol: HBONE}}]
 ---
 {}",
-        service("direct", "none")
+        service("direct", "none", "server")
     );
     for work in Work::ALL {
-        yaml += &service(&format!("weft-{}", work.name()), "weft");
+        yaml += &service(&format!("weft-{}", work.name()), "weft", "server");
     }
     yaml + &routes() + &policies()
 }
 
-fn service(name: &str, waypoint: &str) -> String {
+/// The pods behind a service: what one waypoint guards is refused to those who come by another,
+/// so each proxy has a server of its own.
+fn service(name: &str, waypoint: &str, server: &str) -> String {
     format!(
         "\
 apiVersion: v1
 kind: Service
 metadata: {{name: {name}, namespace: {NAMESPACE}, labels: {{istio.io/use-waypoint: {waypoint}}}}}
 spec:
-  selector: {{app: server}}
+  selector: {{app: {server}}}
   ports: [{{name: http, port: 8080}}, {{name: http2, port: 8081, appProtocol: kubernetes.io/h2c}}]
 ---
 "
@@ -170,14 +179,14 @@ spec:
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
-metadata: {{name: {name}, namespace: {NAMESPACE}}}
+metadata: {{name: {name}-proxy, namespace: {NAMESPACE}}}
 spec:
   gatewayClassName: istio-waypoint
   addresses: [{{type: Hostname, value: {name}-proxy}}]
   listeners: [{{name: mesh, port: 15008, protocol: HBONE}}]
 ---
 {}",
-            service(&name, &name)
+            service(&name, &format!("{name}-proxy"), "server-envoy")
         )
     };
     let account = format!(

@@ -43,7 +43,7 @@ pub fn run(only: Option<&str>, rounds: usize, seconds: f64) -> Result<()> {
     let program = envoy::fetch(Path::new("target/envoy"))?;
     let program = program.canonicalize()?;
     let lab = Lab::up_with(&objects::ours(), &["--nodes", "2"])?;
-    let server = pod_address(&lab, "server")?;
+    let server = pod_address(&lab, "server-envoy")?;
     let files = envoy::Envoy::new(&lab.state().join("envoy"), &lab.state().join("ca"))?;
     let mut configurations = Vec::new();
     for work in Work::ALL {
