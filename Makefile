@@ -71,9 +71,10 @@ fuzz: deps ## Fuzzes what the waypoint reads; needs nightly and cargo-fuzz
 	done
 
 .PHONY: bench
-bench: build ## Measures against plain TCP on the same machine; prints ratios
+bench: build ## Measures against plain TCP, and the waypoint beside Envoy; prints ratios
 	$(CARGO) build --release --locked -p tests --bins
 	./target/release/bench
+	./target/release/bench http
 
 .PHONY: lint
 lint: deps ## Formatting, clippy without warnings
