@@ -13,7 +13,7 @@
 //! - [`request_authentication`]: which tokens are accepted.
 //! - [`json_web_token`]: the tokens themselves.
 //! - [`route`]: which requests go to which backends.
-//! - [`retry`], [`timeout`]: how often and how long.
+//! - [`retry`], [`timeout`]: how often and how long; [`steering`]: what a client asks of both.
 //! - [`grpc`], [`local_reply`]: what the proxy itself answers.
 //! - [`snapshot`]: one immutable, indexed view of all of them.
 //! - [`balancing`]: which endpoints, in which order.
@@ -47,6 +47,8 @@ pub mod route;
 pub mod retry;
 
 pub mod timeout;
+
+pub mod steering;
 
 pub mod grpc;
 

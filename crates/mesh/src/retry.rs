@@ -13,6 +13,7 @@ use rand::Rng;
 
 use crate::grpc::GrpcCode;
 use crate::route::{Retry, RetryOn};
+use crate::steering::Steering;
 
 /// What a try came to.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,8 @@ pub struct RetryPolicy<'a> {
     /// Tries besides the first.
     attempts: u32,
     on: &'a [RetryOn],
+    /// What the client says may happen twice.
+    asked: &'a [RetryOn],
     backoff: Backoff,
     chosen_by: ChosenBy,
 }
@@ -100,6 +103,63 @@ pub enum Final {
 // === impl RetryOn ===
 
 impl RetryOn {
+    const NAMED: [Self; 12] = [
+        Self::ServerError,
+        Self::GatewayError,
+        Self::Reset,
+        Self::ResetBeforeRequest,
+        Self::ConnectFailure,
+        Self::RefusedStream,
+        Self::Retriable4xx,
+        Self::Cancelled,
+        Self::DeadlineExceeded,
+        Self::Internal,
+        Self::ResourceExhausted,
+        Self::Unavailable,
+    ];
+
+    /// Envoy's name; none for a status.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::ServerError => Some("5xx"),
+            Self::GatewayError => Some("gateway-error"),
+            Self::Reset => Some("reset"),
+            Self::ResetBeforeRequest => Some("reset-before-request"),
+            Self::ConnectFailure => Some("connect-failure"),
+            Self::RefusedStream => Some("refused-stream"),
+            Self::Retriable4xx => Some("retriable-4xx"),
+            Self::Cancelled => Some("cancelled"),
+            Self::DeadlineExceeded => Some("deadline-exceeded"),
+            Self::Internal => Some("internal"),
+            Self::ResourceExhausted => Some("resource-exhausted"),
+            Self::Unavailable => Some("unavailable"),
+            Self::Status(_) => None,
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMED.into_iter().find(|one| one.name() == Some(name))
+    }
+
+    /// Whether it is about gRPC's own status.
+    pub fn is_grpc(self) -> bool {
+        match self {
+            Self::Cancelled
+            | Self::DeadlineExceeded
+            | Self::Internal
+            | Self::ResourceExhausted
+            | Self::Unavailable => true,
+            Self::ServerError
+            | Self::GatewayError
+            | Self::Reset
+            | Self::ResetBeforeRequest
+            | Self::ConnectFailure
+            | Self::RefusedStream
+            | Self::Retriable4xx
+            | Self::Status(_) => false,
+        }
+    }
+
     fn holds(self, outcome: &Outcome<'_>) -> bool {
         match self {
             Self::ServerError => outcome.status().is_server_error(),
@@ -189,6 +249,7 @@ impl RetryPolicy<'static> {
             RetryOn::Unavailable,
             RetryOn::Cancelled,
         ],
+        asked: &[],
         backoff: Backoff::DEFAULT,
         chosen_by: ChosenBy::Mesh,
     };
@@ -211,8 +272,21 @@ impl<'a> RetryPolicy<'a> {
         Self {
             attempts: retry.attempts,
             on,
+            asked: &[],
             backoff,
             chosen_by,
+        }
+    }
+
+    /// With what a client asks for its own request. A rule that turns retries off is not moved.
+    pub fn steered(self, steering: &'a Steering) -> Self {
+        if self.attempts == 0 {
+            return self;
+        }
+        Self {
+            attempts: steering.max_retries.unwrap_or(self.attempts),
+            asked: &steering.retry_on,
+            ..self
         }
     }
 
@@ -286,7 +360,9 @@ impl<'a> Retries<'a> {
     }
 
     fn obstacle(&self, outcome: &Outcome<'_>, circumstances: Circumstances) -> Option<Final> {
-        if !self.policy.is_on() || !self.policy.on.iter().any(|on| on.holds(outcome)) {
+        let any = |of: &[RetryOn]| of.iter().any(|on| on.holds(outcome));
+        let is_asked = any(self.policy.asked);
+        if !self.policy.is_on() || !(is_asked || any(self.policy.on)) {
             return Some(Final::NoCondition);
         }
         if outcome.is_overloaded() {
@@ -294,7 +370,7 @@ impl<'a> Retries<'a> {
         }
         let may_happen_twice = match self.policy.chosen_by {
             ChosenBy::User => true,
-            ChosenBy::Mesh => self.is_idempotent || outcome.is_always_safe(),
+            ChosenBy::Mesh => is_asked || self.is_idempotent || outcome.is_always_safe(),
         };
         if !may_happen_twice {
             return Some(Final::NotIdempotent);

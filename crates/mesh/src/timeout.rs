@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::grpc;
 use crate::route::Timeouts;
+use crate::steering::Steering;
 
 /// What limits one request. None: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,9 +47,27 @@ impl Limits {
         let per_try = set(timeouts.backend_request);
         Ok(Self {
             request,
-            per_try: per_try.filter(|one| request.is_none_or(|whole| *one < whole)),
+            per_try: shorter(per_try, request),
         })
     }
+
+    /// The shorter of these and what a client asks for its own request.
+    pub fn steered(self, steering: &Steering) -> Self {
+        let least = |one: Option<Duration>, other: Option<Duration>| {
+            let other = other.filter(|limit| *limit <= LONGEST);
+            [one, other].into_iter().flatten().min()
+        };
+        let request = least(self.request, steering.request);
+        Self {
+            request,
+            per_try: shorter(least(self.per_try, steering.per_try), request),
+        }
+    }
+}
+
+/// A try's limit that the whole's does not make pointless.
+fn shorter(per_try: Option<Duration>, request: Option<Duration>) -> Option<Duration> {
+    per_try.filter(|one| request.is_none_or(|whole| *one < whole))
 }
 
 /// Reads `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2), so that nothing
@@ -155,6 +174,29 @@ mod tests {
         assert_eq!(limits(Some(9), None, Some("99999999H")), (Some(9), None));
         assert_eq!(limits(None, None, Some("99999999H")), (None, None));
         assert_eq!(limits(Some(u64::MAX), None, None), (None, None));
+    }
+
+    #[test]
+    fn a_client_shortens_and_never_lengthens() {
+        let limits = |request, per_try| Limits {
+            request: Option::map(request, Duration::from_secs),
+            per_try: Option::map(per_try, Duration::from_secs),
+        };
+        let asks = |request, per_try| Steering {
+            request: Option::map(request, Duration::from_secs),
+            per_try: Option::map(per_try, Duration::from_secs),
+            ..Steering::default()
+        };
+        for (rule, client, both) in [
+            ((None, None), (Some(2), Some(1)), (Some(2), Some(1))),
+            ((Some(5), Some(3)), (Some(9), Some(4)), (Some(5), Some(3))),
+            ((Some(5), Some(3)), (Some(2), None), (Some(2), None)),
+            ((Some(5), None), (None, Some(6)), (Some(5), None)),
+            ((None, None), (Some(u64::MAX), None), (None, None)),
+        ] {
+            let steered = limits(rule.0, rule.1).steered(&asks(client.0, client.1));
+            assert_eq!(steered, limits(both.0, both.1), "{rule:?} {client:?}");
+        }
     }
 
     #[test]

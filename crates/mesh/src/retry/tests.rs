@@ -270,3 +270,53 @@ fn pauses_spread_over_their_whole_range() {
     assert!(pauses.iter().any(|pause| pause.as_millis() < 25));
     assert!(pauses.iter().any(|pause| pause.as_millis() > 225));
 }
+
+#[test]
+fn a_client_asks_for_more_of_its_own_requests() {
+    let none = HeaderMap::new();
+    let asks = Steering {
+        max_retries: Some(3),
+        retry_on: vec![RetryOn::ServerError],
+        ..Steering::default()
+    };
+    let outcome = response(500, &none);
+    let default = RetryPolicy::of(None);
+    assert_eq!(
+        decide(default, &Method::POST, &outcome),
+        Some(Final::NoCondition)
+    );
+    let mut retries = Retries::new(default.steered(&asks), &Method::POST);
+    let mut random = SmallRng::seed_from_u64(1);
+    for _ in 0..3 {
+        let decision = retries.decide(&outcome, FINE, &mut random);
+        assert!(matches!(decision, Decision::Retry { .. }));
+    }
+    let decision = retries.decide(&outcome, FINE, &mut random);
+    assert_eq!(decision, Decision::Final(Final::LimitReached));
+    let nothing = Steering {
+        max_retries: Some(0),
+        ..Steering::default()
+    };
+    assert!(!default.steered(&nothing).is_on());
+}
+
+#[test]
+fn what_a_route_turns_off_no_client_turns_on() {
+    let off = Retry {
+        attempts: 0,
+        ..retry(&[])
+    };
+    let asks = Steering {
+        max_retries: Some(3),
+        ..Steering::default()
+    };
+    assert!(!RetryPolicy::of(Some(&off)).steered(&asks).is_on());
+}
+
+#[test]
+fn every_name_is_a_condition_s() {
+    for condition in RetryOn::NAMED {
+        assert_eq!(condition.name().and_then(RetryOn::named), Some(condition));
+    }
+    assert_eq!(RetryOn::Status(503).name(), None);
+}
