@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::explain::{Attribute, AttributeTrace, Recorder, Seen, Silent};
+use super::request::OtherReadings;
 use super::{Action, Authorization, Clause, Connection, Match, Rule, Scope, ServiceAccountMatch};
 use crate::identity::Identity;
 use crate::request::Request;
@@ -19,6 +20,7 @@ pub(super) struct Facts<'a> {
     pub(super) connection: &'a Connection,
     /// None for what is no HTTP request.
     pub(super) request: Option<&'a Request<'a>>,
+    pub(super) others: &'a OtherReadings,
 }
 
 /// How a value counts that matches in one reading and not in another: one that is not known, a
@@ -54,6 +56,7 @@ impl Authorization {
         let facts = Facts {
             connection,
             request,
+            others: &OtherReadings::default(),
         };
         self.evaluate(facts, &mut Silent)
     }

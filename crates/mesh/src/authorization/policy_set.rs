@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::evaluation::Facts;
 use super::explain::{Explanation, Recorder, Silent, Tracer};
 use super::policy_list::PolicyList;
+use super::request::OtherReadings;
 use super::{Action, Authorization, Connection, PolicyKey, Scope, Verdict};
 use crate::address::NamespacedHostname;
 use crate::identity::Identity;
@@ -97,6 +98,7 @@ impl PolicySet {
         let facts = Facts {
             connection,
             request,
+            others: &OtherReadings::default(),
         };
         self.decide(facts, &mut Silent)
     }
@@ -106,6 +108,7 @@ impl PolicySet {
         let facts = Facts {
             connection,
             request,
+            others: &OtherReadings::default(),
         };
         let mut tracer = Tracer::default();
         let verdict = self.decide(facts, &mut tracer);
@@ -267,13 +270,17 @@ fn matching<'a>(
     connection: &'a Connection,
     request: Option<&'a Request<'a>>,
 ) -> impl Iterator<Item = &'a Authorization> {
-    let facts = Facts {
-        connection,
-        request,
-    };
+    let others = OtherReadings::default();
     policies
         .candidates(connection.source_identity.as_ref())
-        .filter(move |policy| policy.evaluate(facts, &mut Silent))
+        .filter(move |policy| {
+            let facts = Facts {
+                connection,
+                request,
+                others: &others,
+            };
+            policy.evaluate(facts, &mut Silent)
+        })
 }
 
 #[cfg(test)]

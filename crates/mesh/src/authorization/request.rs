@@ -12,6 +12,7 @@ mod path;
 use std::fmt::Write;
 
 use self::headers::Header;
+pub(super) use self::path::OtherReadings;
 use super::evaluation::{Checks, Reading, Subject, any_of, within};
 use super::explain::{Attribute, Recorder, Seen};
 use super::{Condition, ConditionKey, RequestMatch, StringMatch};
@@ -52,7 +53,7 @@ impl RequestMatch {
             (&self.paths, &self.not_paths),
             |values, reading| {
                 of(request, reading, |request| {
-                    path::matches(values, request.path, reading)
+                    path::matches(values, request.path, subject.facts.others, reading)
                 })
             },
             || Seen::of_request(request, |request| request.path.to_owned()),

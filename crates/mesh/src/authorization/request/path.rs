@@ -1,5 +1,7 @@
 //! Paths of an operation against a request's path.
 
+use std::cell::OnceCell;
+
 use super::super::evaluation::{Reading, any_of};
 use super::super::{PathPattern, template};
 use crate::path;
@@ -8,11 +10,15 @@ use crate::path;
 /// parameters off (CVE-2026-73551, 73553), and `//admin` and `/%2fadmin` are to those that merge
 /// slashes (CVE-2021-31920). What has several readings matches narrowly only what all of them
 /// do, and widely what any does.
-pub(super) fn matches(patterns: &[PathPattern], path: &str, reading: Reading) -> bool {
-    let readings = Readings::of(path);
+pub(super) fn matches(
+    patterns: &[PathPattern],
+    path: &str,
+    others: &OtherReadings,
+    reading: Reading,
+) -> bool {
     any_of(patterns, |pattern| {
         let literal = pattern.matches(path, reading);
-        let Some(readings) = readings.as_ref().filter(|_| !pattern.is_particular()) else {
+        let Some(readings) = others.of(path).filter(|_| !pattern.is_particular()) else {
             return literal;
         };
         let mut others = readings.0.iter();
@@ -21,6 +27,20 @@ pub(super) fn matches(patterns: &[PathPattern], path: &str, reading: Reading) ->
             Reading::Narrow => literal && others.all(|other| pattern.matches(other, reading)),
         }
     })
+}
+
+/// What else the path of one request may be, found out when the first policy asks: a hundred
+/// policies about paths would find out a hundred times.
+#[derive(Default)]
+pub(in super::super) struct OtherReadings(OnceCell<Option<Readings>>);
+
+// === impl OtherReadings ===
+
+impl OtherReadings {
+    /// Of the request's path, always the same one.
+    fn of(&self, path: &str) -> Option<&Readings> {
+        self.0.get_or_init(|| Readings::of(path)).as_ref()
+    }
 }
 
 /// What else a path may be to an application.
