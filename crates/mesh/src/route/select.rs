@@ -51,6 +51,7 @@ struct Entry {
     rule: usize,
     /// None: a rule without matches, which takes everything.
     at: Option<usize>,
+    name: Arc<str>,
 }
 
 /// What decides about a request.
@@ -68,6 +69,8 @@ pub struct Selected<'a> {
     /// Of the rule, in its route.
     pub index: usize,
     pub rule: &'a HttpRule,
+    /// The rule's own name after its route's, or where it is in its route; for logs.
+    pub name: &'a Arc<str>,
     /// What rewrites and redirects of prefixes go by.
     pub path: Option<&'a PathMatch>,
 }
@@ -226,15 +229,31 @@ fn entries(route: &Arc<Route>) -> Vec<Entry> {
         0 => vec![None],
         amount => (0..amount).map(Some).collect(),
     };
-    let rules = rules.iter().enumerate();
-    rules
+    let numbered = rules.iter().enumerate();
+    numbered
         .flat_map(|(rule, of)| matches(of).into_iter().map(move |at| (rule, at)))
         .map(|(rule, at)| Entry {
             route: route.clone(),
             rule,
             at,
+            name: name(route, rule, rules.len()),
         })
         .collect()
+}
+
+fn name(route: &Route, rule: usize, rules: usize) -> Arc<str> {
+    let RouteKey {
+        namespace, name, ..
+    } = &route.key;
+    let own = match &route.rules {
+        RouteRules::Http(rules) => rules.get(rule).and_then(|rule| rule.name.as_ref()),
+        RouteRules::Tcp(_) => None,
+    };
+    match own {
+        Some(own) => format!("{namespace}.{name}.{own}").into(),
+        None if rules == 1 => format!("{namespace}.{name}").into(),
+        None => format!("{namespace}.{name}.{rule}").into(),
+    }
 }
 
 // === impl Entry ===
@@ -260,6 +279,7 @@ impl Entry {
             route: &self.route,
             index: self.rule,
             rule: self.rule(),
+            name: &self.name,
             path: self.path(),
         }
     }
