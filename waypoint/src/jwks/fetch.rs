@@ -250,3 +250,6 @@ pub(crate) fn is_blocked(blocked: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     blocked.iter().any(|range| range.contains(&address))
 }
+
+#[cfg(test)]
+mod tests;
