@@ -3,7 +3,7 @@
 //!
 //! - [`message`]: requests and responses on their way in and out, without I/O.
 //! - `body`: content from and to a stream.
-//! - `server`: a client's connection.
+//! - `server`: a client's connection; `refusals`: what the crate refuses of it by itself.
 //! - `client`: a connection to an endpoint.
 
 pub mod message;
@@ -11,5 +11,7 @@ pub mod message;
 pub(crate) mod body;
 
 pub(crate) mod server;
+
+mod refusals;
 
 pub(crate) mod client;

@@ -20,7 +20,7 @@ use crate::message::{Body, BodyError, Interim, UpstreamError};
 use crate::transport::Transport;
 
 /// Interim responses of one request.
-const MOST_INTERIM: usize = 16;
+pub(crate) const MOST_INTERIM: usize = 16;
 
 /// Takes a connection back that may carry another request.
 pub(crate) trait Recycle<T>: 'static {

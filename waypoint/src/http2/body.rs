@@ -1,7 +1,7 @@
 //! Content from and to an HTTP/2 stream, as fast as the slower side takes it.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,8 @@ use crate::message::{Body, BodyError};
 pub(crate) struct Received {
     stream: RecvStream,
     left: Option<u64>,
+    /// What came with the head.
+    first: Option<Bytes>,
     data_ended: bool,
 }
 
@@ -43,15 +45,27 @@ pub(crate) enum SendError {
 // === impl Received ===
 
 impl Received {
-    pub(crate) fn body(stream: RecvStream, headers: &HeaderMap) -> Body {
+    /// Small bodies come with their heads and are whole at once.
+    pub(crate) fn body(mut stream: RecvStream, headers: &HeaderMap) -> Body {
         if stream.is_end_stream() {
             return Body::Empty;
+        }
+        let mut first = None;
+        let cx = &mut Context::from_waker(Waker::noop());
+        if let Poll::Ready(Some(Ok(data))) = stream.poll_data(cx) {
+            // It fails only for more than was received.
+            let _ = stream.flow_control().release_capacity(data.len());
+            if stream.is_end_stream() {
+                return Body::Full(data);
+            }
+            first = Some(data);
         }
         let stated = headers.get(header::CONTENT_LENGTH);
         let left = stated.and_then(|value| value.to_str().ok()?.parse().ok());
         Body::stream(Self {
             stream,
             left,
+            first,
             data_ended: false,
         })
     }
@@ -66,6 +80,10 @@ impl http_body::Body for Received {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let reset = |error: h2::Error| BodyError::Reset(error.to_string());
+        if let Some(data) = self.first.take().filter(|data| !data.is_empty()) {
+            self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
         while !self.data_ended {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) if data.is_empty() => {}
@@ -89,7 +107,7 @@ impl http_body::Body for Received {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.first.is_none() && self.stream.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::body::{Received, SendError, Sending};
 use super::message;
+use crate::http1::call::MOST_INTERIM;
 use crate::limits::Limits;
 use crate::message::{Body, BodyError, Interim, UpstreamError};
 use crate::transport::{Stream, Transport};
@@ -33,6 +34,8 @@ struct State {
     closed: Cell<bool>,
     used: Cell<Instant>,
 }
+
+struct TooMany;
 
 /// A stream's place on its connection.
 pub(crate) struct Slot(Rc<State>);
@@ -136,11 +139,15 @@ impl Client {
             true => Upload::Done,
             false => Upload::Running(Sending::new(stream, body, self.idle_timeout)),
         };
+        let mut forwarded = 0;
         let response = poll_fn(|cx| {
             if let Err(error) = upload.poll(cx) {
                 return Poll::Ready(Err(UpstreamError::RequestBody(error)));
             }
-            poll_interim(&mut response, cx, forward.as_ref());
+            if poll_interim(&mut response, cx, &mut forwarded, forward.as_ref()).is_err() {
+                let why = "too many interim responses".to_owned();
+                return Poll::Ready(Err(UpstreamError::Protocol(why)));
+            }
             Pin::new(&mut response)
                 .poll(cx)
                 .map_err(|error| failure(&error, true))
@@ -149,6 +156,8 @@ impl Client {
         let (parts, stream) = response.into_parts();
         let body = match Received::body(stream, &parts.headers) {
             Body::Empty => Body::Empty,
+            // All of it is here, and nothing is left to be done.
+            Body::Full(data) if matches!(upload, Upload::Done) => Body::Full(data),
             body => Body::stream(ResponseBody {
                 body,
                 upload,
@@ -159,14 +168,22 @@ impl Client {
     }
 }
 
+/// No window holds heads up: an endpoint that never comes to the point would fill the memory for
+/// a client that does not read.
 fn poll_interim(
     response: &mut ResponseFuture,
     cx: &mut Context<'_>,
+    forwarded: &mut usize,
     forward: &dyn Fn(Response<()>),
-) {
+) -> Result<(), TooMany> {
     while let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
+        *forwarded += 1;
+        if *forwarded > MOST_INTERIM {
+            return Err(TooMany);
+        }
         forward(interim);
     }
+    Ok(())
 }
 
 fn failure(error: &h2::Error, head_sent: bool) -> UpstreamError {

@@ -21,6 +21,8 @@ pub enum MessageError {
     ContentLength,
     #[error("connection-specific field")]
     ConnectionSpecific,
+    #[error("space around a field's value")]
+    Space,
     #[error("too many header fields")]
     TooManyFields,
     #[error("request target too long")]
@@ -33,6 +35,7 @@ pub fn receive(parts: &mut request::Parts, limits: &HeadLimits) -> Result<(), Me
         return Err(MessageError::TooManyFields);
     }
     connection_specific(&parts.headers)?;
+    spaces(&parts.headers)?;
     content_length(&mut parts.headers)?;
     if parts.method != Method::CONNECT {
         authority(parts)?;
@@ -111,6 +114,20 @@ fn connection_specific(headers: &HeaderMap) -> Result<(), MessageError> {
         || headers.contains_key(head::PROXY_CONNECTION);
     if bad || !only_trailers {
         return Err(MessageError::ConnectionSpecific);
+    }
+    Ok(())
+}
+
+/// RFC 9113 §8.2.1. HTTP/1.1's readers take such space away, so that a policy would have seen
+/// another value than the application does (CVE-2019-18802).
+fn spaces(headers: &HeaderMap) -> Result<(), MessageError> {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let bad = |value: &HeaderValue| {
+        let value = value.as_bytes();
+        is_space(value.first()) || is_space(value.last())
+    };
+    if headers.values().any(bad) {
+        return Err(MessageError::Space);
     }
     Ok(())
 }
@@ -202,9 +219,11 @@ fn join_cookies(headers: &mut HeaderMap) {
 impl MessageError {
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Target | Self::Host | Self::ContentLength | Self::ConnectionSpecific => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Target
+            | Self::Host
+            | Self::ContentLength
+            | Self::ConnectionSpecific
+            | Self::Space => StatusCode::BAD_REQUEST,
             Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
         }

@@ -15,6 +15,7 @@ use tokio::time::{self, Instant};
 
 use super::body::{Received, SendError, Sending};
 use super::message;
+use super::refusals::{self, Accepted, Told, Watched};
 use crate::deadline::Deadline;
 use crate::drain::{Member, Phase};
 use crate::http1::framing;
@@ -48,7 +49,11 @@ pub(crate) async fn serve<T: Transport, P: Pipeline + 'static>(
     session: Session<P>,
 ) {
     let limits = session.limits.clone();
-    let io = Stream::new(transport, received);
+    let accepted = Rc::<Accepted>::default();
+    let io = Watched::new(
+        Stream::new(transport, received),
+        refusals(&session, &accepted),
+    );
     let handshake = Builder::new()
         .initial_window_size(limits.http2.stream_window)
         .initial_connection_window_size(limits.http2.connection_window)
@@ -93,8 +98,12 @@ pub(crate) async fn serve<T: Transport, P: Pipeline + 'static>(
                     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                     continue;
                 }
+                let place = accepted.begin(respond.stream_id().into());
                 let (session, shared) = (session.clone(), shared.clone());
-                spawn_local(async move { stream(&session, &shared, request, respond).await });
+                spawn_local(async move {
+                    let _place = place;
+                    stream(&session, &shared, request, respond).await;
+                });
             }
             Event::Draining | Event::Idle => {
                 going_away = true;
@@ -109,6 +118,23 @@ pub(crate) async fn serve<T: Transport, P: Pipeline + 'static>(
             }
         }
     }
+}
+
+/// What the library refuses by itself is told like any request that broke HTTP, unless it has
+/// become a request, which is told of at its end.
+fn refusals<P: Pipeline + 'static>(session: &Session<P>, accepted: &Rc<Accepted>) -> Told {
+    let (session, accepted) = (session.clone(), accepted.clone());
+    Rc::new(move |stream, reason| {
+        let Some(status) = refusals::status(reason) else {
+            return;
+        };
+        let name = format!("{reason:?}");
+        metrics::counter!("waypoint_http2_streams_refused_total", "reason" => name).increment(1);
+        if !accepted.contains(stream) {
+            let why = format!("stream error: {reason}");
+            session.pipeline.rejected(&session.downstream, status, &why);
+        }
+    })
 }
 
 /// A connection that we ended for what its client did is told like a request that broke HTTP.
@@ -126,7 +152,7 @@ fn told<P: Pipeline>(session: &Session<P>, error: &h2::Error) {
 }
 
 async fn next<T: Transport>(
-    connection: &mut h2::server::Connection<Stream<T>, Bytes>,
+    connection: &mut h2::server::Connection<Watched<Stream<T>>, Bytes>,
     drain: &Member,
     going_away: bool,
     idle: &mut Deadline,

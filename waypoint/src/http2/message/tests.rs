@@ -28,6 +28,8 @@ fn what_would_mean_something_else_in_http_1_is_refused() {
         ("signed length", "http://a/", &[("content-length", "+1")]),
         ("other host", "http://a/", &[("host", "b")]),
         ("two hosts", "http://a/", &[("host", "a"), ("host", "a")]),
+        ("space before a value", "http://a/", &[("x-role", " admin")]),
+        ("space after a value", "http://a/", &[("x-role", "admin\t")]),
         ("user", "http://u@a/", &[]),
         ("scheme", "ftp://a/", &[]),
         ("no authority", "/", &[]),
@@ -40,6 +42,13 @@ fn what_would_mean_something_else_in_http_1_is_refused() {
         received("http://a/", &many).unwrap_err(),
         MessageError::TooManyFields
     );
+}
+
+#[test]
+fn cve_2023_35944_a_scheme_has_no_letter_case() {
+    for uri in ["http://a/", "HTTP://a/", "HttpS://a/"] {
+        assert!(received(uri, &[]).is_ok(), "{uri}");
+    }
 }
 
 #[test]
