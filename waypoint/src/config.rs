@@ -45,6 +45,8 @@ pub struct Config {
     #[serde(serialize_with = "as_debug")]
     pub path_normalization: PathNormalization,
     #[serde(serialize_with = "as_debug")]
+    pub underscores: Underscores,
+    #[serde(serialize_with = "as_debug")]
     pub limits: Limits,
     /// Bytes of a request kept for sending it again, and for a mirror that is slow.
     pub replay_buffer: usize,
@@ -61,6 +63,17 @@ pub struct Config {
     pub log_levels: logs::Levels,
     #[serde(skip)]
     pub log_format: logs::Format,
+}
+
+/// What becomes of request headers with an underscore in their name: to some applications
+/// `x_role` is `x-role`, which a policy would not have seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Underscores {
+    /// As in Istio, inside a mesh.
+    #[default]
+    Allow,
+    Reject,
+    Drop,
 }
 
 /// Who and where the waypoint is.
@@ -137,6 +150,7 @@ fn build(environment: &mut Environment, cpus: usize) -> Option<Config> {
         secret_ttl: environment.duration("SECRET_TTL", Duration::from_secs(86_400)),
         worker_threads: worker_threads(environment, cpus),
         path_normalization: path_normalization(environment),
+        underscores: underscores(environment),
         limits: limits(environment),
         replay_buffer: environment.parsed("REPLAY_BUFFER").unwrap_or(64 << 10),
         access_log: access_log(environment),
@@ -241,11 +255,29 @@ fn path_normalization(environment: &mut Environment) -> PathNormalization {
     }
 }
 
+fn underscores(environment: &mut Environment) -> Underscores {
+    let name = "HEADERS_WITH_UNDERSCORES_ACTION";
+    match environment.text(name).as_deref() {
+        None | Some("ALLOW") => Underscores::Allow,
+        Some("REJECT_REQUEST") => Underscores::Reject,
+        Some("DROP_HEADER") => Underscores::Drop,
+        Some(other) => {
+            environment.mistake(format!(
+                "{name}: {other:?} is none of ALLOW, REJECT_REQUEST, DROP_HEADER"
+            ));
+            Underscores::Reject
+        }
+    }
+}
+
 fn limits(environment: &mut Environment) -> Limits {
     let mut limits = Limits::default();
     for (name, place) in [
         ("MAX_REQUEST_HEADERS_BYTES", &mut limits.head.bytes),
         ("MAX_REQUEST_HEADERS_COUNT", &mut limits.head.fields),
+        ("MAX_TUNNELS", &mut limits.capacity.tunnels),
+        ("MAX_CONNECTIONS", &mut limits.capacity.connections),
+        ("MAX_REQUESTS", &mut limits.capacity.requests),
     ] {
         if let Some(value) = environment.parsed(name) {
             *place = value;

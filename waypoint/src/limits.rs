@@ -38,6 +38,19 @@ pub struct Limits {
     /// How long idle connections are kept once the drain has begun.
     pub drain_grace: Duration,
     pub http2: Http2Limits,
+    pub capacity: Capacity,
+}
+
+/// What the whole process has open at most. Beyond it a tunnel is closed, a tunnelled connection
+/// and a request are answered 503, so that what is open goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Of clients' nodes; each takes a file descriptor.
+    pub tunnels: usize,
+    /// In all tunnels.
+    pub connections: usize,
+    /// Of all connections; each worker has its share.
+    pub requests: usize,
 }
 
 /// Bounds of one message's head and of its trailers.
@@ -102,6 +115,19 @@ impl Default for Limits {
             tcp_idle_timeout: Duration::from_secs(3600),
             drain_grace: Duration::from_secs(1),
             http2: Http2Limits::default(),
+            capacity: Capacity::default(),
+        }
+    }
+}
+
+// === impl Capacity ===
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self {
+            tunnels: 16_384,
+            connections: 65_536,
+            requests: 65_536,
         }
     }
 }

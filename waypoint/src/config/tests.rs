@@ -100,3 +100,21 @@ fn a_token_is_never_dumped() {
     let dump = serde_json::to_string(&config).expect("serialises");
     assert!(!dump.contains("s3cr3t"), "{dump}");
 }
+
+#[test]
+fn capacity_and_underscores_are_set() {
+    let config = with(&[
+        ("MAX_TUNNELS", "10"),
+        ("MAX_CONNECTIONS", "20"),
+        ("MAX_REQUESTS", "30"),
+        ("HEADERS_WITH_UNDERSCORES_ACTION", "REJECT_REQUEST"),
+    ])
+    .expect("valid");
+    let capacity = config.limits.capacity;
+    assert_eq!(
+        (capacity.tunnels, capacity.connections, capacity.requests),
+        (10, 20, 30)
+    );
+    assert_eq!(config.underscores, Underscores::Reject);
+    assert!(with(&[("HEADERS_WITH_UNDERSCORES_ACTION", "NO")]).is_err());
+}
