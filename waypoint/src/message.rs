@@ -18,6 +18,8 @@ use mesh::identity::Identity;
 use mesh::workload::Workload;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::pipeline::Remembered;
+
 /// What was tunnelled to the waypoint: one TCP connection of a client.
 #[derive(Debug)]
 pub struct Downstream {
@@ -32,6 +34,8 @@ pub struct Downstream {
     /// The workload dialled by its own address.
     pub workload: Option<Arc<Workload>>,
     pub opened: Instant,
+    /// What the pipeline has found of it.
+    pub remembered: Remembered,
 }
 
 /// The version of HTTP spoken on one side.

@@ -2,7 +2,8 @@
 //! where it goes, and what is answered when it can't.
 //!
 //! - `canonical`, `headers`: the one form of a request.
-//! - `plan`, `cluster`: the mesh as it is now, made ready to be asked.
+//! - `plan`, `cluster`: the mesh as it is now, made ready to be asked; `parties`: what of it a
+//!   connection is about.
 //! - `admission`: which tunnels are for this waypoint.
 //! - `authentication`, `authorization`: tokens and policies.
 //! - `exchange`: one request from head to answer; `forward`: its tries; `filters` of its rule.
@@ -16,6 +17,8 @@ mod canonical;
 mod headers;
 
 mod plan;
+
+mod parties;
 
 mod cluster;
 
@@ -57,8 +60,11 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use self::cluster::{Cluster, ClusterKey, Loads};
+use self::parties::Parties;
+pub use self::parties::Remembered;
 use self::plan::{Destination, DestinationKey, Plans};
 use self::streams::Streams;
+use crate::jwt::Verified;
 use crate::message::{
     Admission, Arrival, Body, ConnectionRoute, Downstream, Endpoint, Exchange, Interim, Pipeline,
     Protocol, Refusal, Upstream,
@@ -78,6 +84,7 @@ pub(crate) struct Worker<U> {
     loads: Loads,
     telemetry: Rc<Telemetry>,
     streams: Streams,
+    verified: RefCell<Verified>,
     random: RefCell<SmallRng>,
 }
 
@@ -97,6 +104,7 @@ impl<U: Upstream + Clone + 'static> WorkerPipeline<U> {
             loads: Loads::default(),
             telemetry: Rc::new(Telemetry::new(shared.registry.clone())),
             streams: Streams::default(),
+            verified: RefCell::default(),
             random: RefCell::new(SmallRng::from_os_rng()),
             upstream,
             shared,
@@ -159,15 +167,36 @@ impl<U> Worker<U> {
         ask(&mut plans)
     }
 
+    fn parties(&self, downstream: &Downstream) -> Parties {
+        self.plans(|plans| {
+            if let Some(known) = downstream.remembered.get() {
+                return known;
+            }
+            let identity = downstream.source_identity.as_ref();
+            let key = DestinationKey {
+                service: downstream.service.clone(),
+                workload: downstream.workload.as_ref().map(|one| one.uid.clone()),
+                port: downstream.destination.port(),
+                client_namespace: identity.map_or_else(|| "".into(), |one| one.namespace.clone()),
+            };
+            let network = self.shared.config.proxy.network.clone();
+            let address = NetworkAddress::new(network, downstream.source.ip());
+            let parties = Parties {
+                source: plans.snapshot.workload_at(&address).cloned(),
+                destination: plans.destination(key, &self.gateway),
+            };
+            downstream.remembered.set(&plans.life, &parties);
+            parties
+        })
+    }
+
     fn destination(&self, downstream: &Downstream) -> Option<Rc<Destination>> {
-        let identity = downstream.source_identity.as_ref();
-        let key = DestinationKey {
-            service: downstream.service.clone(),
-            workload: downstream.workload.as_ref().map(|one| one.uid.clone()),
-            port: downstream.destination.port(),
-            client_namespace: identity.map_or_else(|| "".into(), |one| one.namespace.clone()),
-        };
-        self.plans(|plans| plans.destination(key, &self.gateway))
+        self.parties(downstream).destination
+    }
+
+    /// The client's workload, by its address.
+    fn source(&self, downstream: &Downstream) -> Option<Arc<Workload>> {
+        self.parties(downstream).source
     }
 
     fn cluster(&self, service: &NamespacedHostname, port: u16) -> Option<Rc<Cluster>> {
@@ -177,13 +206,6 @@ impl<U> Worker<U> {
         };
         let random = &mut *self.random.borrow_mut();
         self.plans(|plans| plans.cluster(&key, &self.loads, random))
-    }
-
-    /// The client's workload, by its address.
-    fn source(&self, downstream: &Downstream) -> Option<Arc<Workload>> {
-        let network = self.shared.config.proxy.network.clone();
-        let address = NetworkAddress::new(network, downstream.source.ip());
-        self.plans(|plans| plans.snapshot.workload_at(&address).cloned())
     }
 
     /// An endpoint for a request of our own, where the name is a service's.

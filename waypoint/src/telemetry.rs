@@ -17,7 +17,7 @@ pub(crate) mod registry;
 mod worker;
 
 pub(crate) use self::labels::{Peers, RequestLabels, RequestProtocol};
-pub(crate) use self::registry::TcpSeries;
+pub(crate) use self::registry::{MessageSeries, TcpSeries};
 pub(crate) use self::worker::Telemetry;
 
 #[cfg(test)]

@@ -109,6 +109,11 @@ impl<'a> Token<'a> {
         })
     }
 
+    /// As it was presented.
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
     /// Whether the rule is about this token's issuer.
     pub fn is_of(&self, rule: &JwtRule) -> bool {
         self.claims.get("iss").and_then(Value::as_str) == Some(&rule.issuer)

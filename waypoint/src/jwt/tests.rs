@@ -50,3 +50,14 @@ fn a_document_without_a_usable_key_is_none() {
     let mixed = r#"{"keys":[{"kty":"new"},{"kty":"oct","k":"c2VjcmV0"}]}"#;
     assert_eq!(KeySet::parse(mixed.as_bytes()).expect("one key").len(), 1);
 }
+
+/// CVE-2026-48042: claims within claims within claims are no reason to run out of stack.
+#[test]
+fn claims_are_read_to_a_bounded_depth() {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#);
+    let deep = format!("{{\"iss\":{}", "[".repeat(10_000));
+    let token = format!("{header}.{}.e30", URL_SAFE_NO_PAD.encode(deep));
+    assert!(matches!(Token::parse(&token), Err(TokenError::Json)));
+}

@@ -94,6 +94,7 @@ impl<U> Worker<U> {
             service: service.as_ref().map(|service| service.key()),
             workload,
             opened: Instant::now(),
+            remembered: Default::default(),
         };
         let routed = self.destination(&downstream);
         let protocol = match routed.as_deref().map(|destination| &destination.routes) {

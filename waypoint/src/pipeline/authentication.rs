@@ -107,17 +107,27 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
     async fn verify(self: &Rc<Self>, token: &Token<'_>, rule: &JwtRule) -> Result<(), TokenError> {
         let source = self.shared.jwks.source(rule);
         let keys = self.keys(&source, rule.timeout, false).await?;
-        match token.verify(&keys) {
+        match self.verify_once(token, &keys) {
             Err(TokenError::UnknownKey) => {
                 // Perhaps keys were rotated.
                 let newer = self.keys(&source, rule.timeout, true).await?;
                 if Arc::ptr_eq(&newer, &keys) {
                     return Err(TokenError::UnknownKey);
                 }
-                token.verify(&newer)
+                self.verify_once(token, &newer)
             }
             verified => verified,
         }
+    }
+
+    fn verify_once(&self, token: &Token<'_>, keys: &Arc<KeySet>) -> Result<(), TokenError> {
+        if self.verified.borrow_mut().contains(token.text(), keys) {
+            metrics::counter!("waypoint_jwt_verifications_saved_total").increment(1);
+            return Ok(());
+        }
+        token.verify(keys)?;
+        self.verified.borrow_mut().insert(token.text(), keys);
+        Ok(())
     }
 
     async fn keys(

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use http::header::{HOST, HeaderMap};
 use http::request::Parts;
-use http::uri::PathAndQuery;
+use http::uri::{self, PathAndQuery};
 use http::{Method, Uri};
 use mesh::authority::Authority;
 use mesh::local_reply::Reason;
@@ -16,8 +16,10 @@ use mesh::request::{Claims, Request, remote_ip};
 /// A request's address, in its one spelling.
 #[derive(Clone, Debug)]
 pub(crate) struct Canonical {
-    pub(crate) host: Box<str>,
-    pub(crate) port: Option<u16>,
+    host: Box<str>,
+    port: Option<u16>,
+    /// Both of these, as one text.
+    authority: uri::Authority,
     pub(crate) target: PathAndQuery,
     pub(crate) remote_ip: IpAddr,
 }
@@ -51,6 +53,7 @@ impl Canonical {
             None => join(&target.path, target.query)?,
         };
         Ok(Self {
+            authority: spelled(parts.uri.authority(), &authority)?,
             host: authority.host.into(),
             port: authority.port,
             target,
@@ -79,19 +82,25 @@ impl Canonical {
 
     /// As upstreams get it: with its authority, and no `host` beside it.
     pub(crate) fn uri(&self) -> Result<Uri, Reason> {
-        Uri::builder()
-            .scheme(http::uri::Scheme::HTTP)
-            .authority(self.authority())
-            .path_and_query(self.target.clone())
-            .build()
-            .map_err(|error| bad(&error))
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(uri::Scheme::HTTP);
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(self.target.clone());
+        Uri::from_parts(parts).map_err(|error| bad(&error))
     }
 
-    pub(crate) fn authority(&self) -> String {
-        match self.port {
-            Some(port) => format!("{}:{port}", self.host),
-            None => self.host.to_string(),
-        }
+    pub(crate) fn authority(&self) -> &str {
+        self.authority.as_str()
+    }
+
+    pub(crate) fn set_host(&mut self, host: &str) -> Result<(), Reason> {
+        let authority = Authority {
+            host: host.into(),
+            port: None,
+        };
+        self.authority = spelled(None, &authority)?;
+        (self.host, self.port) = (host.into(), None);
+        Ok(())
     }
 
     pub(crate) fn set_path(&mut self, path: &str) -> Result<(), Reason> {
@@ -103,6 +112,23 @@ impl Canonical {
         self.target = join(self.target.path(), query)?;
         Ok(())
     }
+}
+
+/// The canonical spelling; what was received is shared where it is spelled so already.
+fn spelled(
+    received: Option<&uri::Authority>,
+    authority: &Authority<'_>,
+) -> Result<uri::Authority, Reason> {
+    let Authority { host, port } = authority;
+    if let Some(received) = received.filter(|received| port.is_none() && received.as_str() == host)
+    {
+        return Ok(received.clone());
+    }
+    let text = match port {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_string(),
+    };
+    uri::Authority::from_maybe_shared(Bytes::from(text)).map_err(|error| bad(&error))
 }
 
 fn bad(error: &dyn std::fmt::Display) -> Reason {

@@ -10,7 +10,8 @@ use mesh::local_reply::{LocalReply, Reason};
 use mesh::request::Claims;
 use mesh::retry::RetryPolicy;
 use mesh::route::select::{RouteTable, Selected, Selection};
-use mesh::route::{Backend, BackendRef, RouteRules, Timeouts, backend};
+use mesh::route::{Backend, BackendRef, Timeouts, backend};
+use mesh::steering::Steering;
 use mesh::workload::Workload;
 
 use super::Worker;
@@ -34,6 +35,8 @@ pub(crate) struct Head {
     pub(crate) headers: HeaderMap,
     pub(crate) canonical: Canonical,
     pub(crate) upgrade: bool,
+    /// What the client asks of its own request; most ask for nothing.
+    pub(crate) steering: Option<Box<Steering>>,
 }
 
 /// A request on its way.
@@ -60,17 +63,23 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
         let mut record = Record::new(&self.telemetry, downstream, &parts, format);
         record.source = self.source(downstream);
         let normalization = self.shared.config.path_normalization;
-        let canonical = Canonical::read(&parts, downstream.source.ip(), normalization);
+        let peer = downstream.source.ip();
+        let canonical = match self.is_overloaded() {
+            false => headers::check_names(&mut parts.headers, self.shared.config.underscores)
+                .and_then(|()| Canonical::read(&parts, peer, normalization)),
+            true => Err(Reason::Overload),
+        };
         let canonical = match canonical {
             Ok(canonical) => canonical,
             Err(reason) => {
+                record.set_address(parts.uri.path(), "");
                 let response = local(&reason.reply(), &parts.headers, &mut record);
                 return observe(record, Lasting::default(), response);
             }
         };
         parts.headers.remove(HOST);
-        headers::sanitize(&mut parts.headers, &mut *self.random.borrow_mut());
-        record.set_address(canonical.target.path(), || canonical.authority());
+        let steering = headers::sanitize(&mut parts.headers, &mut *self.random.borrow_mut());
+        record.set_address(canonical.target.path(), canonical.authority());
         record.set_request_id(parts.headers.get(headers::REQUEST_ID));
         let mut flight = Flight {
             downstream,
@@ -81,6 +90,7 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
                 version: parts.version,
                 headers: parts.headers,
                 canonical,
+                steering,
             }),
             body,
             record,
@@ -92,6 +102,17 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
         };
         headers::set_server(response.headers_mut());
         observe(flight.record, flight.lasting, response)
+    }
+
+    /// Whether there are more requests than may be. Each worker has its share.
+    fn is_overloaded(&self) -> bool {
+        let config = &self.shared.config;
+        let share = config.limits.capacity.requests / config.worker_threads;
+        let is_overloaded = self.telemetry.open() > share.max(1);
+        if is_overloaded {
+            metrics::counter!("waypoint_overload_total", "of" => "requests").increment(1);
+        }
+        is_overloaded
     }
 
     async fn answer(
@@ -131,7 +152,7 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
             RouteTable::Unrouted => Routed::Direct,
         };
         if let Routed::Rule(selected) = &routed {
-            flight.record.set_route(|| route_name(selected));
+            flight.record.set_route(selected.name);
             let filters = Filters(&selected.rule.filters);
             let port = downstream.destination.port();
             if let Some(response) = filters.answer(&request, port, selected.path) {
@@ -253,18 +274,6 @@ enum Routed<'a> {
     Backends(&'a [Backend]),
     /// To what was addressed.
     Direct,
-}
-
-/// The rule's own name, or where it is in its route.
-fn route_name(selected: &Selected<'_>) -> Arc<str> {
-    let key = &selected.route.key;
-    match &selected.rule.name {
-        Some(name) => format!("{}.{}.{name}", key.namespace, key.name).into(),
-        None if matches!(&selected.route.rules, RouteRules::Http(rules) if rules.len() == 1) => {
-            format!("{}.{}", key.namespace, key.name).into()
-        }
-        None => format!("{}.{}.{}", key.namespace, key.name, selected.index).into(),
-    }
 }
 
 /// Answers in place of the service.

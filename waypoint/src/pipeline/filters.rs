@@ -93,8 +93,7 @@ impl<'a> Filters<'a> {
                         canonical.set_path(&rewritten)?;
                     }
                     if let Some(hostname) = &rewrite.hostname {
-                        canonical.host = (**hostname).into();
-                        canonical.port = None;
+                        canonical.set_host(hostname)?;
                     }
                 }
                 Filter::ResponseHeaderModifier(_)

@@ -68,11 +68,16 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
     ) -> Result<Response<Body>, LocalReply> {
         let head = flight.head.clone();
         let limits = Limits::of(to.timeouts, &head.headers);
-        let limits =
+        let mut limits =
             limits.map_err(|error| Reason::BadRequest(error.to_string().into()).reply())?;
+        let mut policy = to.retry;
+        if let Some(steering) = &head.steering {
+            limits = limits.steered(steering);
+            policy = policy.steered(steering);
+        }
         let deadline = limits.request.map(|limit| Instant::now() + limit);
         flight.lasting.deadline = deadline;
-        let kept = if to.retry.is_on() {
+        let kept = if policy.is_on() {
             self.shared.config.replay_buffer
         } else {
             0
@@ -88,7 +93,7 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
         let active = cluster.as_ref().map(|cluster| cluster.begin_request());
         let mut retrying = None;
         let mut mirrored = false;
-        let mut retries = Retries::new(to.retry, &head.method);
+        let mut retries = Retries::new(policy, &head.method);
         let mut tried: Vec<WorkloadUid> = Vec::new();
         loop {
             let (chosen, hop) = self
@@ -96,6 +101,7 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
                 .map_err(|reason| reason.reply())?;
             flight.record.destination = Some(hop.workload.clone());
             flight.record.upstream_host = Some(hop.target);
+            flight.record.count_messages(&body);
             let authenticated = self
                 .check_endpoint(flight, destination, before, cluster.as_deref(), &hop)
                 .await?;

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, SERVER};
+use mesh::local_reply::Reason;
 use mesh::request::is_internal;
+use mesh::steering::Steering;
 use rand::Rng;
 use uuid::Uuid;
+
+use crate::config::Underscores;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -13,9 +17,12 @@ const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count
 const UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 const SERVER_NAME: HeaderValue = HeaderValue::from_static("istio-envoy");
 
-/// Takes out what is no client's to set, and adds what applications may count on.
-pub(crate) fn sanitize(headers: &mut HeaderMap, random: &mut impl Rng) {
+/// Takes out what is no client's to set, and adds what applications may count on. What a client
+/// asks of its own request has been read by then.
+pub(crate) fn sanitize(headers: &mut HeaderMap, random: &mut impl Rng) -> Option<Box<Steering>> {
+    let mut steering = None;
     while let Some(internal) = headers.keys().find(|name| is_internal(name)) {
+        steering.get_or_insert_with(|| Box::new(Steering::of(headers)));
         let internal = internal.clone();
         headers.remove(internal);
     }
@@ -26,6 +33,26 @@ pub(crate) fn sanitize(headers: &mut HeaderMap, random: &mut impl Rng) {
     if !headers.contains_key(FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
+    steering
+}
+
+/// Deals with names that have an underscore as it is configured.
+pub(crate) fn check_names(headers: &mut HeaderMap, action: Underscores) -> Result<(), Reason> {
+    let has_underscore = |name: &&HeaderName| name.as_str().contains('_');
+    match action {
+        Underscores::Allow => {}
+        Underscores::Reject => {
+            if headers.keys().any(|name| has_underscore(&name)) {
+                return Err(Reason::BadRequest("underscore in a header's name".into()));
+            }
+        }
+        Underscores::Drop => {
+            while let Some(name) = headers.keys().find(has_underscore).cloned() {
+                headers.remove(name);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn uuid_value(id: Uuid) -> HeaderValue {

@@ -4,7 +4,6 @@
 #[derive(Debug)]
 pub(crate) struct Messages {
     is_grpc: bool,
-    count: u64,
     /// Of the five bytes before a message: a flag and its length.
     prefix: [u8; 5],
     prefix_read: usize,
@@ -18,20 +17,17 @@ impl Messages {
     pub(crate) fn new(is_grpc: bool) -> Self {
         Self {
             is_grpc,
-            count: 0,
             prefix: [0; 5],
             prefix_read: 0,
             left: 0,
         }
     }
 
-    pub(crate) fn count(&self) -> u64 {
-        self.count
-    }
-
-    pub(crate) fn read(&mut self, mut data: &[u8]) {
+    /// How many begin in these bytes.
+    pub(crate) fn read(&mut self, mut data: &[u8]) -> u64 {
+        let mut begun = 0;
         if !self.is_grpc {
-            return;
+            return begun;
         }
         while !data.is_empty() {
             if self.left > 0 {
@@ -41,16 +37,19 @@ impl Messages {
                 data = &data[skipped..];
                 continue;
             }
-            self.prefix[self.prefix_read] = data[0];
-            self.prefix_read += 1;
-            data = &data[1..];
+            let wanted = self.prefix.len() - self.prefix_read;
+            let (read, rest) = data.split_at(wanted.min(data.len()));
+            self.prefix[self.prefix_read..][..read.len()].copy_from_slice(read);
+            self.prefix_read += read.len();
+            data = rest;
             if self.prefix_read == self.prefix.len() {
                 let [_, length @ ..] = self.prefix;
                 self.left = u32::from_be_bytes(length);
                 self.prefix_read = 0;
-                self.count += 1;
+                begun += 1;
             }
         }
+        begun
     }
 }
 
@@ -68,11 +67,9 @@ mod tests {
         }
         for size in [1, 2, 4, 5, 7, 400] {
             let mut messages = Messages::new(true);
-            bytes.chunks(size).for_each(|chunk| messages.read(chunk));
-            assert_eq!(messages.count(), 3, "by {size}");
+            let counts = bytes.chunks(size).map(|chunk| messages.read(chunk));
+            assert_eq!(counts.sum::<u64>(), 3, "by {size}");
         }
-        let mut other = Messages::new(false);
-        other.read(&bytes);
-        assert_eq!(other.count(), 0);
+        assert_eq!(Messages::new(false).read(&bytes), 0);
     }
 }

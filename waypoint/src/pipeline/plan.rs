@@ -26,6 +26,8 @@ const DESTINATIONS: usize = 16_384;
 /// Everything made of one snapshot.
 pub(crate) struct Plans {
     pub(crate) snapshot: Arc<Snapshot>,
+    /// Ends with all of this.
+    pub(crate) life: Rc<()>,
     /// The waypoint itself, as the mesh knows it.
     own: Arc<Workload>,
     destinations: HashMap<DestinationKey, Rc<Destination>>,
@@ -70,6 +72,7 @@ impl Plans {
         Self {
             own: own_workload(&snapshot, proxy),
             snapshot,
+            life: Rc::new(()),
             destinations: HashMap::new(),
             clusters: HashMap::new(),
             endpoints: HashMap::new(),

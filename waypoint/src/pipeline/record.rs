@@ -22,7 +22,7 @@ use super::messages::Messages;
 use super::request_body::RequestBody;
 use crate::access_log::{Format, Line, RequestLine};
 use crate::message::Downstream;
-use crate::telemetry::{Peers, RequestLabels, RequestProtocol, Telemetry};
+use crate::telemetry::{MessageSeries, Peers, RequestLabels, RequestProtocol, Telemetry};
 
 /// One request, from its head to the last byte of its response.
 pub(crate) struct Record {
@@ -40,6 +40,8 @@ pub(crate) struct Record {
     response_head: u64,
     response_bytes: u64,
     response_messages: Messages,
+    /// Where gRPC's messages are counted, as they pass.
+    messages: Option<Arc<MessageSeries>>,
     grpc_status: Option<GrpcCode>,
     pub(crate) flags: ResponseFlags,
     pub(crate) details: Cow<'static, str>,
@@ -68,6 +70,7 @@ impl Record {
         format: Option<Format>,
     ) -> Box<Self> {
         let is_grpc = grpc::is_grpc(&parts.headers);
+        telemetry.begin();
         Box::new(Self {
             telemetry: telemetry.clone(),
             downstream: downstream.clone(),
@@ -84,6 +87,7 @@ impl Record {
             response_head: 0,
             response_bytes: 0,
             response_messages: Messages::new(is_grpc),
+            messages: None,
             grpc_status: None,
             flags: ResponseFlags::default(),
             details: Cow::Borrowed("via_upstream"),
@@ -94,10 +98,10 @@ impl Record {
         })
     }
 
-    pub(crate) fn set_address(&mut self, path: &str, authority: impl FnOnce() -> String) {
+    pub(crate) fn set_address(&mut self, path: &str, authority: &str) {
         if let Some(log) = &mut self.log {
             path.clone_into(&mut log.request.path);
-            log.request.authority = authority();
+            authority.clone_into(&mut log.request.authority);
         }
     }
 
@@ -107,9 +111,9 @@ impl Record {
         }
     }
 
-    pub(crate) fn set_route(&mut self, name: impl FnOnce() -> Arc<str>) {
+    pub(crate) fn set_route(&mut self, name: &Arc<str>) {
         if let Some(log) = &mut self.log {
-            log.route_name = Some(name());
+            log.route_name = Some(name.clone());
         }
     }
 
@@ -130,7 +134,28 @@ impl Record {
 
     pub(crate) fn response_data(&mut self, data: &[u8]) {
         self.response_bytes += data.len() as u64;
-        self.response_messages.read(data);
+        let begun = self.response_messages.read(data);
+        if let Some(series) = &self.messages {
+            series.responses.fetch_add(begun, Ordering::Relaxed);
+        }
+    }
+
+    /// It is known between whom messages go.
+    pub(crate) fn count_messages(&mut self, body: &RequestBody) {
+        if self.is_grpc {
+            let series = self.telemetry.messages(&self.peers());
+            body.count_messages(series.clone());
+            self.messages = Some(series);
+        }
+    }
+
+    fn peers(&self) -> Peers<'_> {
+        Peers {
+            source: self.source.as_ref(),
+            source_identity: self.downstream.source_identity.as_ref(),
+            service: self.service.as_ref(),
+            destination: self.destination.as_ref(),
+        }
     }
 
     pub(crate) fn response_trailers(&mut self, trailers: &HeaderMap) {
@@ -146,12 +171,6 @@ impl Record {
         let body = self.request_body.as_ref();
         let request_bytes = body.map_or(0, |body| body.bytes());
         let duration = self.started.elapsed();
-        let peers = Peers {
-            source: self.source.as_ref(),
-            source_identity: self.downstream.source_identity.as_ref(),
-            service: self.service.as_ref(),
-            destination: self.destination.as_ref(),
-        };
         let labels = RequestLabels {
             protocol: match self.is_grpc {
                 true => RequestProtocol::Grpc,
@@ -161,7 +180,7 @@ impl Record {
             grpc_status: self.grpc_status,
             response_flags: self.flags,
         };
-        let series = self.telemetry.request(&peers, labels);
+        let series = self.telemetry.request(&self.peers(), labels);
         series.requests.fetch_add(1, Ordering::Relaxed);
         series.duration.record(duration.as_secs_f64() * 1000.0);
         let sizes = (
@@ -170,16 +189,6 @@ impl Record {
         );
         series.request_bytes.record(sizes.0 as f64);
         series.response_bytes.record(sizes.1 as f64);
-        if self.is_grpc {
-            let messages = body.map_or(0, |body| body.messages());
-            series
-                .request_messages
-                .fetch_add(messages, Ordering::Relaxed);
-            let messages = self.response_messages.count();
-            series
-                .response_messages
-                .fetch_add(messages, Ordering::Relaxed);
-        }
         self.write_line(request_bytes, duration);
     }
 
@@ -212,6 +221,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.telemetry.end();
         if !self.finished {
             self.flags
                 .add(ResponseFlag::DownstreamConnectionTermination);
@@ -238,7 +248,7 @@ impl Log {
             start_time: SystemTime::now(),
             request: RequestLine {
                 method: parts.method.clone(),
-                path: parts.uri.path().to_owned(),
+                path: String::new(),
                 protocol: match parts.version {
                     Version::HTTP_2 => "HTTP/2",
                     Version::HTTP_10 => "HTTP/1.0",

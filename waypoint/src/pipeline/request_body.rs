@@ -4,6 +4,8 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use super::messages::Messages;
 use super::mirror::Tee;
 use crate::message::{Body, BodyError};
+use crate::telemetry::MessageSeries;
 
 /// The one reader of what the client sends.
 pub(crate) struct RequestBody {
@@ -20,6 +23,8 @@ pub(crate) struct RequestBody {
     /// Bytes read.
     bytes: Cell<u64>,
     messages: RefCell<Messages>,
+    /// Where messages are counted, as they pass.
+    series: RefCell<Option<Arc<MessageSeries>>>,
     tees: RefCell<Vec<Tee>>,
 }
 
@@ -60,6 +65,7 @@ impl RequestBody {
             }),
             bytes: Cell::new(0),
             messages: RefCell::new(Messages::new(is_grpc)),
+            series: RefCell::default(),
             tees: RefCell::default(),
         })
     }
@@ -107,13 +113,17 @@ impl RequestBody {
         self.bytes.get()
     }
 
-    pub(crate) fn messages(&self) -> u64 {
-        self.messages.borrow().count()
+    /// Counts the messages of what is read from here on.
+    pub(crate) fn count_messages(&self, series: Arc<MessageSeries>) {
+        *self.series.borrow_mut() = Some(series);
     }
 
     fn count(&self, data: &Bytes) {
         self.bytes.set(self.bytes.get() + data.len() as u64);
-        self.messages.borrow_mut().read(data);
+        let begun = self.messages.borrow_mut().read(data);
+        if let Some(series) = &*self.series.borrow() {
+            series.requests.fetch_add(begun, Ordering::Relaxed);
+        }
     }
 
     fn poll_source(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {

@@ -53,6 +53,11 @@ impl Peers<'_> {
         self.finish(out, request.response_flags)
     }
 
+    /// Labels of gRPC messages, which are counted before it is known what the answer comes to.
+    pub(super) fn messages(&self) -> String {
+        self.secured(self.rendered(RequestProtocol::Grpc.name()))
+    }
+
     /// Labels of a connection's series.
     pub(super) fn tcp(&self, response_flags: ResponseFlags) -> String {
         self.finish(self.rendered("tcp"), response_flags)
@@ -135,14 +140,16 @@ impl Peers<'_> {
     }
 
     fn finish(&self, mut out: String, response_flags: ResponseFlags) -> String {
+        let _ = write!(out, ",response_flags=\"{response_flags}\"");
+        self.secured(out)
+    }
+
+    fn secured(&self, mut out: String) -> String {
         let security = match self.source_identity {
             Some(_) => "mutual_tls",
             None => "none",
         };
-        let _ = write!(
-            out,
-            ",response_flags=\"{response_flags}\",connection_security_policy=\"{security}\""
-        );
+        let _ = write!(out, ",connection_security_policy=\"{security}\"");
         out
     }
 }

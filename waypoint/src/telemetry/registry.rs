@@ -18,8 +18,14 @@ pub(crate) struct RequestSeries {
     pub(crate) duration: Histogram,
     pub(crate) request_bytes: Histogram,
     pub(crate) response_bytes: Histogram,
-    pub(crate) request_messages: AtomicU64,
-    pub(crate) response_messages: AtomicU64,
+    retired: AtomicBool,
+}
+
+/// One worker's share of what is counted of gRPC while streams are open.
+#[derive(Debug, Default)]
+pub(crate) struct MessageSeries {
+    pub(crate) requests: AtomicU64,
+    pub(crate) responses: AtomicU64,
     retired: AtomicBool,
 }
 
@@ -37,6 +43,7 @@ pub(crate) struct TcpSeries {
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     requests: Mutex<BTreeMap<String, Entry<RequestSeries>>>,
+    messages: Mutex<BTreeMap<String, Entry<MessageSeries>>>,
     connections: Mutex<BTreeMap<String, Entry<TcpSeries>>>,
     workers: AtomicUsize,
 }
@@ -64,6 +71,10 @@ impl Registry {
         share(&mut lock(&self.requests), worker, labels)
     }
 
+    pub(super) fn messages(&self, worker: usize, labels: String) -> Arc<MessageSeries> {
+        share(&mut lock(&self.messages), worker, labels)
+    }
+
     pub(super) fn connection(&self, worker: usize, labels: String) -> Arc<TcpSeries> {
         share(&mut lock(&self.connections), worker, labels)
     }
@@ -73,39 +84,21 @@ impl Registry {
         self.workers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Forgets series that nothing was counted in for `idle`; their holders are told.
+    /// Forgets series that nothing was counted in for `idle`; their holders are told. Those of
+    /// streams and connections that are open stay.
     pub(crate) fn forget_idle(&self, now: Instant, idle: Duration) {
         forget(&mut lock(&self.requests), now, idle);
+        forget(&mut lock(&self.messages), now, idle);
         forget(&mut lock(&self.connections), now, idle);
     }
 
     /// Istio's families.
     pub(crate) fn render(&self, exposition: &mut Exposition) {
         let requests = lock(&self.requests);
-        type Count = fn(&RequestSeries) -> &AtomicU64;
-        let counters: [(_, _, Count); 3] = [
-            ("istio_requests_total", "Requests completed", |series| {
-                &series.requests
-            }),
-            (
-                "istio_request_messages_total",
-                "gRPC messages of clients",
-                |series| &series.request_messages,
-            ),
-            (
-                "istio_response_messages_total",
-                "gRPC messages of servers",
-                |series| &series.response_messages,
-            ),
-        ];
-        for (name, help, count) in counters {
-            let out = exposition.raw_family(name, Kind::Counter, help);
-            for (labels, entry) in &*requests {
-                let grpc = labels.contains("request_protocol=\"grpc\"");
-                if name == "istio_requests_total" || grpc {
-                    counter(out, name, labels, entry.total(count));
-                }
-            }
+        let name = "istio_requests_total";
+        let out = exposition.raw_family(name, Kind::Counter, "Requests completed");
+        for (labels, entry) in &*requests {
+            counter(out, name, labels, entry.total(|series| &series.requests));
         }
         type Measure = fn(&RequestSeries) -> &Histogram;
         let histograms: [(_, _, Measure); 3] = [
@@ -135,7 +128,31 @@ impl Registry {
             }
         }
         drop(requests);
+        self.render_messages(exposition);
         self.render_connections(exposition);
+    }
+
+    fn render_messages(&self, exposition: &mut Exposition) {
+        let messages = lock(&self.messages);
+        type Count = fn(&MessageSeries) -> &AtomicU64;
+        let counters: [(_, _, Count); 2] = [
+            (
+                "istio_request_messages_total",
+                "gRPC messages of clients",
+                |series| &series.requests,
+            ),
+            (
+                "istio_response_messages_total",
+                "gRPC messages of servers",
+                |series| &series.responses,
+            ),
+        ];
+        for (name, help, count) in counters {
+            let out = exposition.raw_family(name, Kind::Counter, help);
+            for (labels, entry) in &*messages {
+                counter(out, name, labels, entry.total(count));
+            }
+        }
     }
 
     fn render_connections(&self, exposition: &mut Exposition) {
@@ -194,7 +211,7 @@ fn forget<S: Series>(entries: &mut BTreeMap<String, Entry<S>>, now: Instant, idl
         if activity != entry.activity {
             (entry.activity, entry.changed) = (activity, now);
         }
-        let keep = now.duration_since(entry.changed) < idle;
+        let keep = now.duration_since(entry.changed) < idle || entry.is_held();
         if !keep {
             for share in entry.shares.values() {
                 share.retired().store(true, Ordering::Relaxed);
@@ -211,6 +228,13 @@ fn counter(out: &mut String, name: &str, labels: &str, value: u64) {
 // === impl Entry ===
 
 impl<S> Entry<S> {
+    /// By more than this registry and the worker's own telemetry.
+    fn is_held(&self) -> bool {
+        self.shares
+            .values()
+            .any(|share| Arc::strong_count(share) > 2)
+    }
+
     fn total(&self, count: fn(&S) -> &AtomicU64) -> u64 {
         let counts = self.shares.values().map(|share| count(share));
         counts.map(|count| count.load(Ordering::Relaxed)).sum()
@@ -221,14 +245,17 @@ impl<S> Entry<S> {
 
 impl Series for RequestSeries {
     fn activity(&self) -> u64 {
-        [
-            &self.requests,
-            &self.request_messages,
-            &self.response_messages,
-        ]
-        .map(|count| count.load(Ordering::Relaxed))
-        .iter()
-        .sum()
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn retired(&self) -> &AtomicBool {
+        &self.retired
+    }
+}
+
+impl Series for MessageSeries {
+    fn activity(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed) + self.responses.load(Ordering::Relaxed)
     }
 
     fn retired(&self) -> &AtomicBool {

@@ -1,9 +1,9 @@
 //! One worker's handles on its series, found without making labels.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::collections::hash_map;
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,7 +13,7 @@ use mesh::service::Service;
 use mesh::workload::Workload;
 
 use super::labels::{Peers, RequestLabels};
-use super::registry::{Registry, RequestSeries, Series, TcpSeries};
+use super::registry::{MessageSeries, Registry, RequestSeries, Series, TcpSeries};
 
 /// Handles kept on one worker; beyond that all are found anew.
 const HANDLES: usize = 8192;
@@ -22,12 +22,15 @@ const HANDLES: usize = 8192;
 pub(crate) struct Telemetry {
     worker: usize,
     registry: Arc<Registry>,
+    /// Requests under way.
+    open: Cell<usize>,
     requests: RefCell<HashMap<Key<RequestLabels>, Held<RequestSeries>>>,
+    messages: RefCell<HashMap<Key<()>, Held<MessageSeries>>>,
     connections: RefCell<HashMap<Key<ResponseFlags>, Held<TcpSeries>>>,
 }
 
 /// Workloads and services count as what the snapshot shares: one allocation, one object.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq)]
 struct Key<L> {
     source: usize,
     service: usize,
@@ -44,6 +47,16 @@ struct Held<S> {
     _destination: Option<Arc<Workload>>,
 }
 
+impl<L: Hash> Hash for Key<L> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // One client's workload has one identity.
+        self.source.hash(state);
+        self.service.hash(state);
+        self.destination.hash(state);
+        self.labels.hash(state);
+    }
+}
+
 // === impl Telemetry ===
 
 impl Telemetry {
@@ -51,9 +64,29 @@ impl Telemetry {
         Self {
             worker: registry.worker(),
             registry,
+            open: Cell::new(0),
             requests: RefCell::default(),
+            messages: RefCell::default(),
             connections: RefCell::default(),
         }
+    }
+
+    /// Requests under way: begun, and not yet over.
+    pub(crate) fn open(&self) -> usize {
+        self.open.get()
+    }
+
+    pub(crate) fn begin(&self) {
+        self.open.set(self.open.get() + 1);
+    }
+
+    pub(crate) fn end(&self) {
+        self.open.set(self.open.get() - 1);
+    }
+
+    pub(crate) fn messages(&self, peers: &Peers<'_>) -> Arc<MessageSeries> {
+        let make = || self.registry.messages(self.worker, peers.messages());
+        held(&mut self.messages.borrow_mut(), peers, (), make)
     }
 
     pub(crate) fn request(&self, peers: &Peers<'_>, labels: RequestLabels) -> Arc<RequestSeries> {

@@ -85,6 +85,7 @@ impl Client {
                 service: None,
                 workload: None,
                 opened: std::time::Instant::now(),
+                remembered: Default::default(),
             }),
             drain: Drain::follow(watch, limits.drain_grace),
             limits: Rc::new(limits),

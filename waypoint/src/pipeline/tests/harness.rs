@@ -341,6 +341,7 @@ impl Mesh {
             service: Some(host("web")),
             workload: None,
             opened: std::time::Instant::now(),
+            remembered: Default::default(),
         })
     }
 

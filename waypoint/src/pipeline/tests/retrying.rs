@@ -212,3 +212,58 @@ fn a_client_that_leaves_is_counted() {
         assert!(lines[0].contains("response_flags=\"DC\""), "{lines:#?}");
     });
 }
+
+fn asking(fields: &[(&'static str, &'static str)]) -> http::Request<Body> {
+    let mut request = post("/", Body::Full(Bytes::from_static(b"x")));
+    for (name, value) in fields {
+        let value = HeaderValue::from_static(value);
+        request.headers_mut().insert(*name, value);
+    }
+    request
+}
+
+#[test]
+fn a_client_asks_for_retries_of_its_own_request() {
+    run(async || {
+        let mesh = Mesh::new(vec![]);
+        let on = ("x-envoy-retry-on", "5xx");
+        mesh.upstream.responds(500).responds(500).responds(500);
+        let got = mesh.send(asking(&[on, ("x-envoy-max-retries", "3")])).await;
+        assert_eq!(got.status, StatusCode::OK);
+        let seen = mesh.upstream.seen();
+        assert_eq!(seen.len(), 4);
+        assert!(!seen[0].headers.contains_key("x-envoy-retry-on"));
+        assert!(!seen[0].headers.contains_key("x-envoy-max-retries"));
+        mesh.upstream.responds(500);
+        let got = mesh.send(asking(&[on, ("x-envoy-max-retries", "0")])).await;
+        assert_eq!(got.status, StatusCode::INTERNAL_SERVER_ERROR);
+        mesh.upstream.responds(500);
+        let far = asking(&[on, ("x-forwarded-for", "10.0.0.7")]);
+        let got = mesh.send(far).await;
+        assert_eq!(got.status, StatusCode::INTERNAL_SERVER_ERROR);
+    });
+}
+
+#[test]
+fn a_client_shortens_the_time_that_a_route_allows() {
+    run(async || {
+        let mesh = timeouts(Some(500), None);
+        for (asked, passed) in [("200", 200), ("9000", 500)] {
+            mesh.upstream.takes(Duration::from_secs(5));
+            let began = Instant::now();
+            let request = asking(&[("x-envoy-upstream-rq-timeout-ms", asked)]);
+            let got = mesh.send(request).await;
+            assert_eq!(got.status, StatusCode::GATEWAY_TIMEOUT);
+            assert_eq!(began.elapsed().as_millis(), passed);
+        }
+        mesh.upstream.takes(Duration::from_secs(5));
+        let got = mesh
+            .send(asking(&[
+                ("x-envoy-upstream-rq-per-try-timeout-ms", "100"),
+                ("x-envoy-retry-on", "reset"),
+            ]))
+            .await;
+        assert_eq!(got.status, StatusCode::OK);
+        assert_eq!(mesh.upstream.seen().len(), 4);
+    });
+}

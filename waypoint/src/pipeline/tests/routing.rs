@@ -257,3 +257,26 @@ fn tries_go_by_the_protocol_of_the_port() {
         let _: Arc<str> = host("web").hostname;
     });
 }
+
+#[test]
+fn names_with_underscores_are_dealt_with_as_configured() {
+    run(async || {
+        use crate::config::Underscores;
+        for (underscores, status, arrives) in [
+            (Underscores::Allow, StatusCode::OK, true),
+            (Underscores::Drop, StatusCode::OK, false),
+            (Underscores::Reject, StatusCode::BAD_REQUEST, false),
+        ] {
+            let mut config = super::harness::config();
+            config.underscores = underscores;
+            let mesh = Mesh::with(config, vec![]);
+            let mut request = get("/");
+            let admin = HeaderValue::from_static("admin");
+            request.headers_mut().insert("x_role", admin);
+            assert_eq!(mesh.send(request).await.status, status);
+            let seen = mesh.upstream.seen().pop();
+            let arrived = seen.is_some_and(|seen| seen.headers.contains_key("x_role"));
+            assert_eq!(arrived, arrives, "{underscores:?}");
+        }
+    });
+}

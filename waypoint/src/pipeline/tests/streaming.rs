@@ -73,6 +73,63 @@ fn grpc_is_told_with_its_messages_and_the_status_of_its_trailers() {
 }
 
 #[test]
+fn messages_are_counted_while_their_stream_is_open() {
+    run(async || {
+        let mesh = Mesh::new(vec![]);
+        let (mut tee, copy) = mirror::copy(1024);
+        mesh.upstream
+            .respond(move || Response::new(Body::stream(copy)));
+        let mut request = post("/pkg.Service/Watch", frames(&[b"\0\0\0\0\x01", b"a"]));
+        let kind = HeaderValue::from_static("application/grpc");
+        request.headers_mut().insert("content-type", kind);
+        let response = mesh.start(request).await;
+        let reading = tokio::task::spawn_local(read(response.into_body()));
+        for count in 1..=3 {
+            tee.push_data(&bytes::Bytes::from_static(b"\0\0\0\0\x01x"));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let received = mesh.metrics("istio_response_messages_total");
+            assert!(received[0].ends_with(&format!(" {count}")), "{received:?}");
+        }
+        let sent = mesh.metrics("istio_request_messages_total");
+        assert!(sent[0].ends_with(" 1"), "{sent:?}");
+        assert!(!sent[0].contains("response_code"), "{sent:?}");
+        assert!(mesh.metrics("istio_requests_total").is_empty());
+        // However long nothing comes, the count goes on where it was.
+        let registry = &mesh.shared.registry;
+        let hour = Duration::from_secs(3600);
+        let now = std::time::Instant::now();
+        registry.forget_idle(now, hour);
+        registry.forget_idle(now + 2 * hour, hour);
+        tee.push_data(&bytes::Bytes::from_static(b"\0\0\0\0\x01x"));
+        tee.end();
+        reading.await.expect("no panic").0.expect("a whole body");
+        let received = mesh.metrics("istio_response_messages_total");
+        assert!(received[0].ends_with(" 4"), "{received:?}");
+    });
+}
+
+#[test]
+fn requests_beyond_the_capacity_are_answered_503() {
+    run(async || {
+        let mut config = super::harness::config();
+        config.limits.capacity.requests = 1;
+        let mesh = Mesh::with(config, vec![]);
+        let (tee, copy) = mirror::copy(1024);
+        mesh.upstream
+            .respond(move || Response::new(Body::stream(copy)));
+        let open = mesh.start(get("/")).await;
+        let got = mesh.send(get("/")).await;
+        assert_eq!(got.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(got.header("x-envoy-overloaded"), Some("true"));
+        let lines = mesh.metrics("istio_requests_total");
+        assert!(lines[0].contains("response_flags=\"OM\""), "{lines:#?}");
+        tee.end();
+        assert!(read(open.into_body()).await.0.is_ok());
+        assert_eq!(mesh.send(get("/")).await.status, StatusCode::OK);
+    });
+}
+
+#[test]
 fn a_response_that_breaks_off_is_told_so() {
     run(async || {
         let mesh = Mesh::new(vec![]);

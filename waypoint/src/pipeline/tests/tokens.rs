@@ -354,3 +354,35 @@ fn documents_are_bounded_and_blocked_addresses_never_dialled() {
         assert!(failure.contains("no http"), "{failure}");
     });
 }
+
+#[test]
+fn a_token_that_was_verified_expires_and_is_forgotten_with_its_keys() {
+    run(async || {
+        let mesh = Mesh::new(vec![accepts(vec![jwt_rule()])]);
+        let good = bearing(&token(claims()));
+        let again = || {
+            let mut request = get("/x");
+            *request.headers_mut() = good.headers().clone();
+            request
+        };
+        for _ in 0..3 {
+            assert_eq!(mesh.send(again()).await.status, StatusCode::OK);
+        }
+        // One that differs in its signature only.
+        let forged = token_by("one", b"another secret, as long as it is", claims());
+        let refused = mesh.send(bearing(&forged)).await;
+        assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+        // The same token, for another audience.
+        let mut narrow = jwt_rule();
+        narrow.audiences = vec!["elsewhere".into()];
+        mesh.apply(vec![accepts(vec![narrow])]);
+        assert_eq!(mesh.send(again()).await.status, StatusCode::FORBIDDEN);
+        // Keys were rotated.
+        let mut rotated = jwt_rule();
+        rotated.keys = JwtKeys::Inline(keys("one", b"a new secret of a good length, too").into());
+        mesh.apply(vec![accepts(vec![rotated])]);
+        assert_eq!(mesh.send(again()).await.status, StatusCode::UNAUTHORIZED);
+        mesh.apply(vec![accepts(vec![jwt_rule()])]);
+        assert_eq!(mesh.send(again()).await.status, StatusCode::OK);
+    });
+}
