@@ -19,13 +19,14 @@ use crate::session::Session;
 use crate::sniff::{self, Detected};
 use crate::tcp;
 use crate::transport::Transport;
-use crate::worker::Worker;
+use crate::worker::{TunnelPlace, Worker};
 
 /// Serves one accepted connection to its end.
 pub(crate) async fn serve<P: Pipeline + 'static>(
     worker: Rc<Worker<P>>,
     tcp: TcpStream,
     peer: SocketAddr,
+    _place: TunnelPlace,
 ) {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let certificate = match worker.setup.certificates.current() {
@@ -86,6 +87,11 @@ async fn serve_request<P: Pipeline + 'static>(
             tracing::debug!(%peer, %refusal, "tunnel request refused");
             return request.refuse(refusal.status());
         }
+    };
+    let Some(_place) = worker.crew.connection() else {
+        metrics::counter!("waypoint_overload_total", "of" => "connections").increment(1);
+        tracing::debug!(%peer, "too many connections");
+        return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
     };
     let session = Session {
         pipeline: worker.pipeline.clone(),

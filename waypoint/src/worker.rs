@@ -1,6 +1,8 @@
 //! The threads of the data path: each with its listener, its tunnels and its connections to
 //! endpoints, sharing nothing but certificates.
 
+mod crew;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -15,10 +17,13 @@ use identity::WorkloadCertificate;
 use runtime::drain::{self, Mode, Watch};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time;
 
+use self::crew::Handed;
+pub(crate) use self::crew::{Crew, TunnelPlace};
 use crate::drain::Drain;
 use crate::limits::Limits;
 use crate::listener;
@@ -63,6 +68,8 @@ struct Thread {
 
 /// What the connections of one thread share.
 pub(crate) struct Worker<P> {
+    index: usize,
+    pub(crate) crew: Arc<Crew>,
     pub(crate) setup: Arc<Setup>,
     pub(crate) pipeline: Rc<P>,
     pub(crate) upstream: Connections,
@@ -93,7 +100,9 @@ impl Workers {
         let (drain, _) = drain::channel();
         let mut address = setup.listen;
         let mut threads = Vec::new();
-        for index in 0..count.max(1) {
+        let capacity = setup.limits.capacity.clone();
+        let (crew, handed) = Crew::new(count.max(1), capacity);
+        for (index, handed) in handed.into_iter().enumerate() {
             let listener = match address.ip().is_unspecified() {
                 true => listener::listen(address.port())?,
                 false => listener::bind(address)?,
@@ -101,7 +110,15 @@ impl Workers {
             // The others take the port that the first was given.
             address.set_port(listener.local_addr()?.port());
             let (setup, make, watch) = (setup.clone(), make.clone(), drain.watch());
-            threads.push(Thread::start(index, listener, setup, make, watch)?);
+            let crew = crew.clone();
+            let start = move || Worker::new(index, crew, setup, make, watch);
+            threads.push(Thread::start(
+                index,
+                listener,
+                handed,
+                drain.watch(),
+                start,
+            )?);
         }
         Ok(Self {
             threads,
@@ -133,17 +150,13 @@ impl Workers {
 // === impl Thread ===
 
 impl Thread {
-    fn start<P, F>(
+    fn start<P: Pipeline + 'static>(
         index: usize,
         listener: TcpListener,
-        setup: Arc<Setup>,
-        make: F,
+        mut handed: UnboundedReceiver<Handed>,
         watch: Watch,
-    ) -> io::Result<Self>
-    where
-        P: Pipeline + 'static,
-        F: Fn(Connections) -> P + Send + 'static,
-    {
+        start: impl FnOnce() -> Rc<Worker<P>> + Send + 'static,
+    ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel::<()>();
         let handle = thread::Builder::new()
@@ -155,11 +168,13 @@ impl Thread {
                         Ok(listener) => listener,
                         Err(error) => return tracing::error!(%error, "can't listen"),
                     };
-                    spawn_local(accept(
-                        listener,
-                        Worker::new(setup, make, watch.clone()),
-                        watch,
-                    ));
+                    let worker = start();
+                    spawn_local(accept(listener, worker.clone(), watch));
+                    spawn_local(async move {
+                        while let Some(handed) = handed.recv().await {
+                            worker.take(handed);
+                        }
+                    });
                     // Whatever still runs when the handle goes is cut.
                     let _ = stopped.await;
                 });
@@ -171,7 +186,13 @@ impl Thread {
 // === impl Worker ===
 
 impl<P: Pipeline + 'static> Worker<P> {
-    fn new(setup: Arc<Setup>, make: impl Fn(Connections) -> P, watch: Watch) -> Rc<Self> {
+    fn new(
+        index: usize,
+        crew: Arc<Crew>,
+        setup: Arc<Setup>,
+        make: impl Fn(Connections) -> P,
+        watch: Watch,
+    ) -> Rc<Self> {
         let limits = Rc::new(setup.limits.clone());
         let settings = Rc::new(setup.tunnel.clone());
         let dialer = Dialer {
@@ -185,11 +206,41 @@ impl<P: Pipeline + 'static> Worker<P> {
         Rc::new(Self {
             pipeline: Rc::new(make(upstream.clone())),
             drain: Drain::follow(watch, limits.drain_grace),
+            index,
+            crew,
             setup,
             upstream,
             limits,
             settings,
         })
+    }
+
+    /// Serves a tunnel that another worker accepted.
+    fn take(self: &Rc<Self>, handed: Handed) {
+        match TcpStream::from_std(handed.tcp) {
+            Ok(tcp) => self.serve(tcp, handed.peer, handed.place),
+            Err(error) => tracing::debug!(%error, peer = %handed.peer, "tunnel lost"),
+        }
+    }
+
+    fn serve(self: &Rc<Self>, tcp: TcpStream, peer: SocketAddr, place: TunnelPlace) {
+        spawn_local(tunnel::serve(self.clone(), tcp, peer, place));
+    }
+
+    /// Gives an accepted connection to the worker that has fewest.
+    fn accepted(self: &Rc<Self>, tcp: TcpStream, peer: SocketAddr) {
+        let Some(place) = self.crew.tunnel(self.index) else {
+            metrics::counter!("waypoint_overload_total", "of" => "tunnels").increment(1);
+            return tracing::debug!(%peer, "too many tunnels");
+        };
+        admit(&tcp);
+        if place.member == self.index {
+            return self.serve(tcp, peer, place);
+        }
+        match tcp.into_std() {
+            Ok(tcp) => self.crew.hand(Handed { tcp, peer, place }),
+            Err(error) => tracing::debug!(%error, %peer, "tunnel lost"),
+        }
     }
 }
 
@@ -205,10 +256,7 @@ async fn accept<P: Pipeline + 'static>(
             _ = watch.signaled() => return,
         };
         match accepted {
-            Ok((tcp, peer)) => {
-                admit(&tcp);
-                spawn_local(tunnel::serve(worker.clone(), tcp, peer));
-            }
+            Ok((tcp, peer)) => worker.accepted(tcp, peer),
             Err(error) => {
                 tracing::warn!(%error, "can't accept");
                 time::sleep(ACCEPT_PAUSE).await;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use hbone::client::{ConnectRequest, Tunnel};
+use hbone::client::{ConnectError, ConnectRequest, OpenError, Tunnel};
 use http::{HeaderMap, Request, Response, StatusCode};
 use identity::WorkloadCertificate;
 use identity::authority::Signer;
@@ -19,6 +19,7 @@ use mesh::workload::Workload;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::*;
+use crate::limits::Capacity;
 use crate::message::{
     Admission, Arrival, Body, ConnectionMeter, ConnectionRoute, Downstream, Endpoint, Exchange,
     Interim, Protocol, Refusal, Upstream, UpstreamError,
@@ -31,6 +32,8 @@ struct Fixed {
     endpoint: Endpoint,
     protocol: AppProtocol,
     rejected: Arc<Mutex<Vec<StatusCode>>>,
+    /// The worker of each connection that was let in.
+    admitted: Arc<Mutex<Vec<String>>>,
 }
 
 struct Unmeasured;
@@ -69,6 +72,8 @@ impl Pipeline for Fixed {
         if destination.port() == 1 {
             return Err(Refusal::NotInFront(destination.to_string()));
         }
+        let worker = thread::current().name().unwrap().to_owned();
+        self.admitted.lock().unwrap().push(worker);
         Ok(Admission {
             downstream: Downstream {
                 source_identity: arrival.peer_identity.cloned(),
@@ -77,6 +82,7 @@ impl Pipeline for Fixed {
                 service: None,
                 workload: None,
                 opened: Instant::now(),
+                remembered: Default::default(),
             },
             protocol: self.protocol,
         })
@@ -98,7 +104,9 @@ struct Fixture {
     client: Arc<WorkloadCertificate>,
     waypoint: Arc<WorkloadCertificate>,
     server: Arc<WorkloadCertificate>,
+    limits: Limits,
     rejected: Arc<Mutex<Vec<StatusCode>>>,
+    admitted: Arc<Mutex<Vec<String>>>,
 }
 
 struct Always(Arc<WorkloadCertificate>);
@@ -126,7 +134,9 @@ impl Fixture {
             client: certificate("client"),
             waypoint: certificate("waypoint"),
             server: certificate("server"),
+            limits: Limits::default(),
             rejected: Arc::default(),
+            admitted: Arc::default(),
         }
     }
 
@@ -148,14 +158,15 @@ impl Fixture {
         let endpoint = Endpoint { hop, protocol };
         let setup = Setup {
             listen: "127.0.0.1:0".parse().unwrap(),
-            limits: Limits::default(),
+            limits: self.limits.clone(),
             tunnel: tunnel_settings(),
             certificates: Arc::new(Always(self.waypoint.clone())),
             connect_headers: HeaderMap::new(),
         };
-        let rejected = self.rejected.clone();
+        let (rejected, admitted) = (self.rejected.clone(), self.admitted.clone());
         Workers::start(workers, Arc::new(setup), move |upstream| Fixed {
             rejected: rejected.clone(),
+            admitted: admitted.clone(),
             upstream,
             endpoint: endpoint.clone(),
             protocol: inside,
@@ -199,11 +210,14 @@ impl Fixture {
 
     /// The client's node.
     async fn tunnel(&self, waypoint: SocketAddr) -> Tunnel {
+        self.try_tunnel(waypoint).await.unwrap()
+    }
+
+    async fn try_tunnel(&self, waypoint: SocketAddr) -> Result<Tunnel, ConnectError> {
         let tcp = TcpStream::connect(waypoint).await.unwrap();
         let expected: Arc<[Identity]> = Arc::new([identity_of("waypoint")]);
         let tls = self.client.client_config(&expected);
-        let settings = Settings::default();
-        hbone::client::handshake(tcp, tls, &settings).await.unwrap()
+        hbone::client::handshake(tcp, tls, &Settings::default()).await
     }
 }
 
@@ -278,8 +292,60 @@ fn a_tunnel_to_what_the_pipeline_does_not_admit_is_refused_with_its_status() {
             .await;
         assert!(matches!(
             refused,
-            Err(hbone::client::OpenError::Status(StatusCode::FORBIDDEN))
+            Err(OpenError::Status(StatusCode::FORBIDDEN))
         ));
+    });
+}
+
+#[test]
+fn a_few_tunnels_are_spread_over_all_workers() {
+    run(async {
+        let fixture = Fixture::new();
+        let node = fixture.node(hello).await;
+        let workers = fixture.start(node, Protocol::Http1, AppProtocol::Http11, 2);
+        let mut tunnels = Vec::new();
+        for _ in 0..4 {
+            let tunnel = fixture.tunnel(workers.address()).await;
+            let mut client = open(&tunnel).await;
+            client.write_all(GET).await.unwrap();
+            read_until(&mut client, "hello").await;
+            tunnels.push(tunnel);
+        }
+        let mut admitted = fixture.admitted.lock().unwrap().clone();
+        admitted.sort();
+        assert_eq!(admitted, ["worker-0", "worker-0", "worker-1", "worker-1"]);
+        workers.drain(Duration::from_secs(5)).await;
+    });
+}
+
+#[test]
+fn what_is_beyond_the_capacity_is_turned_away_and_the_rest_goes_on() {
+    run(async {
+        let mut fixture = Fixture::new();
+        fixture.limits.capacity = Capacity {
+            tunnels: 1,
+            connections: 1,
+            ..Capacity::default()
+        };
+        let node = fixture.node(hello).await;
+        let workers = fixture.start(node, Protocol::Http1, AppProtocol::Http11, 2);
+        let tunnel = fixture.tunnel(workers.address()).await;
+        let mut first = open(&tunnel).await;
+        let another = ConnectRequest::to("10.1.0.1:80".parse().unwrap(), HeaderMap::new());
+        let refused = tunnel.open(another.clone()).await;
+        let busy = StatusCode::SERVICE_UNAVAILABLE;
+        assert!(matches!(refused, Err(OpenError::Status(status)) if status == busy));
+        assert!(fixture.try_tunnel(workers.address()).await.is_err());
+        first.write_all(GET).await.unwrap();
+        read_until(&mut first, "hello").await;
+        drop(first);
+        while tunnel.open(another.clone()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        drop(tunnel);
+        while fixture.try_tunnel(workers.address()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
     });
 }
 
@@ -445,5 +511,59 @@ fn http_of_either_version_comes_to_an_http_port_and_nothing_else() {
             let answer = read_until(&mut client, "\r\n\r\n").await;
             assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
         }
+    });
+}
+
+/// CVE-2026-73548: nobody else's request goes where a switch was asked for, whatever came of it.
+#[test]
+fn an_upgrade_has_a_connection_of_its_own() {
+    run(async {
+        let fixture = Fixture::new();
+        let connections = Rc::new(std::cell::Cell::new(0));
+        let counted = connections.clone();
+        let node = fixture
+            .node(move |stream: Stream<hbone::stream::Stream>| {
+                counted.set(counted.get() + 1);
+                hello(stream)
+            })
+            .await;
+        let workers = fixture.start(node, Protocol::Http1, AppProtocol::Http11, 1);
+        let tunnel = fixture.tunnel(workers.address()).await;
+        let upgrade =
+            b"GET / HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: other\r\n\r\n";
+        for (request, expected) in [(GET, 1), (&upgrade[..], 2), (GET, 2), (&upgrade[..], 3)] {
+            let mut client = open(&tunnel).await;
+            client.write_all(request).await.unwrap();
+            read_until(&mut client, "hello").await;
+            assert_eq!(connections.get(), expected);
+        }
+    });
+}
+
+/// An endpoint that only ever says that it will answer is given up.
+#[test]
+fn interim_responses_over_http2_are_bounded() {
+    run(async {
+        let fixture = Fixture::new();
+        let hints = |stream: Stream<hbone::stream::Stream>| async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                for _ in 0..100 {
+                    let mut early = Response::new(());
+                    *early.status_mut() = StatusCode::EARLY_HINTS;
+                    if respond.send_informational(early).is_err() {
+                        break;
+                    }
+                }
+            }
+        };
+        let node = fixture.node(hints).await;
+        let workers = fixture.start(node, Protocol::Http2, AppProtocol::Http11, 1);
+        let tunnel = fixture.tunnel(workers.address()).await;
+        let mut client = open(&tunnel).await;
+        client.write_all(GET).await.unwrap();
+        let answer = read_until(&mut client, "too many interim responses").await;
+        let early = answer.matches("HTTP/1.1 103 ").count();
+        assert_eq!(early, crate::http1::call::MOST_INTERIM);
     });
 }
