@@ -60,14 +60,18 @@ test: deps ## Runs every test, those in network namespaces included
 	$(CARGO) build --workspace --locked
 	$(CARGO) test --workspace --locked
 
-# Not a part of `test`, which replays the corpora: it needs cargo-fuzz and a nightly toolchain.
+# Not a part of `test`, which replays the corpora. Fuzzers need flags of the nightly toolchain, which
+# RUSTC_BOOTSTRAP lets the stable one take; and a crate with fuzz targets is all it takes to be here.
 FUZZ_SECONDS ?= 60
+FUZZ_CRATES ?= $(patsubst %/fuzz/Cargo.toml,%,$(wildcard */fuzz/Cargo.toml crates/*/fuzz/Cargo.toml))
 .PHONY: fuzz
-fuzz: deps ## Fuzzes what the waypoint reads; needs nightly and cargo-fuzz
-	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || \
-	  { echo "Missing. Install them with: rustup toolchain install nightly && cargo install cargo-fuzz" >&2; exit 69; }
-	cd waypoint && for target in $$($(CARGO) +nightly fuzz list); do \
-	  $(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
+fuzz: deps ## Fuzzes what comes from the network, FUZZ_SECONDS for each target
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
+	@export RUSTC_BOOTSTRAP=1; for crate in $(FUZZ_CRATES); do \
+	  for target in $$(cd $$crate && $(CARGO) fuzz list); do \
+	    echo "$$crate: $$target"; \
+	    (cd $$crate && $(CARGO) fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS)); \
+	  done; \
 	done
 
 .PHONY: bench
