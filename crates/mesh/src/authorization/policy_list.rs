@@ -1,12 +1,16 @@
-//! Policies of one kind, found by whom they can hold for.
+//! Policies of one kind, found by what they can hold for.
 //!
-//! A policy that names its sources one by one holds for nobody else: of a thousand of these, only
-//! the ones that name the client are evaluated.
+//! A policy that names its clients, their addresses or its ports one by one holds for nothing
+//! else: of a thousand of these, only the ones that name what a connection has are evaluated.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Action, Authorization, Clause, Match, Rule, StringMatch};
+use ipnet::IpNet;
+
+use super::{Action, Authorization, Clause, Connection, Match, Rule, Scope, StringMatch};
 use crate::identity::Identity;
 
 /// Up to so many are faster evaluated than looked up.
@@ -15,14 +19,31 @@ const FEW: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub(super) struct PolicyList {
     policies: Vec<Arc<Authorization>>,
-    /// Positions, ascending.
-    by_source: HashMap<Source, Vec<usize>>,
-    /// Positions, ascending, of those that may hold for anyone.
-    for_anyone: Vec<usize>,
+    by_client: Index<Client>,
+    /// By how the client's principal begins.
+    by_prefix: Index<Arc<str>>,
+    prefix_lengths: BTreeSet<usize>,
+    by_range: Index<IpNet>,
+    range_lengths: BTreeSet<u8>,
+    by_port: Index<u16>,
+    /// Positions, ascending, of those that may hold for anything.
+    for_anything: Vec<usize>,
+}
+
+/// Positions, ascending.
+type Index<K> = HashMap<K, Vec<usize>>;
+
+/// Something a connection must have for a policy to hold.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Client(Client),
+    Prefix(Arc<str>),
+    Range(IpNet),
+    Port(u16),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Source {
+enum Client {
     Identity(Identity),
     ServiceAccount(Arc<str>, Arc<str>),
     Namespace(Arc<str>),
@@ -38,14 +59,26 @@ impl PolicyList {
         }
         let position = self.policies.len();
         self.policies.push(policy.clone());
-        match policy_sources(policy) {
-            Some(sources) => {
-                for source in sources {
-                    self.by_source.entry(source).or_default().push(position);
-                }
-            }
-            None => self.for_anyone.push(position),
+        match policy_keys(policy) {
+            Some(keys) => keys.into_iter().for_each(|key| self.index(key, position)),
+            None => self.for_anything.push(position),
         }
+    }
+
+    fn index(&mut self, key: Key, position: usize) {
+        let positions = match key {
+            Key::Client(client) => self.by_client.entry(client).or_default(),
+            Key::Prefix(prefix) => {
+                self.prefix_lengths.insert(prefix.len());
+                self.by_prefix.entry(prefix).or_default()
+            }
+            Key::Range(range) => {
+                self.range_lengths.insert(range.prefix_len());
+                self.by_range.entry(range).or_default()
+            }
+            Key::Port(port) => self.by_port.entry(port).or_default(),
+        };
+        positions.push(position);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -56,24 +89,24 @@ impl PolicyList {
         self.policies.iter()
     }
 
-    /// Those that may hold for a client, in the order in which they were added.
-    pub(super) fn candidates(
-        &self,
-        client: Option<&Identity>,
-    ) -> impl Iterator<Item = &Authorization> {
+    /// Those that may hold for a connection, in the order in which they were added.
+    pub(super) fn candidates<'a>(
+        &'a self,
+        connection: &Connection,
+    ) -> impl Iterator<Item = &'a Authorization> + use<'a> {
         let few = self.policies.len() <= FEW;
         let mut all = self.policies.iter().take(if few { FEW } else { 0 });
-        let mut positions = match few {
-            true => [&[][..]; 4],
-            false => self.positions(client),
+        let mut lists = match few {
+            true => Vec::new(),
+            false => self.positions(connection),
         };
         std::iter::from_fn(move || {
             if let Some(policy) = all.next() {
                 return Some(&**policy);
             }
-            let first = positions.iter().filter_map(|list| list.first()).min();
+            let first = lists.iter().filter_map(|list| list.first()).min();
             let next = *first?;
-            for list in &mut positions {
+            for list in &mut lists {
                 if let [first, rest @ ..] = list
                     && *first == next
                 {
@@ -84,81 +117,123 @@ impl PolicyList {
         })
     }
 
-    fn positions(&self, client: Option<&Identity>) -> [&[usize]; 4] {
-        let Some(client) = client.filter(|_| !self.by_source.is_empty()) else {
-            return [&self.for_anyone, &[], &[], &[]];
-        };
-        let of = |source| self.by_source.get(&source).map_or(&[][..], Vec::as_slice);
-        let (namespace, account) = (client.namespace.clone(), client.service_account.clone());
-        [
-            &self.for_anyone,
-            of(Source::Identity(client.clone())),
-            of(Source::ServiceAccount(namespace.clone(), account)),
-            of(Source::Namespace(namespace)),
-        ]
+    fn positions(&self, connection: &Connection) -> Vec<&[usize]> {
+        let mut lists = vec![&self.for_anything[..]];
+        lists.extend(find(&self.by_port, &connection.destination.port()));
+        let source_ip = connection.source_ip.to_canonical();
+        let ranges = self.range_lengths.iter();
+        let ranges = ranges.filter_map(|length| range(source_ip, *length));
+        lists.extend(ranges.filter_map(|range| find(&self.by_range, &range)));
+        if let Some(client) = &connection.source_identity {
+            self.add_positions_of_client(client, &mut lists);
+        }
+        lists
+    }
+
+    fn add_positions_of_client<'a>(&'a self, client: &Identity, lists: &mut Vec<&'a [usize]>) {
+        if !self.by_client.is_empty() {
+            let (namespace, account) = (client.namespace.clone(), client.service_account.clone());
+            let keys = [
+                Client::Identity(client.clone()),
+                Client::ServiceAccount(namespace.clone(), account),
+                Client::Namespace(namespace),
+            ];
+            lists.extend(keys.iter().filter_map(|key| find(&self.by_client, key)));
+        }
+        if !self.by_prefix.is_empty() {
+            let principal = client.principal();
+            let lengths = self.prefix_lengths.iter();
+            let prefixes = lengths.filter_map(|length| principal.get(..*length));
+            lists.extend(
+                prefixes
+                    .filter_map(|prefix| self.by_prefix.get(prefix))
+                    .map(Vec::as_slice),
+            );
+        }
     }
 }
 
-/// Everyone a policy can hold for; none where that can be anyone.
-fn policy_sources(policy: &Authorization) -> Option<HashSet<Source>> {
-    let sources = policy
-        .rules
-        .iter()
-        .map(|rule| rule_sources(rule, policy.action));
-    let sources: Option<Vec<Vec<Source>>> = sources.collect();
-    Some(sources?.into_iter().flatten().collect())
+fn find<'a, K: Eq + Hash>(index: &'a Index<K>, key: &K) -> Option<&'a [usize]> {
+    index.get(key).map(Vec::as_slice)
 }
 
-fn rule_sources(rule: &Rule, action: Action) -> Option<Vec<Source>> {
+/// The range of that length around an address.
+fn range(address: IpAddr, length: u8) -> Option<IpNet> {
+    let range = IpNet::new(address, length).ok()?;
+    Some(range.trunc())
+}
+
+/// What of it a connection must have for the policy to hold; none where it may hold for anything.
+fn policy_keys(policy: &Authorization) -> Option<HashSet<Key>> {
+    let rules = policy.rules.iter();
+    let keys = rules.map(|rule| rule_keys(rule, policy));
+    let keys: Option<Vec<Vec<Key>>> = keys.collect();
+    Some(keys?.into_iter().flatten().collect())
+}
+
+fn rule_keys(rule: &Rule, policy: &Authorization) -> Option<Vec<Key>> {
     let mut clauses = rule.clauses.iter();
-    clauses.find_map(|clause| clause_sources(clause, action))
+    clauses.find_map(|clause| clause_keys(clause, policy))
 }
 
-fn clause_sources(clause: &Clause, action: Action) -> Option<Vec<Source>> {
+fn clause_keys(clause: &Clause, policy: &Authorization) -> Option<Vec<Key>> {
     if clause.matches.is_empty() {
         return None;
     }
-    let sources = clause.matches.iter().map(|one| match_sources(one, action));
-    let sources: Option<Vec<Vec<Source>>> = sources.collect();
-    Some(sources?.into_iter().flatten().collect())
+    let keys = clause.matches.iter().map(|one| match_keys(one, policy));
+    let keys: Option<Vec<Vec<Key>>> = keys.collect();
+    Some(keys?.into_iter().flatten().collect())
 }
 
-fn match_sources(one: &Match, action: Action) -> Option<Vec<Source>> {
+fn match_keys(one: &Match, policy: &Authorization) -> Option<Vec<Key>> {
     if one.unparsable.is_some() {
-        return match action {
+        return match policy.action {
             Action::Allow => Some(Vec::new()),
             Action::Deny | Action::Audit => None,
         };
     }
     if !one.service_accounts.is_empty() {
         let accounts = one.service_accounts.iter();
-        let source = |one: &super::ServiceAccountMatch| {
-            Source::ServiceAccount(one.namespace.clone(), one.service_account.clone())
+        let key = |one: &super::ServiceAccountMatch| {
+            let (namespace, account) = (one.namespace.clone(), one.service_account.clone());
+            Key::Client(Client::ServiceAccount(namespace, account))
         };
-        return Some(accounts.map(source).collect());
+        return Some(accounts.map(key).collect());
     }
-    let identity = |text: &Arc<str>| {
-        let identity = format!("spiffe://{text}").parse().ok()?;
-        Some(Source::Identity(identity))
-    };
-    exact(&one.principals, identity).or_else(|| {
-        exact(&one.namespaces, |text| {
-            Some(Source::Namespace(text.clone()))
+    let keys = keys_of(&one.principals, principal_key);
+    keys.or_else(|| keys_of(&one.namespaces, namespace_key))
+        .or_else(|| keys_of(&one.source_ips, |range| Some(Key::Range(range.trunc()))))
+        .or_else(|| match policy.scope {
+            // Of these it is what the client dialled that counts.
+            Scope::Target => None,
+            Scope::Global | Scope::Namespace | Scope::WorkloadSelector => {
+                keys_of(&one.destination_ports, |port| Some(Key::Port(*port)))
+            }
         })
-    })
 }
 
-/// The sources that exact texts name, if they all are and there are some.
-fn exact(
-    texts: &[StringMatch],
-    source: impl Fn(&Arc<str>) -> Option<Source>,
-) -> Option<Vec<Source>> {
-    if texts.is_empty() {
-        return None;
+/// The keys of values of which one must match, if each has a key and there are some.
+fn keys_of<T>(values: &[T], key: impl Fn(&T) -> Option<Key>) -> Option<Vec<Key>> {
+    match values.is_empty() {
+        true => None,
+        false => values.iter().map(key).collect(),
     }
-    let sources = texts.iter().map(|text| match text {
-        StringMatch::Exact(exact) => source(exact),
+}
+
+fn principal_key(text: &StringMatch) -> Option<Key> {
+    match text {
+        StringMatch::Exact(exact) => {
+            let identity = format!("spiffe://{exact}").parse().ok()?;
+            Some(Key::Client(Client::Identity(identity)))
+        }
+        StringMatch::Prefix(prefix) => Some(Key::Prefix(prefix.clone())),
+        StringMatch::Suffix(_) | StringMatch::Presence => None,
+    }
+}
+
+fn namespace_key(text: &StringMatch) -> Option<Key> {
+    match text {
+        StringMatch::Exact(exact) => Some(Key::Client(Client::Namespace(exact.clone()))),
         StringMatch::Prefix(_) | StringMatch::Suffix(_) | StringMatch::Presence => None,
-    });
-    sources.collect()
+    }
 }

@@ -250,10 +250,9 @@ fn first<'a, R: Recorder>(
     facts: Facts<'_>,
     recorder: &mut R,
 ) -> Option<&'a Authorization> {
-    let client = facts.connection.source_identity.as_ref();
     let holds = |policy: &&Authorization, recorder: &mut R| policy.evaluate(facts, recorder);
     if !R::COMPLETE {
-        let mut candidates = policies.candidates(client);
+        let mut candidates = policies.candidates(facts.connection);
         return candidates.find(|policy| holds(policy, recorder));
     }
     let mut found = None;
@@ -272,7 +271,7 @@ fn matching<'a>(
 ) -> impl Iterator<Item = &'a Authorization> {
     let others = OtherReadings::default();
     policies
-        .candidates(connection.source_identity.as_ref())
+        .candidates(connection)
         .filter(move |policy| {
             let facts = Facts {
                 connection,

@@ -410,7 +410,7 @@ proptest! {
         let mut list = PolicyList::default();
         policies.iter().for_each(|policy| list.add(&Arc::new(policy.clone())));
         let holds = |policy: &&Authorization| policy.matches(&connection, request.as_ref());
-        let candidates = list.candidates(connection.source_identity.as_ref());
+        let candidates = list.candidates(&connection);
         let found: Vec<PolicyKey> = candidates.filter(holds).map(Authorization::key).collect();
         let expected: Vec<PolicyKey> =
             policies.iter().filter(holds).map(Authorization::key).collect();
