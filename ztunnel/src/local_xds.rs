@@ -253,11 +253,12 @@ impl LocalWorkload {
         workload.network_gateway = network_gateway.transpose()?;
         workload.canonical_name = self.canonical_name;
         workload.canonical_revision = self.canonical_revision;
-        workload.locality = Locality {
+        let locality = Locality {
             region: self.locality.region,
             zone: self.locality.zone,
             subzone: self.locality.subzone,
         };
+        workload.locality = locality.into();
         workload.status = match self.status {
             LocalStatus::Healthy => WorkloadStatus::Healthy,
             LocalStatus::Unhealthy => WorkloadStatus::Unhealthy,

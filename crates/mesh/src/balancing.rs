@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use rand::Rng;
 
 use crate::service::{LoadBalancing, LoadBalancingMode, Scope};
-use crate::snapshot::{Endpoint, ServiceEntry};
+use crate::snapshot::{Endpoint, Endpoints, ServiceEntry};
 use crate::workload::Workload;
 
 /// The endpoints eligible for `client` on `service_port`, in the order to try them:
@@ -35,7 +35,7 @@ pub fn candidates<'a>(
     let balancing = &entry.service.load_balancing;
     match balancing.mode {
         LoadBalancingMode::Standard | LoadBalancingMode::Passthrough => {
-            if entry.equal_capacity {
+            if entry.endpoints.have_equal_capacity() {
                 let drawn = draw(&entry.endpoints, limit, random);
                 let drawn: Vec<_> = drawn.filter(usable).collect();
                 if !drawn.is_empty() {
@@ -120,7 +120,7 @@ pub(crate) fn endpoint_port(
 
 /// Some endpoints in random order, in time that does not depend on how many there are.
 fn draw<'a>(
-    endpoints: &'a [Endpoint],
+    endpoints: &'a Endpoints,
     limit: usize,
     random: &mut impl Rng,
 ) -> impl Iterator<Item = &'a Endpoint> {

@@ -4,20 +4,28 @@
 //! published whole, so that a reader never sees half a change.
 
 mod attachments;
+mod claimants;
+mod endpoints;
+mod membership;
+mod touched;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use imbl::HashMap;
+use imbl::{OrdMap, OrdSet};
 
 use self::attachments::Attachments;
+use self::claimants::Claimants;
+pub use self::endpoints::Endpoints;
+use self::membership::Membership;
+use self::touched::{Touch, Touched};
 use crate::address::{NamespacedHostname, NetworkAddress, NetworkCidr};
 use crate::authorization::{Authorization, PolicyKey, Scope};
 use crate::identity::Identity;
 use crate::request_authentication::RequestAuthentication;
 use crate::route::{Route, RouteKey};
-use crate::service::{HealthPolicy, Port, Service, Visibility};
-use crate::workload::{NetworkMode, TunnelProtocol, Workload, WorkloadStatus, WorkloadUid};
+use crate::service::{Port, Service, Visibility};
+use crate::workload::{NetworkMode, TunnelProtocol, Workload, WorkloadUid};
 
 /// One change of one resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,11 +55,9 @@ pub enum Change {
 pub struct ServiceEntry {
     pub service: Arc<Service>,
     /// Those that the service's health policy admits.
-    pub endpoints: Arc<[Endpoint]>,
+    pub endpoints: Endpoints,
     /// How many workloads back the service, healthy or not.
     pub members: usize,
-    /// Whether all endpoints weigh the same, so that any one may be drawn without a scan.
-    pub equal_capacity: bool,
 }
 
 /// One workload as a member of one service.
@@ -64,26 +70,30 @@ pub struct Endpoint {
     pub expected: Arc<[Identity]>,
 }
 
-/// Every resource by every key it is looked up by.
+/// Every resource by every key it is looked up by. The maps are trees: hash maps that are
+/// persistent, too, take three to five times the memory.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    workloads: HashMap<WorkloadUid, Arc<Workload>>,
-    addresses: HashMap<NetworkAddress, Arc<[WorkloadUid]>>,
-    services: HashMap<NamespacedHostname, Arc<ServiceEntry>>,
-    members: HashMap<NamespacedHostname, Arc<BTreeSet<WorkloadUid>>>,
-    vips: HashMap<NetworkAddress, Arc<[NamespacedHostname]>>,
-    cidr_vips: HashMap<NetworkCidr, Arc<[NamespacedHostname]>>,
-    hostnames: HashMap<Arc<str>, Arc<[NamespacedHostname]>>,
-    policies: HashMap<PolicyKey, Arc<Authorization>>,
+    workloads: OrdMap<WorkloadUid, Arc<Workload>>,
+    addresses: OrdMap<NetworkAddress, Claimants>,
+    services: OrdMap<NamespacedHostname, Arc<ServiceEntry>>,
+    members: OrdMap<NamespacedHostname, OrdSet<WorkloadUid>>,
+    vips: OrdMap<NetworkAddress, Arc<[NamespacedHostname]>>,
+    cidr_vips: OrdMap<NetworkCidr, Arc<[NamespacedHostname]>>,
+    hostnames: OrdMap<Arc<str>, Arc<[NamespacedHostname]>>,
+    policies: OrdMap<PolicyKey, Arc<Authorization>>,
     global_policies: Arc<[Arc<Authorization>]>,
-    namespace_policies: HashMap<Arc<str>, Arc<[Arc<Authorization>]>>,
-    routes: HashMap<RouteKey, Arc<Route>>,
+    namespace_policies: OrdMap<Arc<str>, Arc<[Arc<Authorization>]>>,
+    routes: OrdMap<RouteKey, Arc<Route>>,
     /// In the order of their keys.
-    routes_by_service: HashMap<NamespacedHostname, Arc<[Arc<Route>]>>,
+    routes_by_service: OrdMap<NamespacedHostname, Arc<[Arc<Route>]>>,
     authorization_policies: Attachments<Authorization>,
     request_authentications: Attachments<RequestAuthentication>,
     preferred_namespace: Option<Arc<str>>,
 }
+
+/// Members of a service that change before its endpoints are listed anew.
+const FEW_MEMBERS: usize = 16;
 
 // === impl ServiceEntry ===
 
@@ -257,7 +267,7 @@ impl Snapshot {
 
     /// Applies changes in order; readers of clones made before see none of them.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
-        let mut touched_services = HashSet::new();
+        let mut touched_services = Touched::default();
         let mut policies_touched = false;
         for change in changes {
             match change {
@@ -269,7 +279,7 @@ impl Snapshot {
                     let key = service.key();
                     self.remove_service(&key);
                     self.insert_service(service);
-                    touched_services.insert(key);
+                    touched_services.insert(key, Touch::Service);
                 }
                 Change::RemoveAddress(name) => {
                     let uid = WorkloadUid(name);
@@ -306,23 +316,29 @@ impl Snapshot {
                 }
             }
         }
-        for key in touched_services {
-            self.rebuild_endpoints(&key);
+        for (key, touch) in touched_services {
+            match touch {
+                Touch::Members(uids) if uids.len() <= FEW_MEMBERS => {
+                    self.update_endpoints(&key, &uids);
+                }
+                Touch::Members(_) | Touch::Service => self.rebuild_endpoints(&key),
+            }
         }
         if policies_touched {
             self.rebuild_policy_scopes();
         }
     }
 
-    fn insert_workload(&mut self, workload: Workload, touched: &mut HashSet<NamespacedHostname>) {
+    fn insert_workload(&mut self, workload: Workload, touched: &mut Touched) {
         let uid = workload.uid.clone();
         let workload = Arc::new(workload);
         self.workloads.insert(uid.clone(), workload.clone());
         if workload.network_mode == NetworkMode::Standard {
             for address in &workload.addresses {
                 let key = NetworkAddress::new(workload.network.clone(), *address);
-                let mut claimants: Vec<WorkloadUid> =
-                    self.addresses.get(&key).map_or(Vec::new(), |c| c.to_vec());
+                let known = self.addresses.get(&key);
+                let mut claimants =
+                    known.map_or(Vec::new(), |claimants| claimants.as_slice().to_vec());
                 claimants.push(uid.clone());
                 claimants.sort_by_key(|uid| {
                     let hbone = self
@@ -335,34 +351,44 @@ impl Snapshot {
             }
         }
         for service in workload.services.keys() {
-            Arc::make_mut(self.members.entry(service.clone()).or_default()).insert(uid.clone());
-            touched.insert(service.clone());
+            let members = self.members.entry(service.clone()).or_default();
+            members.insert(uid.clone());
+            touched.insert(service.clone(), Touch::Members(vec![uid.clone()]));
         }
     }
 
-    fn remove_workload(
-        &mut self,
-        uid: &WorkloadUid,
-        touched: &mut HashSet<NamespacedHostname>,
-    ) -> bool {
+    fn remove_workload(&mut self, uid: &WorkloadUid, touched: &mut Touched) -> bool {
         let Some(workload) = self.workloads.remove(uid) else {
             return false;
         };
         for address in &workload.addresses {
             let key = NetworkAddress::new(workload.network.clone(), *address);
-            retain_keys(&mut self.addresses, &key, |claimant| claimant != uid);
+            self.release_address(key, uid);
         }
         for service in workload.services.keys() {
             let emptied = self.members.get_mut(service).is_some_and(|members| {
-                Arc::make_mut(members).remove(uid);
+                members.remove(uid);
                 members.is_empty()
             });
             if emptied {
                 self.members.remove(service);
             }
-            touched.insert(service.clone());
+            touched.insert(service.clone(), Touch::Members(vec![uid.clone()]));
         }
         true
+    }
+
+    fn release_address(&mut self, address: NetworkAddress, uid: &WorkloadUid) {
+        let Some(claimants) = self.addresses.get(&address) else {
+            return;
+        };
+        let others = claimants.as_slice().iter().filter(|known| *known != uid);
+        let others: Vec<WorkloadUid> = others.cloned().collect();
+        if others.is_empty() {
+            self.addresses.remove(&address);
+        } else {
+            self.addresses.insert(address, others.into());
+        }
     }
 
     fn insert_service(&mut self, service: Service) {
@@ -377,9 +403,8 @@ impl Snapshot {
         push_key(&mut self.hostnames, hostname, &key);
         let entry = ServiceEntry {
             service: Arc::new(service),
-            endpoints: Arc::new([]),
+            endpoints: Endpoints::default(),
             members: 0,
-            equal_capacity: true,
         };
         self.services.insert(key, Arc::new(entry));
     }
@@ -399,49 +424,52 @@ impl Snapshot {
         retain_keys(&mut self.hostnames, &hostname, |known| known != key);
     }
 
+    /// Takes in what has become of some members of a service, however many others it has.
+    fn update_endpoints(&mut self, key: &NamespacedHostname, uids: &[WorkloadUid]) {
+        let Some(entry) = self.services.get(key) else {
+            return;
+        };
+        let membership = Membership::of(&entry.service);
+        let mut endpoints = entry.endpoints.clone();
+        for uid in uids {
+            let workload = self.workloads.get(uid);
+            let member = workload.filter(|workload| membership.admits(workload));
+            match member {
+                Some(workload) => {
+                    let sibling = endpoints.find(uid).or_else(|| endpoints.get(0));
+                    let endpoint = membership.endpoint(workload, sibling);
+                    endpoints.insert(endpoint);
+                }
+                None => endpoints.remove(uid),
+            }
+        }
+        self.set_endpoints(key, endpoints);
+    }
+
     fn rebuild_endpoints(&mut self, key: &NamespacedHostname) {
         let Some(entry) = self.services.get(key) else {
             return;
         };
-        let empty = Arc::default();
-        let members = self.members.get(key).unwrap_or(&empty);
-        let vouched = entry.service.subject_alt_names.iter();
-        // A name of another shape is no workload's and can't be presented.
-        let vouched: Vec<Identity> = vouched.filter_map(|name| name.parse().ok()).collect();
-        let endpoints: Arc<[Endpoint]> = members
-            .iter()
-            .filter_map(|uid| self.workloads.get(uid))
-            .filter(
-                |workload| match entry.service.load_balancing.health_policy {
-                    HealthPolicy::AllowAll => true,
-                    HealthPolicy::OnlyHealthy => workload.status == WorkloadStatus::Healthy,
-                },
-            )
-            .map(|workload| Endpoint {
-                workload: workload.clone(),
-                ports: workload
-                    .services
-                    .get(key)
-                    .map_or(Arc::new([]), |ports| Arc::from(ports.as_slice())),
-                expected: std::iter::once(workload.identity())
-                    .chain(vouched.iter().cloned())
-                    .collect(),
-            })
-            .collect();
-        let capacity = |endpoint: &Endpoint| endpoint.workload.capacity;
-        let equal_capacity = match endpoints.split_first() {
-            Some((first, others)) => {
-                capacity(first) != 0 && others.iter().all(|one| capacity(one) == capacity(first))
-            }
-            None => true,
-        };
-        let entry = ServiceEntry {
-            service: entry.service.clone(),
-            endpoints,
-            members: members.len(),
-            equal_capacity,
-        };
-        self.services.insert(key.clone(), Arc::new(entry));
+        let membership = Membership::of(&entry.service);
+        let none = OrdSet::new();
+        let members = self.members.get(key).unwrap_or(&none).iter();
+        let workloads = members.filter_map(|uid| self.workloads.get(uid));
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        for workload in workloads.filter(|workload| membership.admits(workload)) {
+            endpoints.push(membership.endpoint(workload, endpoints.last()));
+        }
+        self.set_endpoints(key, endpoints.into_iter().collect());
+    }
+
+    fn set_endpoints(&mut self, key: &NamespacedHostname, endpoints: Endpoints) {
+        let members = self.members.get(key).map_or(0, OrdSet::len);
+        if let Some(entry) = self.services.get_mut(key) {
+            *entry = Arc::new(ServiceEntry {
+                service: entry.service.clone(),
+                endpoints,
+                members,
+            });
+        }
     }
 
     fn insert_route(&mut self, route: Route) {
@@ -486,7 +514,7 @@ impl Snapshot {
         self.global_policies = global.into();
         self.namespace_policies = namespaces
             .into_iter()
-            .map(|(namespace, policies)| (namespace, policies.into()))
+            .map(|(namespace, policies)| (namespace, Arc::from(policies)))
             .collect();
     }
 }
@@ -496,9 +524,9 @@ fn parents(route: &Route) -> BTreeSet<&NamespacedHostname> {
     route.parents.iter().map(|parent| &parent.service).collect()
 }
 
-fn push_key<K, V>(map: &mut HashMap<K, Arc<[V]>>, key: K, value: &V)
+fn push_key<K, V>(map: &mut OrdMap<K, Arc<[V]>>, key: K, value: &V)
 where
-    K: Clone + Eq + std::hash::Hash,
+    K: Clone + Ord,
     V: Clone,
 {
     let mut values = map.get(&key).map_or(Vec::new(), |values| values.to_vec());
@@ -506,9 +534,9 @@ where
     map.insert(key, values.into());
 }
 
-fn retain_keys<K, V>(map: &mut HashMap<K, Arc<[V]>>, key: &K, keep: impl Fn(&V) -> bool)
+fn retain_keys<K, V>(map: &mut OrdMap<K, Arc<[V]>>, key: &K, keep: impl Fn(&V) -> bool)
 where
-    K: Clone + Eq + std::hash::Hash,
+    K: Clone + Ord,
     V: Clone,
 {
     let Some(values) = map.get(key) else {

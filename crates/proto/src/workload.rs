@@ -5,6 +5,7 @@ mod gateway_address;
 mod load_balancing;
 mod network_address;
 mod port;
+mod repeated;
 mod service;
 
 use mesh::address::NamespacedHostname as ServiceKey;
@@ -12,6 +13,7 @@ use mesh::authorization::PolicyKey;
 use mesh::identity::{DEFAULT_TRUST_DOMAIN, Identity};
 use mesh::workload as model;
 
+use self::repeated::text;
 use crate::error::{self, ConversionError, known};
 pub use crate::generated::istio::workload::{
     Address, AppProtocol, ApplicationTunnel, Extension, GatewayAddress, IpFamilies, LoadBalancing,
@@ -41,20 +43,12 @@ impl TryFrom<Workload> for model::Workload {
             TunnelProtocol::Hbone => model::TunnelProtocol::Hbone,
             TunnelProtocol::LegacyIstioMtls => return Err(ConversionError::LegacyTunnel),
         };
-        Ok(Self {
-            uid: model::WorkloadUid::new(wire.uid),
-            name: wire.name.into(),
-            namespace: wire.namespace.into(),
-            service_account: or_default(wire.service_account, DEFAULT_SERVICE_ACCOUNT).into(),
-            trust_domain: or_default(wire.trust_domain, DEFAULT_TRUST_DOMAIN).into(),
-            cluster_id: or_default(wire.cluster_id, DEFAULT_CLUSTER).into(),
-            network: wire.network.into(),
-            node: wire.node.into(),
-            addresses: wire
-                .addresses
-                .iter()
-                .map(|bytes| ip::decode("addresses", bytes))
-                .collect::<Result<_, _>>()?,
+        let template = model::Template {
+            namespace: text(wire.namespace),
+            service_account: text(or_default(wire.service_account, DEFAULT_SERVICE_ACCOUNT)),
+            trust_domain: text(or_default(wire.trust_domain, DEFAULT_TRUST_DOMAIN)),
+            cluster_id: text(or_default(wire.cluster_id, DEFAULT_CLUSTER)),
+            network: text(wire.network),
             hostname: (!wire.hostname.is_empty()).then(|| wire.hostname.into()),
             tunnel_protocol,
             native_tunnel: wire.native_tunnel,
@@ -65,15 +59,10 @@ impl TryFrom<Workload> for model::Workload {
             network_gateway: wire.network_gateway.map(TryInto::try_into).transpose()?,
             waypoint: wire.waypoint.map(TryInto::try_into).transpose()?,
             application_tunnel: wire.application_tunnel.map(TryInto::try_into).transpose()?,
-            canonical_name: wire.canonical_name.into(),
-            canonical_revision: wire.canonical_revision.into(),
-            workload_name: wire.workload_name.into(),
+            canonical_name: text(wire.canonical_name),
+            canonical_revision: text(wire.canonical_revision),
+            workload_name: text(wire.workload_name),
             workload_type: known::<WorkloadType>("workload_type", wire.workload_type)?.into(),
-            locality: wire.locality.unwrap_or_default().into(),
-            status: match known("status", wire.status)? {
-                WorkloadStatus::Healthy => model::WorkloadStatus::Healthy,
-                WorkloadStatus::Unhealthy => model::WorkloadStatus::Unhealthy,
-            },
             capacity: wire.capacity.unwrap_or(1),
             authorization_policies: policy_keys(
                 "authorization_policies",
@@ -94,6 +83,22 @@ impl TryFrom<Workload> for model::Workload {
                 .into_iter()
                 .map(membership)
                 .collect::<Result<_, _>>()?,
+        };
+        Ok(Self {
+            uid: model::WorkloadUid::new(wire.uid),
+            name: wire.name.into(),
+            node: text(wire.node),
+            addresses: wire
+                .addresses
+                .iter()
+                .map(|bytes| ip::decode("addresses", bytes))
+                .collect::<Result<_, _>>()?,
+            locality: repeated::locality(wire.locality.unwrap_or_default().into()),
+            status: match known("status", wire.status)? {
+                WorkloadStatus::Healthy => model::WorkloadStatus::Healthy,
+                WorkloadStatus::Unhealthy => model::WorkloadStatus::Unhealthy,
+            },
+            template: repeated::template(template),
         })
     }
 }
@@ -126,6 +131,10 @@ fn membership(
         field: "services",
         value: key,
     })?;
+    let service = ServiceKey {
+        namespace: text(service.namespace),
+        hostname: text(service.hostname),
+    };
     let ports: Result<_, _> = ports.ports.into_iter().map(TryInto::try_into).collect();
     Ok((service, ports?))
 }
@@ -197,8 +206,8 @@ impl From<&model::Workload> for Workload {
                 .collect(),
             status: status.into(),
             cluster_id: workload.cluster_id.as_ref().to_owned(),
-            locality: (workload.locality != model::Locality::default())
-                .then(|| (&workload.locality).into()),
+            locality: (*workload.locality != model::Locality::default())
+                .then(|| (&*workload.locality).into()),
             network_mode: network_mode.into(),
             extensions: Vec::new(),
             capacity: (workload.capacity != 1).then_some(workload.capacity),

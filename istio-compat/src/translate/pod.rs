@@ -1,7 +1,7 @@
 //! Pod to workload.
 
 use mesh::service::Port;
-use mesh::workload::{NetworkMode, Workload, WorkloadStatus};
+use mesh::workload::{NetworkMode, WorkloadStatus};
 
 use crate::kinds::container::Protocol;
 use crate::kinds::metadata::ObjectMeta;
@@ -24,24 +24,22 @@ pub(super) fn translate(view: &View, pod: &Pod) -> Translation {
     let metadata = &pod.metadata;
     let (name, namespace) = (&metadata.name, &metadata.namespace);
     let uid = format!("{}//Pod/{namespace}/{name}", view.context.cluster_id);
-    let mut workload = Workload {
-        addresses,
-        service_account: pod.service_account().into(),
-        node: pod.spec.node_name.as_str().into(),
-        locality: node::locality(view, &pod.spec.node_name),
-        workload_name: workload_name(metadata).into(),
-        network_mode: match pod.spec.host_network {
-            true => NetworkMode::HostNetwork,
-            false => NetworkMode::Standard,
-        },
-        status: match pod.is_ready() {
-            true => WorkloadStatus::Healthy,
-            false => WorkloadStatus::Unhealthy,
-        },
-        authorization_policies: workload::policies(view, namespace, &metadata.labels),
-        services: workload::services(view, namespace, &metadata.labels, pod),
-        ..workload::new(view, &uid, name, namespace)
+    let mut workload = workload::new(view, &uid, name, namespace);
+    workload.addresses = addresses;
+    workload.service_account = pod.service_account().into();
+    workload.node = pod.spec.node_name.as_str().into();
+    workload.locality = node::locality(view, &pod.spec.node_name).into();
+    workload.workload_name = workload_name(metadata).into();
+    workload.network_mode = match pod.spec.host_network {
+        true => NetworkMode::HostNetwork,
+        false => NetworkMode::Standard,
     };
+    workload.status = match pod.is_ready() {
+        true => WorkloadStatus::Healthy,
+        false => WorkloadStatus::Unhealthy,
+    };
+    workload.authorization_policies = workload::policies(view, namespace, &metadata.labels);
+    workload.services = workload::services(view, namespace, &metadata.labels, pod);
     workload::set_tunnel(&mut workload, metadata, &metadata.labels);
     workload::set_request_policies(&mut workload, view, &metadata.labels);
     workload::set_canonical(&mut workload, &metadata.labels);

@@ -186,12 +186,10 @@ fn inline(
             (key, own_ports.clone())
         })
         .collect();
-    let mut workload = Workload {
-        workload_name: name.as_str().into(),
-        authorization_policies: workload::policies(view, namespace, &endpoint.labels),
-        services,
-        ..workload::new(view, &uid, name, namespace)
-    };
+    let mut workload = workload::new(view, &uid, name, namespace);
+    workload.workload_name = name.as_str().into();
+    workload.authorization_policies = workload::policies(view, namespace, &endpoint.labels);
+    workload.services = services;
     workload_entry::set_spec(&mut workload, endpoint);
     workload::set_tunnel(&mut workload, &Default::default(), &endpoint.labels);
     workload::set_request_policies(&mut workload, view, &endpoint.labels);

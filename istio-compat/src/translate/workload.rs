@@ -18,12 +18,11 @@ use crate::view::View;
 /// A workload with what is the same for all of this mesh.
 pub(super) fn new(view: &View, uid: &str, name: &str, namespace: &str) -> Workload {
     let context = &view.context;
-    Workload {
-        cluster_id: context.cluster_id.clone(),
-        trust_domain: context.trust_domain.clone(),
-        network: context.network.clone(),
-        ..Workload::new(uid, name, namespace)
-    }
+    let mut workload = Workload::new(uid, name, namespace);
+    workload.cluster_id = context.cluster_id.clone();
+    workload.trust_domain = context.trust_domain.clone();
+    workload.network = context.network.clone();
+    workload
 }
 
 /// Sets how the workload is reached: HBONE once its node has captured it, or where it
@@ -65,9 +64,9 @@ pub(super) fn policies(view: &View, namespace: &str, labels: &Labels) -> Vec<Pol
 
 /// Sets the policies that its waypoint evaluates, sorted.
 pub(super) fn set_request_policies(workload: &mut Workload, view: &View, labels: &Labels) {
-    let namespace = &workload.namespace;
-    workload.request_policies = authorization_policy::selecting_whole(view, namespace, labels);
-    workload.request_authentications = request_authentication::selecting(view, namespace, labels);
+    let namespace = workload.namespace.clone();
+    workload.request_policies = authorization_policy::selecting_whole(view, &namespace, labels);
+    workload.request_authentications = request_authentication::selecting(view, &namespace, labels);
 }
 
 /// Where each port of a Service or ServiceEntry leads on the workload.

@@ -21,13 +21,11 @@ pub(super) fn translate(view: &View, entry: &WorkloadEntry) -> Translation {
         "{}/networking.istio.io/WorkloadEntry/{namespace}/{name}",
         view.context.cluster_id
     );
-    let mut workload = Workload {
-        workload_name: workload_name(metadata).into(),
-        status: health(entry),
-        authorization_policies: workload::policies(view, namespace, &labels),
-        services: workload::services(view, namespace, &labels, &entry.spec),
-        ..workload::new(view, &uid, name, namespace)
-    };
+    let mut workload = workload::new(view, &uid, name, namespace);
+    workload.workload_name = workload_name(metadata).into();
+    workload.status = health(entry);
+    workload.authorization_policies = workload::policies(view, namespace, &labels);
+    workload.services = workload::services(view, namespace, &labels, &entry.spec);
     set_spec(&mut workload, &entry.spec);
     workload::set_tunnel(&mut workload, metadata, &labels);
     workload::set_request_policies(&mut workload, view, &labels);
@@ -58,11 +56,12 @@ pub(super) fn set_spec(workload: &mut Workload, spec: &WorkloadEntrySpec) {
     }
     let mut locality = spec.locality.splitn(3, '/').map(Into::into);
     let mut next = || locality.next().unwrap_or_default();
-    workload.locality = Locality {
+    let locality = Locality {
         region: next(),
         zone: next(),
         subzone: next(),
     };
+    workload.locality = locality.into();
     workload.capacity = spec.weight.max(1);
 }
 

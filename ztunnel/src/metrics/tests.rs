@@ -7,7 +7,7 @@ fn workloads() -> (Arc<Workload>, Arc<Workload>, Arc<Service>) {
     web.workload_name = "web".into();
     web.canonical_name = "web".into();
     web.canonical_revision = "v1".into();
-    web.locality.region = "r1".into();
+    Arc::make_mut(&mut web.locality).region = "r1".into();
     let api = Workload::new("Kubernetes//Pod/shop/api-0", "api-0", "shop");
     let service = Service::new("api", "shop", "api.shop.svc.cluster.local");
     (Arc::new(web), Arc::new(api), Arc::new(service))

@@ -141,10 +141,9 @@ mod tests {
         )));
 
         let plan = plans.outbound(&after, &client, target(80));
-        let elsewhere = Arc::new(Workload {
-            network: "other".into(),
-            ..Workload::clone(&client)
-        });
+        let mut elsewhere = Workload::clone(&client);
+        elsewhere.network = "other".into();
+        let elsewhere = Arc::new(elsewhere);
         assert!(is_passthrough(&plans.outbound(
             &after,
             &elsewhere,
@@ -182,10 +181,9 @@ mod tests {
         let web = Arc::new(pod("web", "10.244.2.1"));
         let first = plans.baggage(&web).expect("ascii");
         assert_eq!(plans.baggage(&web), Some(first.clone()));
-        let changed = Arc::new(Workload {
-            canonical_revision: "v2".into(),
-            ..Workload::clone(&web)
-        });
+        let mut changed = Workload::clone(&web);
+        changed.canonical_revision = "v2".into();
+        let changed = Arc::new(changed);
         assert_ne!(plans.baggage(&changed), Some(first));
     }
 }

@@ -225,10 +225,11 @@ pub fn uniform_endpoint<'a>(
     entry: &'a ServiceEntry,
     service_port: u16,
 ) -> Option<&'a Endpoint> {
-    let (first, others) = entry.endpoints.split_first()?;
+    let mut others = entry.endpoints.iter();
+    let first = others.next()?;
     let one = &first.workload;
     let port = entry.target_port(first, service_port);
-    let alike = others.iter().all(|endpoint| {
+    let alike = others.all(|endpoint| {
         let other = &endpoint.workload;
         other.namespace == one.namespace
             && other.request_policies == one.request_policies
@@ -241,7 +242,7 @@ pub fn uniform_endpoint<'a>(
     }
     let service = entry.service.key();
     let set = PolicySet::for_endpoint(snapshot, gateway, Some(&service), one);
-    (others.is_empty() || !set.names_destination_ips()).then_some(first)
+    (entry.endpoints.len() == 1 || !set.names_destination_ips()).then_some(first)
 }
 
 /// The first policy that holds. A complete record has the others, too.

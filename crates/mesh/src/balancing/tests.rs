@@ -22,8 +22,9 @@ fn endpoint(name: &str, place: &str) -> Workload {
     let mut workload = Workload::new(name, name, "shop");
     workload.addresses = vec![[10, 0, 0, 1].into()];
     workload.network = part();
-    workload.locality.region = part();
-    workload.locality.zone = part();
+    let locality = Arc::make_mut(&mut workload.locality);
+    locality.region = part();
+    locality.zone = part();
     workload.node = part();
     let key = NamespacedHostname::new("shop", "web");
     workload.services.insert(key, Vec::new());

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use imbl::HashMap;
+use imbl::OrdMap;
 
 use super::{push_key, retain_keys};
 use crate::address::NamespacedHostname;
@@ -22,13 +22,13 @@ pub(crate) trait Attached {
 /// All policies of one kind.
 #[derive(Clone, Debug)]
 pub(crate) struct Attachments<P> {
-    policies: HashMap<PolicyKey, Arc<P>>,
+    policies: OrdMap<PolicyKey, Arc<P>>,
     /// In no order: lists of keys are sorted where they are used.
-    places: HashMap<Place, Arc<[Arc<P>]>>,
+    places: OrdMap<Place, Arc<[Arc<P>]>>,
 }
 
 /// Where a policy applies without anybody naming it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Place {
     Mesh,
     Namespace(Arc<str>),
@@ -70,8 +70,8 @@ impl Attached for RequestAuthentication {
 impl<P> Default for Attachments<P> {
     fn default() -> Self {
         Self {
-            policies: HashMap::new(),
-            places: HashMap::new(),
+            policies: OrdMap::new(),
+            places: OrdMap::new(),
         }
     }
 }

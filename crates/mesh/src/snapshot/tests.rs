@@ -302,7 +302,7 @@ fn seen(snapshot: &Snapshot) -> String {
     let mut lines = Vec::new();
     for entry in snapshot.services() {
         let endpoints: Vec<&str> = entry.endpoints.iter().map(|e| &*e.workload.uid.0).collect();
-        let (members, equal) = (entry.members, entry.equal_capacity);
+        let (members, equal) = (entry.members, entry.endpoints.have_equal_capacity());
         lines.push(format!(
             "{:?} {members} {equal} {endpoints:?}",
             entry.service

@@ -3,6 +3,7 @@
 use mesh::service as model;
 
 use super::network_address::Vip;
+use super::repeated::text;
 use super::{IpFamilies, NetworkAddress, Service, WeightedWaypoint};
 use crate::error::{ConversionError, known};
 use crate::generated::istio::workload::service::Visibility;
@@ -26,9 +27,9 @@ impl TryFrom<Service> for model::Service {
             }
         }
         Ok(Self {
-            name: wire.name.into(),
-            namespace: wire.namespace.into(),
-            hostname: wire.hostname.into(),
+            name: text(wire.name),
+            namespace: text(wire.namespace),
+            hostname: text(wire.hostname),
             addresses,
             cidr_vips,
             ports: convert(wire.ports)?,

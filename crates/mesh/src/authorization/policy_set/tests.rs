@@ -41,11 +41,10 @@ fn port(target_port: u16) -> Port {
 
 fn pod(name: &str, services: &[&str]) -> Workload {
     let services = services.iter().map(|name| (hostname(name), Vec::new()));
-    Workload {
-        addresses: vec![[10, 0, 0, 2].into()],
-        services: services.collect::<BTreeMap<_, _>>(),
-        ..Workload::new(&format!("Kubernetes//Pod/shop/{name}"), name, "shop")
-    }
+    let mut pod = Workload::new(&format!("Kubernetes//Pod/shop/{name}"), name, "shop");
+    pod.addresses = vec![[10, 0, 0, 2].into()];
+    pod.services = services.collect::<BTreeMap<_, _>>();
+    pod
 }
 
 fn policy(name: &str, action: Action, one: Match) -> Authorization {
@@ -314,15 +313,11 @@ fn endpoints_are_uniform_where_no_policy_can_tell_them_apart() {
     let alike = || pod("web-1", &["web"]);
     assert!(uniform(alike(), Vec::new()));
 
-    let selected = Workload {
-        request_policies: vec![PolicyKey::new("shop", "one")],
-        ..alike()
-    };
+    let mut selected = alike();
+    selected.request_policies = vec![PolicyKey::new("shop", "one")];
     assert!(!uniform(selected, Vec::new()));
-    let authenticated = Workload {
-        request_authentications: vec![PolicyKey::new("shop", "one")],
-        ..alike()
-    };
+    let mut authenticated = alike();
+    authenticated.request_authentications = vec![PolicyKey::new("shop", "one")];
     assert!(!uniform(authenticated, Vec::new()));
     assert!(!uniform(pod("web-1", &["web", "canary"]), Vec::new()));
     let mut another_port = alike();
