@@ -1,7 +1,7 @@
 //! The C library's allocator, told to keep what bulk transfers will ask for again.
 #![cfg_attr(
     target_env = "gnu",
-    expect(unsafe_code, reason = "mallopt is a C function")
+    expect(unsafe_code, reason = "mallopt and malloc_trim are C functions")
 )]
 
 /// Freed bytes each of its arenas keeps.
@@ -23,6 +23,20 @@ pub fn keep_buffers() {
     }
 }
 
+/// Gives whole free pages back to the kernel, wherever they are: after something large that
+/// won't come again soon, such as reading the whole mesh. Takes milliseconds.
+#[cfg(target_env = "gnu")]
+pub fn give_back() {
+    // SAFETY: it touches nothing but memory that is free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Another C library's allocator has no such settings.
 #[cfg(not(target_env = "gnu"))]
 pub fn keep_buffers() {}
+
+/// Another C library's allocator does as it sees fit.
+#[cfg(not(target_env = "gnu"))]
+pub fn give_back() {}

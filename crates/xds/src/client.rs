@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use proto::discovery::{AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, Node};
+use proto::discovery::{DeltaDiscoveryRequest, Node, delta_stream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::body::Body;
@@ -190,10 +190,7 @@ impl Client {
         }
         let mut request = tonic::Request::new(UnboundedReceiverStream::new(outgoing));
         self.authenticate(&mut request)?;
-        let mut responses = AggregatedDiscoveryServiceClient::new(channel)
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE)
-            .delta_aggregated_resources(request)
+        let mut responses = delta_stream(channel, MAX_MESSAGE, request)
             .await?
             .into_inner();
         on_event(Event::Connected);
@@ -207,6 +204,7 @@ impl Client {
                     metrics::counter!("istio_xds_message_total", "url" => url.clone()).increment(1);
                     metrics::counter!("istio_xds_message_bytes_total", "url" => url).increment(bytes);
                     let received = self.state.receive(response);
+                    let received = received.map_err(|error| Status::internal(error.to_string()))?;
                     if let Some(update) = received.update {
                         log_rejections(&update);
                         on_event(Event::Update(update));

@@ -7,8 +7,8 @@ use mesh::authorization::{Authorization, PolicyKey};
 use mesh::request_authentication::RequestAuthentication;
 use mesh::route::{Route, RouteKey};
 use mesh::snapshot::Change;
-use prost::Message;
-use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, Status};
+use prost::{DecodeError, Message};
+use proto::discovery::{DeltaDiscoveryRequest, EncodedResponse, Resource, Status};
 use proto::l7::Decoded;
 use proto::workload::Address;
 
@@ -66,7 +66,7 @@ struct TypeState {
     subscription: Subscription,
     /// Versions by name. An empty version stands for a resource whose latest form was
     /// rejected: it must be sent again, and its removal must be told.
-    held: BTreeMap<String, String>,
+    held: BTreeMap<Arc<str>, Box<str>>,
     demanded: BTreeSet<String>,
     received: bool,
 }
@@ -119,7 +119,9 @@ impl State {
         }
     }
 
-    pub fn receive(&mut self, response: DeltaDiscoveryResponse) -> Received {
+    /// Takes a response in, or nothing of one that can't be read.
+    pub fn receive(&mut self, response: EncodedResponse) -> Result<Received, DecodeError> {
+        response.check()?;
         let mut acknowledgement = DeltaDiscoveryRequest {
             type_url: response.type_url.clone(),
             response_nonce: response.nonce.clone(),
@@ -127,13 +129,13 @@ impl State {
         };
         let resource_type = ResourceType::from_url(&response.type_url);
         let Some(state) = resource_type.and_then(|wanted| self.state(wanted)) else {
-            return Received {
+            return Ok(Received {
                 update: None,
                 synced: false,
                 acknowledgement,
-            };
+            });
         };
-        let update = state.receive(response);
+        let update = state.receive(response)?;
         if !update.rejections.is_empty() {
             acknowledgement.error_detail = Some(Status {
                 message: describe(&update.rejections),
@@ -143,11 +145,11 @@ impl State {
         let all = self.types.iter().all(|state| state.received);
         let synced = all && !self.synced;
         self.synced = all;
-        Received {
+        Ok(Received {
             update: Some(update),
             synced,
             acknowledgement,
-        }
+        })
     }
 }
 
@@ -177,7 +179,10 @@ impl TypeState {
     }
 
     fn initial_request(&self) -> DeltaDiscoveryRequest {
-        let mut initial_resource_versions = self.held.clone();
+        let held = self.held.iter();
+        let mut initial_resource_versions: BTreeMap<String, String> = held
+            .map(|(name, version)| (name.to_string(), version.to_string()))
+            .collect();
         let (subscribe, unsubscribe) = match self.subscription {
             // Nothing named on the first request: the old way to say wildcard, understood by all.
             Subscription::Wildcard => (Vec::new(), Vec::new()),
@@ -200,22 +205,22 @@ impl TypeState {
         }
     }
 
-    fn receive(&mut self, response: DeltaDiscoveryResponse) -> Update {
+    fn receive(&mut self, mut response: EncodedResponse) -> Result<Update, DecodeError> {
         self.received = true;
         let mut changes = Vec::new();
         let mut rejections = Vec::new();
         // Removals first: a name that is both removed and sent has come back.
-        for name in response.removed_resources {
-            self.held.remove(&name);
+        for name in std::mem::take(&mut response.removed_resources) {
+            self.held.remove(name.as_str());
             changes.extend(removal(self.resource_type, &name));
         }
-        for resource in response.resources {
+        for resource in response.resources() {
             let Resource {
                 name,
                 version,
                 resource,
                 ..
-            } = resource;
+            } = resource?;
             let read = match resource {
                 Some(any) if any.type_url == self.resource_type.url() => match self.resource_type {
                     ResourceType::Address => read_address(&name, &any.value),
@@ -235,23 +240,32 @@ impl TypeState {
             };
             match read.problem {
                 None => {
-                    self.held.insert(name, version);
+                    let name = shared_name(&read.change, &name);
+                    self.held.insert(name, version.into());
                 }
                 Some(reason) => {
                     let applied = read.change.is_some();
-                    if applied || self.held.contains_key(&name) {
-                        self.held.insert(name.clone(), String::new());
+                    if applied || self.held.contains_key(name.as_str()) {
+                        self.held.insert(name.as_str().into(), Box::default());
                     }
                     rejections.push(Rejection { name, reason });
                 }
             }
             changes.extend(read.change);
         }
-        Update {
+        Ok(Update {
             resource_type: self.resource_type,
             changes,
             rejections,
-        }
+        })
+    }
+}
+
+/// The name as the resource itself has it, where it is a workload: there are many of those.
+fn shared_name(change: &Option<Change>, name: &str) -> Arc<str> {
+    match change {
+        Some(Change::Workload(workload)) => workload.uid.0.clone(),
+        _ => name.into(),
     }
 }
 

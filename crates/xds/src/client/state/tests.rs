@@ -6,6 +6,7 @@ use mesh::service::Service;
 use mesh::workload::Workload;
 use prost_types::Any;
 use proto::authorization::{AUTHORIZATION_TYPE_URL, Authorization as WireAuthorization};
+use proto::discovery::DeltaDiscoveryResponse;
 use proto::l7::{
     AUTHORIZATION_POLICY_TYPE_URL, REQUEST_AUTHENTICATION_TYPE_URL, ROUTE_TYPE_URL,
     Route as WireRoute,
@@ -63,18 +64,23 @@ fn policy(action: i32) -> Resource {
     )
 }
 
-fn response(url: &str, resources: Vec<Resource>, removed: &[&str]) -> DeltaDiscoveryResponse {
-    DeltaDiscoveryResponse {
+fn response(url: &str, resources: Vec<Resource>, removed: &[&str]) -> EncodedResponse {
+    let response = DeltaDiscoveryResponse {
         type_url: url.to_owned(),
         nonce: "n1".to_owned(),
         resources,
         removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
         ..Default::default()
-    }
+    };
+    EncodedResponse::from(&response)
+}
+
+fn take(state: &mut State, response: EncodedResponse) -> Received {
+    state.receive(response).expect("decodes")
 }
 
 fn addresses(state: &mut State, resources: Vec<Resource>, removed: &[&str]) -> Received {
-    state.receive(response(ADDRESS_TYPE_URL, resources, removed))
+    take(state, response(ADDRESS_TYPE_URL, resources, removed))
 }
 
 /// What a new stream would say is held of addresses.
@@ -199,7 +205,10 @@ fn the_last_of_two_by_one_name_counts_and_what_comes_back_stays() {
 #[test]
 fn a_policy_not_understood_is_rejected_and_denies() {
     let mut state = State::new(Layer::L4, Subscription::Wildcard);
-    let received = state.receive(response(AUTHORIZATION_TYPE_URL, vec![policy(5)], &[]));
+    let received = take(
+        &mut state,
+        response(AUTHORIZATION_TYPE_URL, vec![policy(5)], &[]),
+    );
     let update = received.update.expect("a known type");
     let [Change::Authorization(applied)] = &update.changes[..] else {
         panic!("{update:?}");
@@ -215,9 +224,15 @@ fn a_policy_not_understood_is_rejected_and_denies() {
 #[test]
 fn a_policy_is_removed_by_its_key() {
     let mut state = State::new(Layer::L4, Subscription::Wildcard);
-    state.receive(response(AUTHORIZATION_TYPE_URL, vec![policy(0)], &[]));
+    take(
+        &mut state,
+        response(AUTHORIZATION_TYPE_URL, vec![policy(0)], &[]),
+    );
     let removed = ["shop/allow", "nameless"];
-    let received = state.receive(response(AUTHORIZATION_TYPE_URL, Vec::new(), &removed));
+    let received = take(
+        &mut state,
+        response(AUTHORIZATION_TYPE_URL, Vec::new(), &removed),
+    );
     let update = received.update.expect("a known type");
     assert_eq!(
         update.changes,
@@ -228,7 +243,10 @@ fn a_policy_is_removed_by_its_key() {
 #[test]
 fn a_policy_keeps_all_it_says() {
     let mut state = State::new(Layer::L4, Subscription::Wildcard);
-    let received = state.receive(response(AUTHORIZATION_TYPE_URL, vec![policy(0)], &[]));
+    let received = take(
+        &mut state,
+        response(AUTHORIZATION_TYPE_URL, vec![policy(0)], &[]),
+    );
     let expected = Authorization {
         name: "allow".into(),
         namespace: "shop".into(),
@@ -245,7 +263,10 @@ fn a_policy_keeps_all_it_says() {
 #[test]
 fn a_type_nobody_asked_for_is_acknowledged() {
     let mut state = State::new(Layer::L4, Subscription::Wildcard);
-    let received = state.receive(response("type.example.com/other", vec![policy(0)], &[]));
+    let received = take(
+        &mut state,
+        response("type.example.com/other", vec![policy(0)], &[]),
+    );
     assert!(received.update.is_none());
     assert_eq!(received.acknowledgement.type_url, "type.example.com/other");
     assert_eq!(received.acknowledgement.error_detail, None);
@@ -264,10 +285,13 @@ fn a_waypoint_asks_for_what_it_enforces_and_waits_for_all_of_it() {
     ];
     assert_eq!(urls, expected);
     for url in expected {
-        let synced = state.receive(response(url, Vec::new(), &[])).synced;
+        let synced = take(&mut state, response(url, Vec::new(), &[])).synced;
         assert_eq!(synced, url == ROUTE_TYPE_URL);
     }
-    let l4 = state.receive(response(AUTHORIZATION_TYPE_URL, vec![policy(0)], &[]));
+    let l4 = take(
+        &mut state,
+        response(AUTHORIZATION_TYPE_URL, vec![policy(0)], &[]),
+    );
     assert!(l4.update.is_none());
 }
 
@@ -288,7 +312,7 @@ fn a_route_not_understood_is_rejected_and_refuses() {
         ROUTE_TYPE_URL,
         wire("HTTPRoute").encode_to_vec(),
     );
-    let received = state.receive(response(ROUTE_TYPE_URL, vec![sent], &[]));
+    let received = take(&mut state, response(ROUTE_TYPE_URL, vec![sent], &[]));
     let update = received.update.expect("a known type");
     let [Change::Route(route)] = &update.changes[..] else {
         panic!("{update:?}");
@@ -307,11 +331,11 @@ fn a_route_not_understood_is_rejected_and_refuses() {
         ROUTE_TYPE_URL,
         wire("GRPCRoute").encode_to_vec(),
     );
-    let received = state.receive(response(ROUTE_TYPE_URL, vec![sent], &[]));
+    let received = take(&mut state, response(ROUTE_TYPE_URL, vec![sent], &[]));
     assert_eq!(received.update.expect("a known type").changes, []);
     assert!(received.acknowledgement.error_detail.is_some());
 
-    let removed = state.receive(response(ROUTE_TYPE_URL, Vec::new(), &[&name]));
+    let removed = take(&mut state, response(ROUTE_TYPE_URL, Vec::new(), &[&name]));
     let changes = removed.update.expect("a known type").changes;
     assert_eq!(changes, [Change::RemoveRoute(key)]);
 }
@@ -321,7 +345,7 @@ fn whole_policies_that_are_not_understood_are_rejected_and_refuse() {
     let mut state = State::new(Layer::L7, Subscription::Wildcard);
     let bad = |url| resource("shop/web", "1", url, vec![0xff; 7]);
     let url = AUTHORIZATION_POLICY_TYPE_URL;
-    let received = state.receive(response(url, vec![bad(url)], &[]));
+    let received = take(&mut state, response(url, vec![bad(url)], &[]));
     let update = received.update.expect("a known type");
     let [Change::AuthorizationPolicy(policy)] = &update.changes[..] else {
         panic!("{update:?}");
@@ -330,14 +354,14 @@ fn whole_policies_that_are_not_understood_are_rejected_and_refuse() {
     assert_eq!(update.rejections[0].name, "shop/web");
 
     let url = REQUEST_AUTHENTICATION_TYPE_URL;
-    let received = state.receive(response(url, vec![bad(url)], &[]));
+    let received = take(&mut state, response(url, vec![bad(url)], &[]));
     let update = received.update.expect("a known type");
     let [Change::RequestAuthentication(policy)] = &update.changes[..] else {
         panic!("{update:?}");
     };
     assert!(policy.unparsable.is_some());
     let key = PolicyKey::new("shop", "web");
-    let removed = state.receive(response(url, Vec::new(), &["shop/web"]));
+    let removed = take(&mut state, response(url, Vec::new(), &["shop/web"]));
     let changes = removed.update.expect("a known type").changes;
     assert_eq!(changes, [Change::RemoveRequestAuthentication(key)]);
 }
@@ -348,8 +372,8 @@ fn sync_is_told_once_when_both_types_have_come() {
     assert!(!addresses(&mut state, Vec::new(), &[]).synced);
     assert!(!addresses(&mut state, vec![workload(WEB, "1")], &[]).synced);
     let policies = response(AUTHORIZATION_TYPE_URL, Vec::new(), &[]);
-    assert!(state.receive(policies.clone()).synced);
-    assert!(!state.receive(policies).synced);
+    assert!(take(&mut state, policies.clone()).synced);
+    assert!(!take(&mut state, policies).synced);
 }
 
 #[test]

@@ -374,7 +374,8 @@ impl Pair {
         let Some(response) = scenario.subscriber.next(&scenario.set) else {
             return false;
         };
-        let received = self.client.receive(response);
+        let received = self.client.receive((&response).into());
+        let received = received.expect("decodes");
         scenario.subscriber.receive(received.acknowledgement, now());
         for change in received.update.expect("a known type").changes {
             match change {
