@@ -15,8 +15,17 @@ use crate::config::Config;
 use crate::proxy::on_demand::OnDemand;
 use crate::proxy::state::State;
 
+/// Changes in one response after which more memory is free than what comes next will need.
+const MANY: usize = 10_000;
+
 /// What a node without an address of its own says, as Istio's does.
 const NO_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(1, 1, 1, 1));
+
+/// The mesh as far as it has been told, and as it is in force.
+pub struct Known {
+    pub state: Arc<State>,
+    pub snapshot: Snapshot,
+}
 
 /// A client of the control plane, not yet running.
 pub fn client(config: &Config) -> Client {
@@ -40,11 +49,12 @@ pub async fn run(
     control_plane: ControlPlane,
     on_demand: Option<Arc<OnDemand>>,
     state: Arc<State>,
-    mut snapshot: Snapshot,
+    snapshot: Snapshot,
     task: Task,
     synced: oneshot::Sender<()>,
 ) {
     let mut first = Some((task, synced));
+    let mut known = Known { state, snapshot };
     let on_event = |event| match event {
         Event::Connected => tracing::info!("connected to the control plane"),
         Event::Update(update) => {
@@ -53,14 +63,14 @@ pub async fn run(
                 Some(_) => update.changes.iter().filter_map(removed_address).collect(),
                 None => Vec::new(),
             };
-            snapshot.apply(update.changes);
-            state.publish(snapshot.clone());
+            known.apply(update.changes);
             if let Some(on_demand) = &on_demand {
                 absent.iter().for_each(|name| on_demand.absent(name));
             }
         }
         Event::Synced => {
             if let Some((_, synced)) = first.take() {
+                let snapshot = &known.snapshot;
                 tracing::info!(
                     workloads = snapshot.workloads().count(),
                     services = snapshot.services().count(),
@@ -80,6 +90,20 @@ pub async fn run(
     };
     let connect = || std::future::ready(Ok(control_plane.clone()));
     match client.run(connect, on_event).await {}
+}
+
+// === impl Known ===
+
+impl Known {
+    /// Takes changes in and puts them in force.
+    pub fn apply(&mut self, changes: Vec<Change>) {
+        let many = changes.len() >= MANY;
+        self.snapshot.apply(changes);
+        self.state.publish(self.snapshot.clone());
+        if many {
+            runtime::allocator::give_back();
+        }
+    }
 }
 
 fn removed_address(change: &Change) -> Option<Arc<str>> {
