@@ -29,10 +29,6 @@ use crate::workload::{NetworkMode, TunnelProtocol, Workload, WorkloadUid};
 
 /// One change of one resource.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "changes are made, sent and dropped one by one; a box each would cost more"
-)]
 pub enum Change {
     Workload(Workload),
     Service(Service),

@@ -271,16 +271,14 @@ fn matching<'a>(
     request: Option<&'a Request<'a>>,
 ) -> impl Iterator<Item = &'a Authorization> {
     let others = OtherReadings::default();
-    policies
-        .candidates(connection)
-        .filter(move |policy| {
-            let facts = Facts {
-                connection,
-                request,
-                others: &others,
-            };
-            policy.evaluate(facts, &mut Silent)
-        })
+    policies.candidates(connection).filter(move |policy| {
+        let facts = Facts {
+            connection,
+            request,
+            others: &others,
+        };
+        policy.evaluate(facts, &mut Silent)
+    })
 }
 
 #[cfg(test)]
