@@ -27,7 +27,7 @@ mod store;
 mod waypoint;
 
 mod network;
-mod node;
+pub(crate) mod node;
 mod pod;
 mod resolv_conf;
 pub(crate) mod sandbox;

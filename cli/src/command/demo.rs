@@ -80,7 +80,7 @@ impl Arguments {
         let config = Config {
             folder,
             nodes: 2,
-            ztunnel: up::program("ztunnel", None)?,
+            ztunnels: vec![up::program("ztunnel", None)?; 2],
             control_plane: up::program("control-plane", None)?,
             waypoint: up::program("waypoint", None)?,
             cacerts: None,

@@ -1,4 +1,6 @@
 //! `weft up`: starts the mesh on this machine.
+mod ztunnel;
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -24,6 +26,7 @@ Examples:
   weft up -f ./objects --nodes 3
   weft up --detach && weft status
   weft up --ztunnel ./another/ztunnel
+  weft up --ztunnel node-2=./another/ztunnel
 ";
 
 /// Start the mesh on this machine
@@ -36,9 +39,9 @@ pub(crate) struct Arguments {
     /// How many nodes
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=100), value_name = "N")]
     nodes: u8,
-    /// The ztunnel program [default: the one beside weft]
-    #[arg(long, value_name = "PATH")]
-    ztunnel: Option<PathBuf>,
+    /// The ztunnel program of every node, or of one; may be repeated [default: the one beside weft]
+    #[arg(long, value_name = "[NODE=]PATH")]
+    ztunnel: Vec<ztunnel::Choice>,
     /// The control-plane program [default: the one beside weft]
     #[arg(long, value_name = "PATH")]
     control_plane: Option<PathBuf>,
@@ -74,7 +77,9 @@ impl Arguments {
         Ok(Config {
             folder: std::path::absolute(folder)?,
             nodes: self.nodes,
-            ztunnel: program("ztunnel", self.ztunnel)?,
+            ztunnels: ztunnel::of_nodes(self.ztunnel, self.nodes, |given| {
+                program("ztunnel", given)
+            })?,
             control_plane: program("control-plane", self.control_plane)?,
             waypoint: program("waypoint", self.waypoint)?,
             cacerts: self.cacerts.map(cacerts).transpose()?,

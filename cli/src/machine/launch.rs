@@ -34,7 +34,8 @@ pub(crate) struct Config {
     pub(crate) state: State,
     pub(crate) folder: PathBuf,
     pub(crate) nodes: u8,
-    pub(crate) ztunnel: PathBuf,
+    /// The program of each node's ztunnel, in order.
+    pub(crate) ztunnels: Vec<PathBuf>,
     pub(crate) control_plane: PathBuf,
     pub(crate) waypoint: PathBuf,
     pub(crate) cacerts: Option<PathBuf>,
@@ -153,7 +154,7 @@ pub(crate) fn launch(config: Config, lock: File) -> Result<Launched> {
         },
         folder: config.folder.clone(),
         nodes: (1..=config.nodes)
-            .map(|node| format!("node-{node}"))
+            .map(|index| super::node::name(index.into()))
             .collect(),
         started: super::now(),
     };

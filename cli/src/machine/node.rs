@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use cni::agent::Agent;
@@ -27,6 +28,16 @@ pub(crate) struct Node {
     ztunnel_uid: String,
 }
 
+/// The name of a node, counted from 1.
+pub(crate) fn name(index: usize) -> String {
+    format!("node-{index}")
+}
+
+/// Which node has this name, if it looks like one's.
+pub(crate) fn index(name: &str) -> Option<u8> {
+    name.strip_prefix("node-")?.parse().ok()
+}
+
 // === impl Node ===
 
 impl Node {
@@ -34,7 +45,7 @@ impl Node {
         let uid = || uuid::Uuid::new_v4().to_string();
         Self {
             index,
-            name: format!("node-{index}"),
+            name: name(index),
             agent,
             network,
             uid: uid(),
@@ -56,6 +67,11 @@ impl Node {
 
     pub(crate) async fn detach(&self, interface: PodInterface) {
         self.network.detach(interface).await;
+    }
+
+    /// Its ztunnel's program, among those of all nodes in order.
+    pub(crate) fn ztunnel_program<'a>(&self, programs: &'a [PathBuf]) -> &'a Path {
+        &programs[self.index - 1]
     }
 
     fn place(&self) -> &network::Node {

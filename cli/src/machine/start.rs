@@ -38,7 +38,7 @@ pub(super) struct Pieces {
 pub(super) fn nodes(config: &Config, network: &Rc<Network>) -> anyhow::Result<Vec<Rc<Node>>> {
     (1..=config.nodes)
         .map(|index| {
-            let folder = config.state.node(&format!("node-{index}"));
+            let folder = config.state.node(&node::name(index.into()));
             for below in ["var/run/secrets/tokens", "var/run/secrets/istio"] {
                 make(&folder.join(below))?;
             }
@@ -287,7 +287,7 @@ fn ztunnel(config: &Config, node: &Node, resolv_conf: &Path) -> anyhow::Result<P
     Ok(Piece {
         name: "ztunnel",
         node: Some(node.name.clone()),
-        program: config.ztunnel.clone(),
+        program: node.ztunnel_program(&config.ztunnels).to_owned(),
         arguments: Vec::new(),
         environment,
         log: config.state.ztunnel_log(&node.name),
