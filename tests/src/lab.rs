@@ -17,6 +17,9 @@ use serde_json::Value;
 pub mod capture;
 mod link;
 
+/// Another ztunnel to run the tests against: its program, or `NODE=` and its program.
+const ZTUNNEL: &str = "WEFT_TEST_ZTUNNEL";
+
 /// How long a mesh may take to start, on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
@@ -82,6 +85,10 @@ impl Lab {
         let folder = self.folder();
         let mut all = vec!["up", "-f", folder.to_str().context("path is text")?];
         all.extend(arguments);
+        let ztunnel = std::env::var(ZTUNNEL).ok();
+        if let Some(ztunnel) = ztunnel.as_deref().filter(|_| !all.contains(&"--ztunnel")) {
+            all.extend(["--ztunnel", ztunnel]);
+        }
         let log = File::create(self.folders.path().join("up.log"))?;
         let command = self.command_line(&all);
         self.launcher = Some(spawn_for_life(command, log)?);
