@@ -74,10 +74,13 @@ fuzz: deps ## Fuzzes what comes from the network, FUZZ_SECONDS for each target
 	  done; \
 	done
 
+# ZTUNNEL names another ztunnel's program, to measure beside ours; JSON a file for every run's figures.
+ZTUNNEL ?=
+JSON ?=
 .PHONY: bench
 bench: build ## Measures against plain TCP, and the waypoint beside Envoy; prints ratios
 	$(CARGO) build --release --locked -p tests --bins
-	./target/release/bench
+	./target/release/bench $(if $(ZTUNNEL),--ztunnel $(ZTUNNEL)) $(if $(JSON),--json $(JSON))
 	./target/release/bench http
 
 .PHONY: lint

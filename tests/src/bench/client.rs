@@ -1,17 +1,23 @@
-//! The client of the benchmark: each load prints one figure.
+//! The client of the benchmark: each run of a load prints its figures.
 
+use std::io::Read;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::task::JoinSet;
 
-use super::{BULK_BUFFER, ECHO_PORT, SINK_PORT, SOURCE_PORT};
+use super::pace::{Pace, Window};
+use super::tally::{Measured, Tally};
+use super::tunnel;
+use super::{BULK_BUFFER, ECHO_PORT, SINK_PORT, SOURCE_PORT, raise_descriptor_limit};
 
 /// A shape of traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Load {
     /// Requests and responses on open connections.
     Request,
@@ -21,106 +27,113 @@ pub enum Load {
     Up,
     /// Bytes to the client.
     Down,
-    /// Connections that are opened and left alone.
-    Idle,
+    /// As `connect`, over a tunnel of the client's own that is made and closed each time.
+    Handshake,
 }
 
-/// What one run of a load measured.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Measured {
-    /// Exchanges, or bytes, each second.
-    pub rate: f64,
-    /// Microseconds per exchange: median and 99th percentile.
-    pub median: f64,
-    pub p99: f64,
+/// A run of one load.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    pub load: Load,
+    pub host: String,
+    #[arg(long, default_value_t = 1)]
+    pub connections: usize,
+    /// Bytes of a request and of its response.
+    #[arg(long, default_value_t = 64)]
+    pub size: usize,
+    /// Exchanges a second in all; none: as many as go.
+    #[arg(long)]
+    pub rate: Option<f64>,
+    #[arg(long, default_value_t = 2.0)]
+    pub seconds: f64,
+    /// The folder of the mesh's authority, for tunnels of the client's own.
+    #[arg(long)]
+    pub authority: Option<PathBuf>,
 }
 
-/// How long a load runs before it is measured.
-pub(super) const WARM_UP: Duration = Duration::from_millis(300);
+/// Connections that are opened at a time, to be left alone then.
+const OPENING: usize = 32;
+
+/// Runs a load against the server and measures it after a short warm-up.
+pub async fn run(arguments: &Arguments) -> Result<Measured> {
+    // Once: what is measured is connections, not names.
+    let server = resolve(&arguments.host, arguments.load.port()).await?;
+    let tunnels = match arguments.load {
+        Load::Handshake => {
+            let authority = arguments.authority.as_ref().context("--authority")?;
+            Some(Rc::new(tunnel::Client::new(authority)?))
+        }
+        Load::Request | Load::Connect | Load::Up | Load::Down => None,
+    };
+    let duration = Duration::from_secs_f64(arguments.seconds);
+    let (window, size) = (Window::of(duration), arguments.size);
+    let mut clients = JoinSet::new();
+    for index in 0..arguments.connections {
+        let pace = Pace::new(window, arguments.rate, index, arguments.connections)?;
+        match arguments.load {
+            Load::Request => clients.spawn_local(requests(server, size, pace)),
+            Load::Connect => clients.spawn_local(connects(server, size, pace)),
+            Load::Up => clients.spawn_local(up(server, window)),
+            Load::Down => clients.spawn_local(down(server, window)),
+            Load::Handshake => {
+                let tunnels = tunnels.clone().context("no tunnels")?;
+                clients.spawn_local(async move { tunnels.connects(server, size, pace).await })
+            }
+        };
+    }
+    let mut all = Tally::default();
+    while let Some(one) = clients.join_next().await {
+        all.merge(&one??)?;
+    }
+    Ok(all.measured(duration))
+}
+
+/// Opens connections, says so, and leaves them alone until standard input ends.
+pub async fn idle(host: &str, connections: usize) -> Result<()> {
+    raise_descriptor_limit()?;
+    let server = resolve(host, ECHO_PORT).await?;
+    let mut open = Vec::with_capacity(connections);
+    let mut opening = JoinSet::new();
+    for _ in 0..connections {
+        if opening.len() >= OPENING {
+            open.extend(opening.join_next().await.transpose()?.transpose()?);
+        }
+        opening.spawn_local(async move {
+            let mut stream = connect(server).await?;
+            stream.write_all(b"hello").await?;
+            stream.read_exact(&mut [0; 5]).await?;
+            anyhow::Ok(stream)
+        });
+    }
+    while let Some(one) = opening.join_next().await {
+        open.push(one??);
+    }
+    println!("open");
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
+    for stream in open {
+        stream.set_zero_linger()?;
+    }
+    Ok(())
+}
 
 // === impl Load ===
 
 impl Load {
     fn port(self) -> u16 {
         match self {
-            Self::Request | Self::Connect | Self::Idle => ECHO_PORT,
+            Self::Request | Self::Connect | Self::Handshake => ECHO_PORT,
             Self::Up => SINK_PORT,
             Self::Down => SOURCE_PORT,
         }
     }
 }
 
-/// Runs a load against the server at `host` and measures it after a short warm-up.
-pub async fn run(
-    load: Load,
-    host: &str,
-    connections: usize,
-    size: usize,
-    duration: Duration,
-) -> Result<Measured> {
-    // Once: what is measured is connections, not names.
-    let server = lookup_host((host, load.port()))
+async fn resolve(host: &str, port: u16) -> Result<SocketAddr> {
+    lookup_host((host, port))
         .await
         .with_context(|| format!("looking up {host}"))?
         .next()
-        .with_context(|| format!("{host} has no address"))?;
-    let start = Instant::now() + WARM_UP;
-    let end = start + duration;
-    let mut clients = tokio::task::JoinSet::new();
-    for _ in 0..connections {
-        clients.spawn(async move {
-            match load {
-                Load::Request => requests(server, size, start, end).await,
-                Load::Connect => connects(server, size, start, end).await,
-                Load::Up => up(server, start, end).await,
-                Load::Down => down(server, start, end).await,
-                Load::Idle => idle(server, end).await,
-            }
-        });
-    }
-    let mut all = Tally::default();
-    while let Some(one) = clients.join_next().await {
-        all.merge(one??);
-    }
-    Ok(all.measured(duration))
-}
-
-#[derive(Default)]
-pub(super) struct Tally {
-    amount: u64,
-    /// Microseconds.
-    latencies: Vec<f32>,
-}
-
-// === impl Tally ===
-
-impl Tally {
-    pub(super) fn merge(&mut self, other: Self) {
-        self.amount += other.amount;
-        self.latencies.extend(other.latencies);
-    }
-
-    pub(super) fn exchange(&mut self, began: Instant, start: Instant) {
-        if began >= start {
-            self.amount += 1;
-            self.latencies.push(began.elapsed().as_secs_f32() * 1e6);
-        }
-    }
-
-    pub(super) fn measured(mut self, duration: Duration) -> Measured {
-        self.latencies.sort_by(f32::total_cmp);
-        let at = |share: f64| {
-            let index = (self.latencies.len() as f64 * share) as usize;
-            self.latencies
-                .get(index.min(self.latencies.len().saturating_sub(1)))
-                .map_or(0.0, |latency| f64::from(*latency))
-        };
-        Measured {
-            rate: self.amount as f64 / duration.as_secs_f64(),
-            median: at(0.5),
-            p99: at(0.99),
-        }
-    }
+        .with_context(|| format!("{host} has no address"))
 }
 
 async fn connect(server: SocketAddr) -> Result<TcpStream> {
@@ -131,75 +144,57 @@ async fn connect(server: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-async fn requests(server: SocketAddr, size: usize, start: Instant, end: Instant) -> Result<Tally> {
+async fn requests(server: SocketAddr, size: usize, mut pace: Pace) -> Result<Tally> {
     let mut stream = connect(server).await?;
     let (request, mut response) = (vec![1; size], vec![0; size]);
     let mut tally = Tally::default();
-    loop {
-        let began = Instant::now();
-        if began >= end {
-            return Ok(tally);
-        }
+    while let Some(due) = pace.next().await? {
         stream.write_all(&request).await?;
         stream.read_exact(&mut response).await?;
-        tally.exchange(began, start);
+        tally.exchange(due, pace.window.start);
     }
+    Ok(tally)
 }
 
-async fn connects(server: SocketAddr, size: usize, start: Instant, end: Instant) -> Result<Tally> {
+async fn connects(server: SocketAddr, size: usize, mut pace: Pace) -> Result<Tally> {
     let (request, mut response) = (vec![1; size], vec![0; size]);
     let mut tally = Tally::default();
-    loop {
-        let began = Instant::now();
-        if began >= end {
-            return Ok(tally);
-        }
+    while let Some(due) = pace.next().await? {
         let mut stream = connect(server).await?;
         stream.write_all(&request).await?;
         stream.read_exact(&mut response).await?;
         // Ends with a reset: no port of the client waits in TIME_WAIT for the next round.
         stream.set_zero_linger()?;
         drop(stream);
-        tally.exchange(began, start);
+        tally.exchange(due, pace.window.start);
     }
+    Ok(tally)
 }
 
-async fn up(server: SocketAddr, start: Instant, end: Instant) -> Result<Tally> {
+async fn up(server: SocketAddr, window: Window) -> Result<Tally> {
     let mut stream = connect(server).await?;
     let buffer = vec![7; BULK_BUFFER];
     let mut tally = Tally::default();
     loop {
         let now = Instant::now();
-        if now >= end {
+        if now >= window.end {
             return Ok(tally);
         }
         let written = stream.write(&buffer).await?;
-        if now >= start {
-            tally.amount += written as u64;
-        }
+        tally.bytes(written, now, window.start);
     }
 }
 
-async fn down(server: SocketAddr, start: Instant, end: Instant) -> Result<Tally> {
+async fn down(server: SocketAddr, window: Window) -> Result<Tally> {
     let mut stream = connect(server).await?;
     let mut buffer = vec![0; BULK_BUFFER];
     let mut tally = Tally::default();
     loop {
         let now = Instant::now();
-        if now >= end {
+        if now >= window.end {
             return Ok(tally);
         }
         let read = stream.read(&mut buffer).await?;
-        if now >= start {
-            tally.amount += read as u64;
-        }
+        tally.bytes(read, now, window.start);
     }
-}
-
-async fn idle(server: SocketAddr, end: Instant) -> Result<Tally> {
-    let mut stream = connect(server).await?;
-    stream.write_all(b"hello").await?;
-    stream.read_exact(&mut [0; 5]).await?;
-    tokio::time::sleep_until(end.into()).await;
-    Ok(Tally::default())
 }

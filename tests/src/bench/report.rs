@@ -1,236 +1,216 @@
-//! The benchmark's table: each load on each path, as a ratio to plain TCP, beside its bar.
+//! One run of the benchmark: a mesh, every load on every path in turn, a table and JSON of it.
 
-use std::time::Duration;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use serde::Serialize;
 
-use super::client::{Load, Measured};
+use super::handshake::{self, BothEnds};
+use super::load::{LOADS, Load, Run};
+use super::memory::{self, Memory};
+use super::system::{Reach, System, Ztunnels};
+use super::{objects, table};
 use crate::lab::Lab;
 
-/// A row of the table.
-struct Row {
-    name: &'static str,
-    load: Load,
-    connections: usize,
-    size: usize,
-    figure: Figure,
-    /// The ratios to reach: between nodes, on one node.
-    bars: (f64, f64),
+/// What to run.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    /// Only the loads whose name has this in it; `idle` and `handshakes` are what is no load.
+    #[arg(long)]
+    only: Option<String>,
+    /// Runs of each load on each path; the median counts.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds of each run.
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// Another ztunnel's program, to measure beside ours under the same control plane.
+    #[arg(long)]
+    ztunnel: Option<PathBuf>,
+    /// Also writes every run here.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Connections that are opened and left alone.
+    #[arg(long, default_value_t = 10_000)]
+    idle: usize,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Figure {
-    /// Median microseconds: a lower ratio is better.
-    Latency,
-    /// Thousands each second.
-    Rate,
-    /// Gigabits each second.
-    Bandwidth,
+/// Everything measured.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report {
+    pub(super) conditions: Conditions,
+    pub(super) loads: Vec<Row>,
+    pub(super) handshakes: Vec<OfSystem<Vec<BothEnds>>>,
+    pub(super) memory: Vec<OfSystem<Memory>>,
 }
 
-const ROWS: &[Row] = &[
-    Row {
-        name: "request/response, 1 connection, 64 B",
-        load: Load::Request,
-        connections: 1,
-        size: 64,
-        figure: Figure::Latency,
-        bars: (1.5, 1.25),
-    },
-    Row {
-        name: "request/response, 64 connections, 64 B",
-        load: Load::Request,
-        connections: 64,
-        size: 64,
-        figure: Figure::Rate,
-        bars: (0.45, 0.55),
-    },
-    Row {
-        name: "request/response, 64 connections, 1 KiB",
-        load: Load::Request,
-        connections: 64,
-        size: 1024,
-        figure: Figure::Rate,
-        bars: (0.40, 0.50),
-    },
-    Row {
-        name: "connect, one request, close; 16 at a time",
-        load: Load::Connect,
-        connections: 16,
-        size: 64,
-        figure: Figure::Rate,
-        bars: (0.35, 0.45),
-    },
-    Row {
-        name: "bulk to the server, 1 connection",
-        load: Load::Up,
-        connections: 1,
-        size: 0,
-        figure: Figure::Bandwidth,
-        bars: (0.25, 0.50),
-    },
-    Row {
-        name: "bulk to the client, 1 connection",
-        load: Load::Down,
-        connections: 1,
-        size: 0,
-        figure: Figure::Bandwidth,
-        bars: (0.25, 0.50),
-    },
-    Row {
-        name: "bulk to the server, 8 connections",
-        load: Load::Up,
-        connections: 8,
-        size: 0,
-        figure: Figure::Bandwidth,
-        bars: (0.30, 0.60),
-    },
-];
-
-const YAML: &str = include_str!("objects.yaml");
-
-/// Idle connections opened to see what each costs.
-const IDLE_CONNECTIONS: usize = 2000;
-
-/// Runs every row, `rounds` times in turn on each path, and prints medians.
-pub fn run(only: Option<&str>, rounds: usize, seconds: f64) -> Result<()> {
-    let lab = Lab::up_with(YAML, &["--nodes", "2"])?;
-    println!("{}", conditions(&lab, rounds, seconds)?);
-    println!(
-        "ztunnel memory: {:.1} MB before any load (bar 12)",
-        resident(&lab)? as f64 / 1e6
-    );
-    println!(
-        "{:<44} {:>12} {:>10} {:>7} {:>6} {:>12} {:>10} {:>7} {:>6}",
-        "load", "plain", "mesh", "ratio", "bar", "plain, node", "mesh", "ratio", "bar"
-    );
-    for row in ROWS {
-        if only.is_some_and(|only| !row.name.contains(only)) {
-            continue;
-        }
-        let mut cells = String::new();
-        for (server, bar) in [("far", row.bars.0), ("near", row.bars.1)] {
-            let (mut plain, mut meshed) = (Vec::new(), Vec::new());
-            for _ in 0..rounds {
-                plain.push(row.measure(&lab, "plain", server, seconds)?);
-                meshed.push(row.measure(&lab, "meshed", server, seconds)?);
-            }
-            let (plain, meshed) = (median(plain), median(meshed));
-            let ratio = meshed / plain;
-            let reached = match row.figure {
-                Figure::Latency => ratio <= bar,
-                Figure::Rate | Figure::Bandwidth => ratio >= bar,
-            };
-            let mark = if reached { ' ' } else { '!' };
-            let unit = row.figure.unit();
-            cells += &format!(
-                " {:>12} {:>10} {ratio:>6.2}{mark} {bar:>6}",
-                format!("{plain:.1} {unit}"),
-                format!("{meshed:.1}"),
-            );
-        }
-        println!("{:<44}{cells}", row.name);
-    }
-    memory(&lab)
+/// What figures are worth nothing without.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Conditions {
+    pub(super) kernel: String,
+    pub(super) cores: usize,
+    pub(super) congestion_control: String,
+    pub(super) rounds: usize,
+    pub(super) seconds: f64,
+    pub(super) idle_connections: usize,
 }
 
-// === impl Row ===
-
-impl Row {
-    fn measure(&self, lab: &Lab, namespace: &str, server: &str, seconds: f64) -> Result<f64> {
-        let (connections, size) = (self.connections.to_string(), self.size.to_string());
-        let seconds = seconds.to_string();
-        let load = clap::ValueEnum::to_possible_value(&self.load).context("a load")?;
-        let output = lab.exec(
-            &format!("{namespace}/client"),
-            &[
-                "bench",
-                "client",
-                load.get_name(),
-                &format!("{server}.{namespace}"),
-                "--connections",
-                &connections,
-                "--size",
-                &size,
-                "--seconds",
-                &seconds,
-            ],
-        )?;
-        let measured: Measured = serde_json::from_str(&output)?;
-        Ok(match self.figure {
-            Figure::Latency => measured.median,
-            Figure::Rate => measured.rate / 1e3,
-            Figure::Bandwidth => measured.rate * 8.0 / 1e9,
-        })
-    }
+/// A load at one reach, on each system.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Row {
+    #[serde(rename = "load", serialize_with = "name")]
+    pub(super) load: &'static Load,
+    pub(super) reach: Reach,
+    pub(super) bar: Option<f64>,
+    pub(super) systems: Vec<OfSystem<Vec<Run>>>,
 }
 
-// === impl Figure ===
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct OfSystem<T> {
+    pub(super) system: System,
+    pub(super) runs: T,
+}
 
-impl Figure {
-    fn unit(self) -> &'static str {
-        match self {
-            Self::Latency => "µs",
-            Self::Rate => "k/s",
-            Self::Bandwidth => "Gb/s",
+/// Distributions' default; what it is matters less than that all namespaces have the same.
+const CONGESTION_CONTROL: &str = "cubic";
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let mut systems = vec![System::Plain, System::Weft];
+    systems.extend(arguments.ztunnel.as_ref().map(|_| System::Other));
+    let lab = start(&systems, arguments.ztunnel.as_deref())?;
+    let congestion_control = set_congestion_control(&lab, &systems)?;
+    let ztunnels = Ztunnels::of(&lab)?;
+    let wanted = |name: &str| {
+        let only = arguments.only.as_deref();
+        only.is_none_or(|only| name.contains(only))
+    };
+    let mut report = Report {
+        conditions: Conditions {
+            kernel: lab
+                .exec("switch", &["cat", "/proc/sys/kernel/osrelease"])?
+                .trim()
+                .to_owned(),
+            cores: std::thread::available_parallelism()?.get(),
+            congestion_control,
+            rounds: arguments.rounds,
+            seconds: arguments.seconds,
+            idle_connections: arguments.idle,
+        },
+        loads: Vec::new(),
+        handshakes: Vec::new(),
+        memory: Vec::new(),
+    };
+    let meshed = || systems.iter().copied().filter(|one| *one != System::Plain);
+    if wanted("idle") {
+        // Before any load: what loads leave behind is used again.
+        for system in meshed() {
+            let runs = Memory::measure(&lab, &ztunnels, system, arguments.idle)?;
+            report.memory.push(OfSystem { system, runs });
         }
     }
-}
-
-/// What a table is worth nothing without.
-fn conditions(lab: &Lab, rounds: usize, seconds: f64) -> Result<String> {
-    let of_pod = |path: &str| lab.exec("meshed/client", &["cat", path]);
-    Ok(format!(
-        "kernel {}, {} cores, congestion control {}, {rounds} rounds of {seconds} s",
-        of_pod("/proc/sys/kernel/osrelease")?.trim(),
-        std::thread::available_parallelism()?,
-        of_pod("/proc/sys/net/ipv4/tcp_congestion_control")?.trim(),
-    ))
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
-
-/// What the client's ztunnel holds after the loads, and for connections that do nothing.
-fn memory(lab: &Lab) -> Result<()> {
-    let before = resident(lab)?;
-    let count = IDLE_CONNECTIONS.to_string();
-    let mut idle = lab.exec_spawn(
-        "meshed/client",
-        &[
-            "bench",
-            "client",
-            "idle",
-            "far.meshed",
-            "--connections",
-            &count,
-            "--seconds",
-            "6",
-        ],
-    )?;
-    std::thread::sleep(Duration::from_secs(4));
-    let during = resident(lab)?;
-    ensure!(idle.wait()?.success(), "the idle connections failed");
-    println!(
-        "ztunnel memory: {:.1} MB after the loads; {:.1} KB per idle connection and node (bar 6)",
-        before as f64 / 1e6,
-        (during.saturating_sub(before)) as f64 / 1e3 / IDLE_CONNECTIONS as f64
-    );
+    for reach in Reach::ALL {
+        for load in LOADS.iter().filter(|load| wanted(load.name)) {
+            let row = measure(&lab, &ztunnels, load, reach, &systems, arguments)?;
+            eprintln!("{}", table::line(&row));
+            report.loads.push(row);
+        }
+    }
+    if wanted("handshakes") {
+        handshake::prepare(&lab, &systems)?;
+        for system in meshed() {
+            let runs = (0..arguments.rounds)
+                .map(|_| handshake::measure(&lab, &ztunnels, system, arguments.seconds))
+                .collect::<Result<_>>()?;
+            report.handshakes.push(OfSystem { system, runs });
+        }
+    }
+    for OfSystem { system, runs } in &mut report.memory {
+        runs.after = memory::resident(&lab, &ztunnels, *system)?;
+    }
+    print!("{}", table::markdown(&report));
+    if let Some(path) = &arguments.json {
+        let file = File::create(path).with_context(|| path.display().to_string())?;
+        serde_json::to_writer_pretty(file, &report)?;
+    }
     Ok(())
 }
 
-/// Resident bytes of node-1's ztunnel.
-fn resident(lab: &Lab) -> Result<u64> {
-    let status = lab.exec(
-        "node/node-1",
-        &["sh", "-c", "cat /proc/$(pgrep -o ^ztunnel)/status"],
-    )?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .context("VmRSS")?;
-    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kilobytes * 1024)
+/// A mesh with the pods of every system; another ztunnel gets nodes of its own.
+fn start(systems: &[System], other: Option<&Path>) -> Result<Lab> {
+    let mut lab = Lab::stopped()?;
+    for system in systems {
+        let name = format!("{}.yaml", system.name());
+        lab.write(&name, &objects::pods(*system))?;
+    }
+    let mut arguments = vec!["--nodes".to_owned(), "2".to_owned()];
+    if let Some(other) = other {
+        "4".clone_into(&mut arguments[1]);
+        let program = std::path::absolute(other)?;
+        ensure!(program.is_file(), "no program at {}", program.display());
+        for node in System::Other.nodes() {
+            arguments.extend([
+                "--ztunnel".to_owned(),
+                format!("{node}={}", program.display()),
+            ]);
+        }
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    lab.start(&arguments)?;
+    Ok(lab)
+}
+
+/// Gives every pod the same congestion control, where the host allows it to namespaces; which one
+/// the pods then have.
+fn set_congestion_control(lab: &Lab, systems: &[System]) -> Result<String> {
+    const FILE: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+    let set = format!("echo {CONGESTION_CONTROL} 2>/dev/null >{FILE} || true; cat {FILE}");
+    let mut found = Vec::new();
+    for system in systems {
+        for pod in ["client", "near", "far"] {
+            let pod = format!("{}/{pod}", system.name());
+            found.push(lab.exec(&pod, &["sh", "-c", &set])?.trim().to_owned());
+        }
+    }
+    found.dedup();
+    ensure!(found.len() == 1, "the pods differ: {found:?}");
+    Ok(found.remove(0))
+}
+
+/// Runs the load on each system in turn, as often as wanted.
+fn measure(
+    lab: &Lab,
+    ztunnels: &Ztunnels,
+    load: &'static Load,
+    reach: Reach,
+    systems: &[System],
+    arguments: &Arguments,
+) -> Result<Row> {
+    let mut row = Row {
+        load,
+        reach,
+        bar: load.bar(reach),
+        systems: Vec::new(),
+    };
+    for system in systems {
+        row.systems.push(OfSystem {
+            system: *system,
+            runs: Vec::new(),
+        });
+    }
+    for _ in 0..arguments.rounds {
+        for OfSystem { system, runs } in &mut row.systems {
+            let run = load.run(lab, ztunnels, *system, reach, arguments.seconds);
+            runs.push(run.with_context(|| format!("{}, {}", load.name, system.name()))?);
+        }
+    }
+    Ok(row)
+}
+
+fn name<S: serde::Serializer>(load: &&'static Load, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(load.name)
 }

@@ -6,10 +6,11 @@ use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{BULK_BUFFER, ECHO_PORT, SINK_PORT, SOURCE_PORT};
+use super::{BULK_BUFFER, ECHO_PORT, SINK_PORT, SOURCE_PORT, raise_descriptor_limit};
 
 /// Serves every port until killed.
 pub async fn run() -> Result<()> {
+    raise_descriptor_limit()?;
     let sink = TcpListener::bind((Ipv6Addr::UNSPECIFIED, SINK_PORT)).await?;
     let source = TcpListener::bind((Ipv6Addr::UNSPECIFIED, SOURCE_PORT)).await?;
     let echo = TcpListener::bind((Ipv6Addr::UNSPECIFIED, ECHO_PORT)).await?;

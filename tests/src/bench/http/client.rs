@@ -13,7 +13,8 @@ use http::{Method, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 
-use super::super::client::{Measured, Tally, WARM_UP};
+use super::super::pace::WARM_UP;
+use super::super::tally::{Measured, Tally};
 use super::{CONTENT, Speech, server};
 
 /// A run of one load.
@@ -88,7 +89,7 @@ pub async fn run(arguments: &Arguments) -> Result<Measured> {
     }
     let mut all = Tally::default();
     while let Some(one) = tasks.join_next().await {
-        all.merge(one??);
+        all.merge(&one??)?;
     }
     Ok(all.measured(duration))
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::super::client::Measured;
+use super::super::tally::Measured;
 use super::objects::{self, NAMESPACE, Work};
 use super::{Speech, envoy};
 use crate::lab::Lab;
@@ -139,7 +139,7 @@ fn measure(lab: &Lab, proxy: Proxy, speech: Speech, work: Work, seconds: f64) ->
         work,
         &["--seconds", &seconds, "--rate", &rate],
     )?;
-    let warm_up = super::super::client::WARM_UP.as_secs_f64();
+    let warm_up = super::super::pace::WARM_UP.as_secs_f64();
     let measured: f64 = seconds.parse()?;
     Ok(Figures {
         rate: closed.rate,
