@@ -32,7 +32,7 @@ pub(super) struct Client {
     tls: Arc<ClientConfig>,
 }
 
-/// Takes tunnels as a pod that speaks HBONE itself; each carries one connection.
+/// Takes tunnels as a pod that speaks HBONE itself; each is closed to more connections by its first.
 struct Server {
     tls: Arc<ServerConfig>,
     handshakes: Cell<u64>,
@@ -119,10 +119,7 @@ impl Server {
         tcp.set_nodelay(true)?;
         let stream = TlsAcceptor::from(self.tls.clone()).accept(tcp).await?;
         self.handshakes.set(self.handshakes.get() + 1);
-        let mut tunnel = h2::server::Builder::new()
-            .max_concurrent_streams(1)
-            .handshake::<_, Bytes>(stream)
-            .await?;
+        let mut tunnel = h2::server::handshake(stream).await?;
         while let Some(request) = tunnel.accept().await {
             let (request, mut answer) = request?;
             tunnel.graceful_shutdown();
