@@ -29,6 +29,9 @@ pub const SIDECAR_STATUS: &str = "sidecar.istio.io/status";
 pub const DRY_RUN: &str = "istio.io/dry-run";
 /// Annotation.
 pub const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
+/// Annotation: how to choose among endpoints that are equally close, in the words of
+/// DestinationRule's `loadBalancer.simple`.
+pub const LOAD_BALANCER: &str = "weft.dev/load-balancer";
 /// Annotation.
 pub const AUTO_REGISTRATION_GROUP: &str = "istio.io/autoRegistrationGroup";
 

@@ -107,6 +107,25 @@ impl<'a> Problems<'a> {
     }
 }
 
+/// Annotations of a few values, and what others come to.
+const MEANT: [(&str, &[&str], &str); 3] = [
+    (
+        crate::labels::DRY_RUN,
+        &["true", "false", "1", "0", "t", "f"],
+        "the policy is enforced",
+    ),
+    (
+        crate::labels::TRAFFIC_DISTRIBUTION,
+        &["PreferClose", "PreferSameZone", "PreferSameNode"],
+        "no endpoint is preferred",
+    ),
+    (
+        crate::labels::LOAD_BALANCER,
+        &["RANDOM", "LEAST_REQUEST"],
+        "endpoints are drawn at random",
+    ),
+];
+
 /// What holds for every kind. Names become parts of identities and of file names.
 pub(crate) fn metadata(metadata: &ObjectMeta, problems: &mut Problems<'_>) {
     if metadata.name.is_empty() {
@@ -123,6 +142,17 @@ pub(crate) fn metadata(metadata: &ObjectMeta, problems: &mut Problems<'_>) {
             format!("metadata.annotations[\"{key}\"]"),
             names::qualified(key),
         );
+    }
+    for (key, admitted, otherwise) in MEANT {
+        if let Some(value) = metadata.annotation(key)
+            && !admitted.iter().any(|one| one.eq_ignore_ascii_case(value))
+        {
+            let admitted = admitted.join(", ");
+            problems.warn(
+                format!("metadata.annotations[\"{key}\"]"),
+                format!("{value:?} is not one of {admitted}: {otherwise}"),
+            );
+        }
     }
 }
 

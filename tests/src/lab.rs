@@ -254,6 +254,22 @@ impl Lab {
         )
     }
 
+    /// The sum of a metric's series that have all of these labels (`name="value"`).
+    pub fn counted(&self, node: &str, metric: &str, labels: &[&str]) -> Result<f64> {
+        let text = self.metrics(node)?;
+        let series = text.lines().filter(|line| {
+            let rest = line.strip_prefix(metric);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && labels.iter().all(|label| line.contains(label))
+        });
+        series
+            .map(|line| {
+                let value = line.rsplit(' ').next().unwrap_or_default();
+                value.parse::<f64>().with_context(|| line.to_owned())
+            })
+            .sum()
+    }
+
     /// Tries until it holds; the last error, after `within`, is the failure.
     pub fn eventually(
         &self,

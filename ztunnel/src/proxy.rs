@@ -10,6 +10,7 @@
 //!   `arrival` judges who comes in.
 //! - `proxy_protocol`: what applications behind a tunnel of their own are told.
 //! - [`on_demand`]: asking for what is not known yet.
+//! - [`ejections`]: endpoints that are left alone for a while.
 //! - `plans`: what is decided ahead of connections, while the configuration holds.
 //! - `names`: addresses of endpoints that have only a name.
 //! - `telemetry`, [`access_log`]: what is said about connections.
@@ -49,6 +50,8 @@ pub mod access_log;
 
 pub mod connections;
 
+pub mod ejections;
+
 mod sockets;
 
 mod names;
@@ -66,6 +69,7 @@ use mesh::identity::Identity;
 use access_log::AccessLog;
 use config::Config;
 use connections::Connections;
+use ejections::Ejections;
 use on_demand::OnDemand;
 use pods::Pods;
 use state::State;
@@ -99,6 +103,7 @@ pub struct Shared {
     pub on_demand: Option<Arc<OnDemand>>,
     pub pods: Pods,
     pub connections: Connections,
+    pub ejections: Ejections,
     pub(crate) tunnels: Arc<Tunnels>,
 }
 
@@ -121,6 +126,7 @@ impl Shared {
             on_demand: None,
             pods: Pods::default(),
             connections: Connections::default(),
+            ejections: Ejections::default(),
             tunnels: Arc::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! `weft ztunnel-config`: what a node's ztunnel holds, from its admin port or a saved dump.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -178,7 +178,7 @@ impl Section {
                 let rows = self.select(dump.clone(), global);
                 let table = match self {
                     Self::Workloads => workloads(&rows),
-                    Self::Services => services(&rows),
+                    Self::Services => services(&rows, &dump["ejections"]),
                     Self::Policies => policies(&rows),
                     _ => certificates(&rows),
                 };
@@ -210,7 +210,7 @@ fn workloads(rows: &Value) -> Table {
     table.sorted()
 }
 
-fn services(rows: &Value) -> Table {
+fn services(rows: &Value, ejections: &Value) -> Table {
     let mut table = Table::new(&[
         "NAMESPACE",
         "SERVICE NAME",
@@ -227,12 +227,21 @@ fn services(rows: &Value) -> Table {
                 other => text(&other["address"]),
             })
             .collect();
+        let key = format!("{}/{}", text(&row["namespace"]), text(&row["hostname"]));
+        let ejected: BTreeSet<_> = items(ejections)
+            .filter(|one| one["service"] == *key)
+            .map(|one| text(&one["workloadUid"]))
+            .collect();
+        let ejected = match ejected.len() {
+            0 => String::new(),
+            count => format!(" ({count} ejected)"),
+        };
         table.row([
             text(&row["namespace"]),
             text(&row["name"]),
             vips.join(","),
             waypoint(&row["waypoint"]),
-            format!("{endpoints}/{members}"),
+            format!("{endpoints}/{members}{ejected}"),
         ]);
     }
     table.sorted()
@@ -244,7 +253,10 @@ fn policies(rows: &Value) -> Table {
         table.row([
             text(&row["namespace"]),
             text(&row["name"]),
-            text(&row["action"]),
+            match row["dryRun"] == true {
+                true => format!("{} (dry run)", text(&row["action"])),
+                false => text(&row["action"]),
+            },
             text(&row["scope"]),
         ]);
     }
@@ -389,7 +401,7 @@ mod tests {
             serde_json::from_str(include_str!("ztunnel_config/dump.json")).expect("a dump");
         let printed = [
             workloads(&dump["workloads"]).to_string(),
-            services(&dump["services"]).to_string(),
+            services(&dump["services"], &dump["ejections"]).to_string(),
             policies(&dump["policies"]).to_string(),
             connections(&dump).to_string(),
         ]

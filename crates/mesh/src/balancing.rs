@@ -1,9 +1,15 @@
 //! Which endpoints of a service a client should try, best first.
 //!
-//! Connections draw [`candidates`] once each; requests go by a [`balancer`], which remembers
-//! what every endpoint of a tier has to do.
+//! Connections are drawn one by one from a [`Selection`], past those that are [`ejection`]'s;
+//! requests go by a [`balancer`], which remembers what every endpoint of a tier has to do.
 
 pub mod balancer;
+
+pub mod selection;
+
+pub mod ejection;
+
+pub mod active;
 
 mod least_request;
 mod peak_ewma;
@@ -13,51 +19,12 @@ mod weights;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use rand::Rng;
-
+pub use self::active::{Active, ActiveConnection};
+pub use self::ejection::{Ejected, Ejections, ServicePort};
+pub use self::selection::{Drawn, Observed, Selection, Selections};
 use crate::service::{LoadBalancing, LoadBalancingMode, Scope};
-use crate::snapshot::{Endpoint, Endpoints, ServiceEntry};
-use crate::workload::Workload;
-
-/// The endpoints eligible for `client` on `service_port`, in the order to try them:
-/// the locality scopes decide who takes part, capacity weighs a random draw among them.
-/// With FAILOVER, endpoints of a lower rank follow those of the best.
-///
-/// At most `limit` endpoints are returned; an empty answer means no usable endpoint.
-pub fn candidates<'a>(
-    entry: &'a ServiceEntry,
-    client: &Workload,
-    service_port: u16,
-    limit: usize,
-    random: &mut impl Rng,
-) -> Vec<&'a Endpoint> {
-    let usable = |endpoint: &&Endpoint| is_usable(entry, endpoint, client, service_port);
-    let balancing = &entry.service.load_balancing;
-    match balancing.mode {
-        LoadBalancingMode::Standard | LoadBalancingMode::Passthrough => {
-            if entry.endpoints.have_equal_capacity() {
-                let drawn = draw(&entry.endpoints, limit, random);
-                let drawn: Vec<_> = drawn.filter(usable).collect();
-                if !drawn.is_empty() {
-                    return drawn;
-                }
-            }
-            weigh(entry.endpoints.iter().filter(usable), |_| 0, limit, random)
-        }
-        LoadBalancingMode::Strict => {
-            let scopes = &balancing.routing_preference;
-            let matching = entry.endpoints.iter().filter(usable).filter(|endpoint| {
-                let workload = &endpoint.workload;
-                scopes.iter().all(|scope| matches(*scope, client, workload))
-            });
-            weigh(matching, |_| 0, limit, random)
-        }
-        LoadBalancingMode::Failover => {
-            let rank = |endpoint: &Endpoint| rank(balancing, client, &endpoint.workload);
-            weigh(entry.endpoints.iter().filter(usable), rank, limit, random)
-        }
-    }
-}
+use crate::snapshot::{Endpoint, ServiceEntry};
+use crate::workload::{TunnelProtocol, Workload};
 
 /// The endpoints eligible for `client` on `service_port` by how close they are, best first: one
 /// tier, but with FAILOVER one for each rank that any has. A tier serves while it has an
@@ -67,14 +34,26 @@ pub fn tiers<'a>(
     client: &Workload,
     service_port: u16,
 ) -> Vec<Vec<&'a Endpoint>> {
+    let mut tiers: BTreeMap<Reverse<usize>, Vec<&Endpoint>> = BTreeMap::new();
+    for (rank, at) in ranked(entry, client, service_port) {
+        let tier = tiers.entry(Reverse(rank)).or_default();
+        tier.push(&entry.endpoints[at]);
+    }
+    tiers.into_values().collect()
+}
+
+/// The eligible endpoints by their place in the service's list, and how close each is: equally,
+/// but with FAILOVER.
+fn ranked(
+    entry: &ServiceEntry,
+    client: &Workload,
+    service_port: u16,
+) -> impl Iterator<Item = (usize, usize)> {
     let balancing = &entry.service.load_balancing;
     let scopes = &balancing.routing_preference;
-    let usable = entry
-        .endpoints
-        .iter()
-        .filter(|endpoint| is_usable(entry, endpoint, client, service_port));
-    let mut tiers: BTreeMap<Reverse<usize>, Vec<&Endpoint>> = BTreeMap::new();
-    for endpoint in usable {
+    let usable = entry.endpoints.iter().enumerate();
+    let usable = usable.filter(move |(_, one)| is_usable(entry, one, client, service_port));
+    usable.filter_map(move |(at, endpoint)| {
         let workload = &endpoint.workload;
         let rank = match balancing.mode {
             LoadBalancingMode::Standard | LoadBalancingMode::Passthrough => Some(0),
@@ -84,15 +63,12 @@ pub fn tiers<'a>(
                 .then_some(0),
             LoadBalancingMode::Failover => Some(rank(balancing, client, workload)),
         };
-        if let Some(rank) = rank {
-            tiers.entry(Reverse(rank)).or_default().push(endpoint);
-        }
-    }
-    tiers.into_values().collect()
+        Some((rank?, at))
+    })
 }
 
 /// Whether this node could reach the endpoint at all. One in another network is behind a
-/// gateway, which a node cannot pass.
+/// gateway, which a node cannot pass. DNS is no authority on where a tunnel ends.
 fn is_usable(
     entry: &ServiceEntry,
     endpoint: &Endpoint,
@@ -100,9 +76,14 @@ fn is_usable(
     service_port: u16,
 ) -> bool {
     let workload = &endpoint.workload;
-    workload.capacity != 0
+    let families = entry.service.ip_families;
+    let is_found = match workload.addresses.is_empty() {
+        true => workload.hostname.is_some() && workload.tunnel_protocol == TunnelProtocol::None,
+        false => workload.addresses.iter().any(|one| families.admit(one)),
+    };
+    is_found
+        && workload.capacity != 0
         && workload.network == client.network
-        && (!workload.addresses.is_empty() || workload.hostname.is_some())
         && endpoint_port(entry, endpoint, service_port).is_some()
 }
 
@@ -116,41 +97,6 @@ pub(crate) fn endpoint_port(
     entry
         .target_port(endpoint, service_port)
         .or_else(|| tunnel.and_then(|tunnel| tunnel.port).map(|_| service_port))
-}
-
-/// Some endpoints in random order, in time that does not depend on how many there are.
-fn draw<'a>(
-    endpoints: &'a Endpoints,
-    limit: usize,
-    random: &mut impl Rng,
-) -> impl Iterator<Item = &'a Endpoint> {
-    let amount = limit.min(endpoints.len());
-    rand::seq::index::sample(random, endpoints.len(), amount)
-        .into_iter()
-        .map(|index| &endpoints[index])
-}
-
-/// Orders by rank, highest first, and within a rank as a weighted draw without replacement:
-/// each endpoint waits an exponential time of rate capacity, the shortest goes first.
-fn weigh<'a>(
-    endpoints: impl Iterator<Item = &'a Endpoint>,
-    rank: impl Fn(&Endpoint) -> usize,
-    limit: usize,
-    random: &mut impl Rng,
-) -> Vec<&'a Endpoint> {
-    let mut ordered: Vec<(Reverse<usize>, f64, &Endpoint)> = endpoints
-        .map(|endpoint| {
-            let uniform: f64 = random.random_range(f64::MIN_POSITIVE..1.0);
-            let wait = -uniform.ln() / f64::from(endpoint.workload.capacity);
-            (Reverse(rank(endpoint)), wait, endpoint)
-        })
-        .collect();
-    ordered.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    ordered.truncate(limit);
-    ordered
-        .into_iter()
-        .map(|(_, _, endpoint)| endpoint)
-        .collect()
 }
 
 /// How close an endpoint is: the number of leading scopes it shares with the client. NETWORK

@@ -11,7 +11,7 @@ mod inbound;
 mod outbound;
 
 pub use self::inbound::{Authority, Inbound, InboundRefusal, inbound};
-pub use self::outbound::{Hop, NamedHop, Outbound, Plan, Refusal, Route, Transport};
+pub use self::outbound::{Hop, Hops, Outbound, Plan, Refusal, Route, Transport};
 use crate::address::{GatewayAddress, GatewayDestination};
 use crate::snapshot::Snapshot;
 use crate::workload::Workload;

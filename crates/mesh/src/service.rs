@@ -1,5 +1,6 @@
 //! A group of endpoints under one hostname.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -67,6 +68,20 @@ pub struct LoadBalancing {
     #[serde(rename = "routingPreferences")]
     pub routing_preference: Vec<Scope>,
     pub health_policy: HealthPolicy,
+    #[serde(skip_serializing_if = "Algorithm::is_default")]
+    pub algorithm: Algorithm,
+}
+
+/// How a connection's endpoint is chosen among equals, under the names of DestinationRule's
+/// `simple`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Algorithm {
+    /// By weight.
+    #[default]
+    Random,
+    /// Of two drawn by weight, the one with fewer connections under way.
+    LeastRequest,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -115,6 +130,27 @@ pub enum Visibility {
     Public,
     /// Clients of the same namespace only.
     Namespace,
+}
+
+// === impl Algorithm ===
+
+impl Algorithm {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+// === impl IpFamilies ===
+
+impl IpFamilies {
+    /// Whether endpoints may be reached at an address of this family.
+    pub fn admit(self, address: &IpAddr) -> bool {
+        match self {
+            Self::Automatic | Self::Dual => true,
+            Self::Ipv4Only => address.is_ipv4(),
+            Self::Ipv6Only => address.is_ipv6(),
+        }
+    }
 }
 
 // === impl Service ===

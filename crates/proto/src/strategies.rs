@@ -14,8 +14,8 @@ use mesh::authorization::{
     ServiceAccountMatch, StringMatch,
 };
 use mesh::service::{
-    AppProtocol, HealthPolicy, IpFamilies, LoadBalancing, LoadBalancingMode, Port, Scope, Service,
-    Visibility, WeightedWaypoint,
+    Algorithm, AppProtocol, HealthPolicy, IpFamilies, LoadBalancing, LoadBalancingMode, Port,
+    Scope, Service, Visibility, WeightedWaypoint,
 };
 use mesh::workload::{
     ApplicationProtocol, ApplicationTunnel, Locality, NetworkMode, Template, TunnelProtocol,
@@ -112,13 +112,15 @@ pub(crate) fn load_balancing() -> impl Strategy<Value = LoadBalancing> {
         Scope::Network,
     ]);
     let health = select(vec![HealthPolicy::OnlyHealthy, HealthPolicy::AllowAll]);
-    (mode, vec(scope, 0..4), health).prop_map(|(mode, routing_preference, health_policy)| {
-        LoadBalancing {
+    let algorithm = select(vec![Algorithm::Random, Algorithm::LeastRequest]);
+    (mode, vec(scope, 0..4), health, algorithm).prop_map(
+        |(mode, routing_preference, health_policy, algorithm)| LoadBalancing {
             mode,
             routing_preference,
             health_policy,
-        }
-    })
+            algorithm,
+        },
+    )
 }
 
 pub(crate) fn service() -> impl Strategy<Value = Service> {

@@ -2,7 +2,8 @@
 
 use mesh::address::NetworkAddress;
 use mesh::service::{
-    HealthPolicy, IpFamilies, LoadBalancing, LoadBalancingMode, Scope, Service as MeshService,
+    Algorithm, HealthPolicy, IpFamilies, LoadBalancing, LoadBalancingMode, Scope,
+    Service as MeshService,
 };
 
 use crate::kind::Kind;
@@ -69,14 +70,27 @@ fn load_balancing(view: &View, service: &Service) -> LoadBalancing {
             true => HealthPolicy::AllowAll,
             false => HealthPolicy::OnlyHealthy,
         },
+        algorithm: algorithm(view, &service.metadata),
         ..preference
     }
 }
 
-/// The annotation's, the object's own or its namespace's.
+/// The annotations', the object's own or its namespace's.
 pub(super) fn annotated(view: &View, metadata: &ObjectMeta) -> LoadBalancing {
-    inherited_annotation(view, metadata, labels::TRAFFIC_DISTRIBUTION)
-        .map_or_else(LoadBalancing::default, traffic_distribution)
+    let preference = inherited_annotation(view, metadata, labels::TRAFFIC_DISTRIBUTION)
+        .map_or_else(LoadBalancing::default, traffic_distribution);
+    LoadBalancing {
+        algorithm: algorithm(view, metadata),
+        ..preference
+    }
+}
+
+/// In any letter case; what is not known means none.
+fn algorithm(view: &View, metadata: &ObjectMeta) -> Algorithm {
+    match inherited_annotation(view, metadata, labels::LOAD_BALANCER) {
+        Some(value) if value.eq_ignore_ascii_case("LEAST_REQUEST") => Algorithm::LeastRequest,
+        Some(_) | None => Algorithm::Random,
+    }
 }
 
 /// In any letter case; what is not known means no preference.

@@ -1,4 +1,4 @@
-//! Which endpoint is chosen: trafficDistribution and internalTrafficPolicy.
+//! Which endpoint is chosen: trafficDistribution, internalTrafficPolicy, and whether it answers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,6 +15,38 @@ metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
 apiVersion: v1
 kind: Namespace
 metadata: {name: plain}
+---
+apiVersion: v1
+kind: Node
+metadata:
+  name: node-1
+  labels: {topology.kubernetes.io/region: north, topology.kubernetes.io/zone: a}
+---
+apiVersion: v1
+kind: Node
+metadata:
+  name: node-2
+  labels: {topology.kubernetes.io/region: north, topology.kubernetes.io/zone: b}
+---
+# Ready, for all that is known of it, and nobody listens.
+apiVersion: v1
+kind: Pod
+metadata: {name: broken, namespace: shop, labels: {half: works}}
+spec:
+  nodeName: node-2
+  containers:
+    - name: peer
+      command: [peer, watch, \"127.0.0.1:9\"]
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: half
+  namespace: shop
+  annotations: {weft.dev/load-balancer: LEAST_REQUEST}
+spec:
+  selector: {half: works}
+  ports: [{name: http, port: 80, targetPort: 8080}]
 "
     .to_owned();
     for (name, namespace, node) in [
@@ -24,12 +56,13 @@ metadata: {name: plain}
         ("far", "shop", "node-2"),
     ] {
         let app = if name == "client" { "client" } else { "web" };
+        let half = if name == "near" { ", half: works" } else { "" };
         yaml.push_str(&format!(
             "\
 ---
 apiVersion: v1
 kind: Pod
-metadata: {{name: {name}, namespace: {namespace}, labels: {{app: {app}}}}}
+metadata: {{name: {name}, namespace: {namespace}, labels: {{app: {app}{half}}}}}
 spec:
   nodeName: {node}
   containers:
@@ -43,6 +76,7 @@ spec:
         ("any", "{}"),
         ("same-node", "{trafficDistribution: PreferSameNode}"),
         ("local", "{internalTrafficPolicy: Local}"),
+        ("same-zone", "{trafficDistribution: PreferClose}"),
     ] {
         let preference = preference.trim_matches(['{', '}']);
         yaml.push_str(&format!(
@@ -78,8 +112,10 @@ fn endpoints_of_the_same_node_come_first_or_alone() {
     let both = BTreeSet::from(["far".to_owned(), "near".to_owned()]);
     assert_eq!(servers(&lab, "shop/client", "any"), both);
     assert_eq!(servers(&lab, "shop/client", "same-node"), near);
+    assert_eq!(servers(&lab, "shop/client", "same-zone"), near);
     assert_eq!(servers(&lab, "shop/client", "local"), near);
     assert_eq!(servers(&lab, "plain/client", "local"), near, "uncaptured");
+    one_that_refuses_is_passed_over_and_left_alone(&lab);
 
     lab.weft(&["delete", "pod", "near", "-n", "shop"])
         .expect("deleted");
@@ -100,4 +136,45 @@ fn endpoints_of_the_same_node_come_first_or_alone() {
             "{client}: Local never leaves the node"
         );
     }
+}
+
+fn one_that_refuses_is_passed_over_and_left_alone(lab: &Lab) {
+    let near = BTreeSet::from(["near".to_owned()]);
+    assert_eq!(servers(lab, "shop/client", "half"), near);
+    let counted = |metric| lab.counted("node-1", metric, &[]).expect("metrics");
+    let retries = counted("weft_connection_retries_total");
+    let ejections = counted("weft_endpoint_ejections_total");
+    // Half of the connections would meet it; each time it is left alone for twice as long.
+    assert!((1.0..8.0).contains(&retries), "{retries} retries");
+    assert_eq!(ejections, retries);
+    let failed = lab.counted(
+        "node-1",
+        "istio_tcp_connections_failed_total",
+        &["reporter=\"source\"", "destination_service_name=\"half\""],
+    );
+    assert_eq!(failed.expect("metrics"), 0.0, "no connection failed");
+
+    lab.eventually(
+        Duration::from_secs(10),
+        "it is shown to be left alone",
+        || {
+            lab.peer("shop/client", &["get", "half.shop:80"])?;
+            let dump = lab.config_dump("node-1")?;
+            let ejected = &dump["ejections"][0];
+            ensure!(
+                ejected["workloadUid"] == "Kubernetes//Pod/shop/broken",
+                "{ejected}"
+            );
+            ensure!(ejected["port"] == 80, "{ejected}");
+            Ok(())
+        },
+    )
+    .expect("shown");
+    let dump = lab.config_dump("node-1").expect("a dump");
+    let services = dump["services"].as_array().expect("services");
+    let half = services.iter().find(|one| one["name"] == "half");
+    assert_eq!(
+        half.expect("known")["loadBalancer"]["algorithm"],
+        "LEAST_REQUEST"
+    );
 }

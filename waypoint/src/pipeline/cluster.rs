@@ -12,7 +12,7 @@ use mesh::balancing::balancer::{Algorithm, Balancer, Pick};
 use mesh::destination::{HBONE_PORT, Hop, Transport};
 use mesh::identity::Identity;
 use mesh::retry::budget::RetryBudget;
-use mesh::service::{AppProtocol, IpFamilies, Service};
+use mesh::service::{AppProtocol, Service};
 use mesh::snapshot::{Endpoint, ServiceEntry};
 use mesh::workload::{TunnelProtocol, Workload, WorkloadUid};
 use rand::Rng;
@@ -134,11 +134,7 @@ impl Cluster {
 fn hop_of(entry: &ServiceEntry, endpoint: &Endpoint, own: &Workload, port: u16) -> Option<Hop> {
     let workload = &endpoint.workload;
     let port = entry.target_port(endpoint, port)?;
-    let admitted = |address: &&IpAddr| match entry.service.ip_families {
-        IpFamilies::Automatic | IpFamilies::Dual => true,
-        IpFamilies::Ipv4Only => address.is_ipv4(),
-        IpFamilies::Ipv6Only => address.is_ipv6(),
-    };
+    let admitted = |address: &&IpAddr| entry.service.ip_families.admit(address);
     let first = own.addresses.first();
     let is_v4 = first.is_none_or(|address| address.is_ipv4());
     let addresses = workload.addresses.iter().filter(admitted);

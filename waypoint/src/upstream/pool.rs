@@ -50,7 +50,7 @@ impl Key {
         Self {
             target: hop.target,
             tunnel: match &hop.transport {
-                Transport::Tcp => None,
+                Transport::Tcp | Transport::Resolve { .. } => None,
                 Transport::Hbone { address, expected } => Some((*address, expected.clone())),
             },
         }

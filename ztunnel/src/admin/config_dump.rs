@@ -6,11 +6,13 @@ use std::sync::Arc;
 use identity::manager::CertificateManager;
 use mesh::address::{GatewayAddress, GatewayDestination};
 use mesh::authorization::Authorization;
+use mesh::balancing::Ejected;
 use mesh::service::{Port, Service};
 use mesh::snapshot::{ServiceEntry, Snapshot};
 use mesh::workload::Workload;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::proxy::Shared;
@@ -34,6 +36,7 @@ impl Dumped {
         let dump = json!({
             "workloads": workloads(&snapshot),
             "services": services(&snapshot),
+            "ejections": self.ejections(),
             "policies": policies(&snapshot),
             // Memberships wait in the snapshot itself until their service arrives.
             "stagedServices": {},
@@ -47,6 +50,24 @@ impl Dumped {
             "workloadState": self.workload_state(),
         });
         serde_json::to_string_pretty(&dump).map_err(|error| error.to_string())
+    }
+
+    /// Ours: endpoints that are left alone because they could not be connected to.
+    fn ejections(&self) -> Vec<Value> {
+        let ejections = self.proxy.ejections.load();
+        let ejected = ejections.ejected(Instant::now().into_std());
+        let mut ejected: Vec<_> = ejected.collect();
+        ejected.sort_by_key(|one| (one.destination.service.clone(), one.endpoint.clone()));
+        let one = |one: &Ejected<'_>| {
+            json!({
+                "service": one.destination.service.to_string(),
+                "port": one.destination.port,
+                "workloadUid": one.endpoint,
+                "failures": one.failures,
+                "remaining": format!("{:.1}s", one.remaining.as_secs_f64()),
+            })
+        };
+        ejected.iter().map(one).collect()
     }
 
     fn workload_state(&self) -> BTreeMap<String, Value> {

@@ -1,33 +1,36 @@
 //! Connections that a pod's application opens (port 15001).
+//!
+//! - [`attempts`]: which endpoint they go to, and where next when it does not work.
 
-use std::net::{IpAddr, SocketAddr};
+pub(crate) mod attempts;
+
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hbone::client::{self, ConnectError, ConnectRequest, OpenError};
+use hbone::client::{self, ConnectError, ConnectRequest};
 use hbone::copy::{self, Side};
 use hbone::headers::{self, TraceParent};
 use hbone::pool::{Key, Opened};
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use mesh::address::NetworkAddress;
-use mesh::destination::{self, Hop, NamedHop, Route, Transport};
+use mesh::balancing::ActiveConnection;
+use mesh::destination::{Hop, Hops, Route};
 use mesh::identity::Identity;
 use mesh::service::Service;
-use mesh::workload::{TunnelProtocol, Workload, WorkloadUid};
+use mesh::workload::Workload;
 use tokio::time::Instant;
 
+use self::attempts::{Fault, HopFailure};
 use super::access_log::{Direction, Party};
 use super::connections::{OpenConnection, Protocol};
 use super::on_demand;
 use super::pods::Pod;
-use super::same_node;
 use super::sockets;
 use super::telemetry::{Conversation, Failure};
 use super::worker::{Accepted, Worker};
 use crate::metrics::{ConnectionSecurityPolicy, ResponseFlags};
-
-/// Addresses tried for one connection to endpoints known by name.
-const ATTEMPTS: usize = 5;
 
 /// One outbound connection whose client is known.
 pub(crate) struct Client {
@@ -37,14 +40,11 @@ pub(crate) struct Client {
     pub(crate) original: SocketAddr,
     pub(crate) service: Option<Arc<Service>>,
     pub(crate) started: Instant,
-}
-
-/// Why one endpoint did not work.
-pub(crate) struct HopFailure {
-    pub(crate) conversation: Conversation,
-    pub(crate) failure: Failure,
-    /// Whether the endpoint was not reached, so that another may be tried.
-    pub(crate) unreachable: bool,
+    /// The endpoints to try, until one is reached: nothing of what chose it stays with an
+    /// established connection.
+    hops: Option<Box<Hops>>,
+    /// Where its service counts connections.
+    _active: Option<Box<ActiveConnection>>,
 }
 
 pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
@@ -83,7 +83,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         let snapshot = worker.shared.state.load();
         worker.plans.outbound(&snapshot, &workload, original)
     };
-    let decision = plan.draw(&mut rand::rng());
+    let decision = {
+        let ejections = worker.shared.ejections.load();
+        plan.draw(worker.observed(&ejections), &mut rand::rng())
+    };
     drop(plan);
     let mut client = Client {
         worker,
@@ -92,6 +95,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         original,
         service: decision.service,
         started,
+        hops: None,
+        _active: None,
     };
     match decision.route {
         Route::Passthrough => {
@@ -100,8 +105,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
                 client.give_up(&failed.conversation, &failed.failure);
             }
         }
-        Route::Endpoints(hops) => Box::pin(client.endpoints(hops)).await,
-        Route::Resolve(hops) => Box::pin(client.named_endpoints(hops)).await,
+        Route::Endpoints(hops) => {
+            client.hops = Some(Box::new(hops));
+            Box::pin(client.endpoints()).await;
+        }
         Route::Refuse(refusal) => {
             let conversation = client.conversation(None, client.original);
             client.give_up(
@@ -173,117 +180,6 @@ impl Client {
         copy::abort(&self.accepted.tcp);
     }
 
-    /// Tries endpoints in order until one is reached.
-    async fn endpoints(mut self, hops: Vec<Hop>) {
-        let mut last = None;
-        for hop in hops {
-            let attempt = match &hop.transport {
-                Transport::Tcp => Box::pin(self.tcp(Some(&hop.workload), hop.target)).await,
-                Transport::Hbone { address, expected } => {
-                    let local = (address.port() == destination::HBONE_PORT)
-                        .then(|| {
-                            let shared = &self.worker.shared;
-                            shared
-                                .pods
-                                .serving(&hop.workload, address.ip(), &shared.config)
-                        })
-                        .flatten();
-                    match local {
-                        Some(pod) => {
-                            Box::pin(same_node::run(&mut self, &hop, *address, expected, &pod))
-                                .await
-                        }
-                        None => Box::pin(self.hbone(&hop, *address, expected)).await,
-                    }
-                }
-            };
-            match attempt {
-                Ok(()) => return,
-                Err(failed) => {
-                    let unreachable = failed.unreachable;
-                    last = Some(failed);
-                    if !unreachable {
-                        break;
-                    }
-                }
-            }
-        }
-        self.give_up_after(last);
-    }
-
-    /// Reports the last failure of several.
-    fn give_up_after(&self, last: Option<HopFailure>) {
-        match last {
-            Some(failed) => self.give_up(&failed.conversation, &failed.failure),
-            None => {
-                let conversation = self.conversation(None, self.original);
-                let failure = Failure::new(ResponseFlags::Connect, "no endpoint to try");
-                self.give_up(&conversation, &failure);
-            }
-        }
-    }
-
-    /// Tries plain TCP to endpoints known by name only, each at all its addresses.
-    async fn named_endpoints(mut self, hops: Vec<NamedHop>) {
-        let timeout = self.worker.shared.config.connect_timeout;
-        let (mut attempts, mut last) = (0, None);
-        for hop in hops {
-            self.count_resolution(&hop.hostname);
-            let names = &self.worker.names;
-            let resolving = names.resolve(&hop.hostname, self.original.is_ipv4(), timeout);
-            let addresses = Box::pin(resolving).await.unwrap_or_default();
-            if addresses.is_empty() {
-                let reason = format!("the host {} can't be resolved", hop.hostname);
-                last = Some(HopFailure {
-                    conversation: self.conversation(Some(&hop.workload), self.original),
-                    failure: Failure::new(ResponseFlags::Connect, reason),
-                    unreachable: true,
-                });
-            }
-            for address in addresses {
-                if attempts == ATTEMPTS {
-                    return self.give_up_after(last);
-                }
-                attempts += 1;
-                let target = SocketAddr::new(address, hop.port);
-                if let Some(captured) = self.captured_at(address) {
-                    // A name of ours to choose, an address of somebody else's: what an enrolled
-                    // pod gets in plaintext, it can't know to be from us.
-                    let reason = format!(
-                        "{} is at {address}, which is captured workload {captured}'s: plaintext is not sent there",
-                        hop.hostname
-                    );
-                    last = Some(HopFailure {
-                        conversation: self.conversation(Some(&hop.workload), target),
-                        failure: Failure::new(ResponseFlags::Connect, reason),
-                        unreachable: true,
-                    });
-                    continue;
-                }
-                match Box::pin(self.tcp(Some(&hop.workload), target)).await {
-                    Ok(()) => return,
-                    Err(failed) => last = Some(failed),
-                }
-            }
-        }
-        self.give_up_after(last);
-    }
-
-    /// The workload that speaks HBONE at an address, where one does.
-    fn captured_at(&self, address: IpAddr) -> Option<WorkloadUid> {
-        let snapshot = self.worker.shared.state.snapshot();
-        let address = NetworkAddress::new(self.workload.network.clone(), address);
-        snapshot
-            .workload_at(&address)
-            .filter(|workload| workload.tunnel_protocol == TunnelProtocol::Hbone)
-            .map(|workload| workload.uid.clone())
-    }
-
-    fn count_resolution(&self, hostname: &Arc<str>) {
-        let labels = crate::metrics::resolution_labels(&self.workload, hostname);
-        metrics::counter!("istio_on_demand_dns_total", labels).increment(1);
-    }
-
     async fn tcp(
         &mut self,
         destination: Option<&Arc<Workload>>,
@@ -299,11 +195,14 @@ impl Client {
                 return Err(HopFailure {
                     failure: Failure::connect(&error),
                     conversation,
-                    unreachable: true,
+                    fault: Fault::of_connect(&error),
                 });
             }
         };
-        let half_closed = config.half_closed_timeout;
+        if let Some(workload) = destination {
+            self.established(workload);
+        }
+        let half_closed = self.worker.shared.config.half_closed_timeout;
         let tracked = conversation.open(&self.worker);
         let _listed = self.list(target, Protocol::Tcp);
         let result =
@@ -322,6 +221,7 @@ impl Client {
         // What only the setup needs does not stay with the connection.
         match Box::pin(self.open_tunnel(hop, address, expected)).await {
             Ok(mut opened) => {
+                self.established(&hop.workload);
                 conversation.tls_group = Some(opened.key_exchange);
                 let tracked = conversation.open(&self.worker);
                 let _listed = self.list(hop.target, Protocol::Hbone);
@@ -335,10 +235,10 @@ impl Client {
                 });
                 Ok(())
             }
-            Err((failure, unreachable)) => Err(HopFailure {
+            Err((failure, fault)) => Err(HopFailure {
                 conversation,
                 failure,
-                unreachable,
+                fault,
             }),
         }
     }
@@ -358,13 +258,18 @@ impl Client {
         hop: &Hop,
         address: SocketAddr,
         expected: &Arc<[Identity]>,
-    ) -> Result<Opened, (Failure, bool)> {
+    ) -> Result<Opened, (Failure, Fault)> {
         let pod = self.pod();
         let certificate = self
             .worker
             .certificate(&pod.identity)
             .await
-            .map_err(|reason| (Failure::new(ResponseFlags::TlsFailure, reason), false))?;
+            .map_err(|reason| {
+                (
+                    Failure::new(ResponseFlags::TlsFailure, reason),
+                    Fault::Final,
+                )
+            })?;
         let tls = certificate.client_config(expected);
         let key = Key {
             source: pod.identity.clone(),
@@ -381,7 +286,7 @@ impl Client {
                 let tcp = sockets::connect(pod.netns.as_deref(), address, None, config)
                     .await
                     .map_err(|error| match error.kind() {
-                        std::io::ErrorKind::TimedOut => ConnectError::TcpTimeout(address),
+                        io::ErrorKind::TimedOut => ConnectError::TcpTimeout(address),
                         _ => ConnectError::Tcp(address, Arc::new(error)),
                     })?;
                 let shaken = client::handshake(tcp, tls, &config.tunnel).await;
@@ -403,7 +308,13 @@ impl Client {
             }
         };
         let opened = self.worker.pool.open(&key, &tls, connect, request).await;
-        opened.map_err(|error| (Failure::of_open(&error), is_unreachable(&error)))
+        let asks_for_itself = hop.target.ip() == address.ip();
+        opened.map_err(|error| {
+            (
+                Failure::of_open(&error),
+                Fault::of_open(&error, asks_for_itself),
+            )
+        })
     }
 
     fn headers(&self) -> HeaderMap {
@@ -441,26 +352,5 @@ impl Client {
         };
         let connections = &self.worker.shared.connections;
         connections.list(&self.pod().uid, Direction::Outbound, connection)
-    }
-}
-
-/// Whether the endpoint, or the application behind it, was not there to answer. Nothing
-/// of the client's has been sent in any of these cases.
-fn is_unreachable(error: &OpenError) -> bool {
-    match error {
-        OpenError::Connect(error) => match error {
-            ConnectError::Tcp(..)
-            | ConnectError::TcpTimeout(_)
-            | ConnectError::HandshakeTimeout
-            | ConnectError::Tls(_)
-            | ConnectError::Http2(_) => true,
-            // Not an endpoint that is down, but one that is not who it should be: the
-            // attempt must be seen to fail.
-            ConnectError::PeerIdentity(_) | ConnectError::Revoked | ConnectError::Abandoned => {
-                false
-            }
-        },
-        OpenError::Status(status) => *status == StatusCode::SERVICE_UNAVAILABLE,
-        OpenError::Tunnel(_) | OpenError::ResponseTimeout => false,
     }
 }

@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use hbone::headers::Baggage;
 use http::HeaderValue;
+use mesh::balancing::Selections;
 use mesh::destination::Plan;
 use mesh::snapshot::Snapshot;
 use mesh::workload::{Workload, WorkloadUid};
@@ -18,13 +18,17 @@ const MAXIMUM: usize = 4096;
 
 /// One worker's outbound plans and `baggage` values.
 #[derive(Default)]
-pub(crate) struct Plans(RefCell<Kept>);
+pub(crate) struct Plans {
+    kept: RefCell<Kept>,
+    /// Apart: what a service's endpoints are outlives changes of other things.
+    selections: RefCell<Selections>,
+}
 
 #[derive(Default)]
 struct Kept {
     /// The configuration that all of this follows from.
     snapshot: Option<Arc<Snapshot>>,
-    outbound: HashMap<(WorkloadUid, SocketAddr), Rc<Plan>>,
+    outbound: HashMap<(WorkloadUid, SocketAddr), Arc<Plan>>,
     baggage: HashMap<WorkloadUid, (Arc<Workload>, Option<HeaderValue>)>,
 }
 
@@ -37,9 +41,9 @@ impl Plans {
         snapshot: &Arc<Snapshot>,
         client: &Arc<Workload>,
         destination: SocketAddr,
-    ) -> Rc<Plan> {
-        let mut kept = self.0.borrow_mut();
-        kept.follow(snapshot);
+    ) -> Arc<Plan> {
+        self.follow(snapshot);
+        let mut kept = self.kept.borrow_mut();
         let key = (client.uid.clone(), destination);
         // A connection may still be of the client as it was before the last change.
         if let Some(plan) = kept.outbound.get(&key)
@@ -47,7 +51,8 @@ impl Plans {
         {
             return plan.clone();
         }
-        let plan = Rc::new(Plan::new(snapshot, client, destination));
+        let selections = &mut self.selections.borrow_mut();
+        let plan = Arc::new(Plan::new(snapshot, client, destination, selections));
         make_room(&mut kept.outbound);
         kept.outbound.insert(key, plan.clone());
         plan
@@ -55,7 +60,7 @@ impl Plans {
 
     /// The `baggage` of a workload; none where a name can't be in a header.
     pub(crate) fn baggage(&self, workload: &Arc<Workload>) -> Option<HeaderValue> {
-        let kept = &mut self.0.borrow_mut().baggage;
+        let kept = &mut self.kept.borrow_mut().baggage;
         if let Some((known, value)) = kept.get(&workload.uid)
             && Arc::ptr_eq(known, workload)
         {
@@ -69,21 +74,26 @@ impl Plans {
 
     /// Drops what followed from another configuration than this one.
     pub(crate) fn follow(&self, snapshot: &Arc<Snapshot>) {
-        self.0.borrow_mut().follow(snapshot);
+        if self.kept.borrow_mut().follow(snapshot) {
+            self.selections.borrow_mut().follow(snapshot);
+        }
     }
 }
 
 // === impl Kept ===
 
 impl Kept {
-    fn follow(&mut self, snapshot: &Arc<Snapshot>) {
+    /// Whether it is another one.
+    fn follow(&mut self, snapshot: &Arc<Snapshot>) -> bool {
         let same = self.snapshot.as_ref();
-        if !same.is_some_and(|known| Arc::ptr_eq(known, snapshot)) {
+        let changed = !same.is_some_and(|known| Arc::ptr_eq(known, snapshot));
+        if changed {
             *self = Self {
                 snapshot: Some(snapshot.clone()),
                 ..Self::default()
             };
         }
+        changed
     }
 }
 
@@ -95,6 +105,9 @@ fn make_room<K, V>(map: &mut HashMap<K, V>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use mesh::balancing::Observed;
     use mesh::destination::Route;
     use mesh::snapshot::Change;
     use mesh::workload::TunnelProtocol;
@@ -119,8 +132,12 @@ mod tests {
         Arc::new(snapshot)
     }
 
-    fn is_passthrough(plan: &Plan) -> bool {
-        matches!(plan.draw(&mut rand::rng()).route, Route::Passthrough)
+    fn is_passthrough(plan: &Arc<Plan>) -> bool {
+        let observed = Observed::nothing(Instant::now());
+        matches!(
+            plan.draw(observed, &mut rand::rng()).route,
+            Route::Passthrough
+        )
     }
 
     #[test]
@@ -130,7 +147,7 @@ mod tests {
         let (before, after) = (snapshot(&[]), snapshot(&[pod("web", "10.244.2.1")]));
         let plan = plans.outbound(&before, &client, target(80));
         assert!(is_passthrough(&plan));
-        assert!(Rc::ptr_eq(
+        assert!(Arc::ptr_eq(
             &plan,
             &plans.outbound(&before, &client, target(80))
         ));
@@ -171,7 +188,7 @@ mod tests {
         let snapshot = snapshot(&[]);
         for port in 1..=u16::try_from(2 * MAXIMUM + 1).expect("a port") {
             plans.outbound(&snapshot, &client, target(port));
-            assert!(plans.0.borrow().outbound.len() <= MAXIMUM);
+            assert!(plans.kept.borrow().outbound.len() <= MAXIMUM);
         }
     }
 

@@ -16,7 +16,8 @@ use tokio::net::TcpStream;
 use super::access_log::Direction;
 use super::arrival::{Arrival, Passage, Refusal};
 use super::connections::Protocol;
-use super::outbound::{Client, HopFailure};
+use super::outbound::Client;
+use super::outbound::attempts::{Fault, HopFailure};
 use super::pods::Pod;
 use super::telemetry::{BothSides, Conversation, Failure};
 use crate::metrics::ResponseFlags;
@@ -36,7 +37,7 @@ pub(crate) async fn run(
             return Err(HopFailure {
                 conversation,
                 failure,
-                unreachable: false,
+                fault: Fault::Final,
             });
         }
     };
@@ -54,14 +55,22 @@ pub(crate) async fn run(
     let passage = match Box::pin(arrival.admit(&authority, service)).await {
         Ok(passage) => passage,
         Err(refusal) => {
-            let unreachable = matches!(refusal, Refusal::Connect(_));
+            let fault = match &refusal {
+                Refusal::Connect(error) => Fault::of_connect(error),
+                Refusal::UnknownWorkload
+                | Refusal::Destination(_)
+                | Refusal::Policy(_)
+                | Refusal::Header(_)
+                | Refusal::NoAddress(_) => Fault::Final,
+            };
             return Err(HopFailure {
                 conversation,
                 failure: refusal.as_seen_by_client(),
-                unreachable,
+                fault,
             });
         }
     };
+    client.established(&hop.workload);
     join(client, conversation, passage, revoked).await;
     Ok(())
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use hbone::pool::Pool;
 use identity::WorkloadCertificate;
+use mesh::balancing::{Active, Ejections, Observed};
 use mesh::identity::Identity;
 use mesh::workload::Workload;
 use metrics::{Gauge, counter, gauge};
@@ -48,6 +49,8 @@ pub(crate) struct Worker {
     pub(crate) policies: Rc<Policies>,
     pub(crate) names: Names,
     pub(crate) plans: Plans,
+    /// Of services whose load balancing asks for it.
+    pub(crate) active: Active,
     open_sockets: OpenSockets,
     listening: RefCell<HashMap<Arc<str>, Listening>>,
 }
@@ -86,6 +89,7 @@ impl Worker {
             shared,
             names: Names::default(),
             plans: Plans::default(),
+            active: Active::default(),
             open_sockets: OpenSockets::new(),
             listening: RefCell::default(),
         }
@@ -202,6 +206,15 @@ impl Worker {
             }
         });
         stop
+    }
+
+    /// What is known of endpoints when one is to be chosen.
+    pub(crate) fn observed<'a>(&'a self, ejections: &'a Ejections) -> Observed<'a> {
+        Observed {
+            ejections: (!ejections.is_empty()).then_some(ejections),
+            active: Some(&self.active),
+            now: time::Instant::now().into_std(),
+        }
     }
 
     /// Counts a TLS handshake by its key exchange.

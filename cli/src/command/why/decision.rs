@@ -3,13 +3,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use istio_compat::kind::Kind;
 use istio_compat::labels;
 use istio_compat::object::ObjectKey;
 use mesh::address::NetworkAddress;
 use mesh::authorization::{Connection, PolicySet};
-use mesh::destination::{self, Authority, Hop, Plan, Route, is_gateway};
+use mesh::balancing::{Observed, Selections};
+use mesh::destination::{self, Authority, Hop, Plan, Route, Transport, is_gateway};
 use mesh::identity::Identity;
 use mesh::snapshot::ServiceEntry;
 use mesh::workload::{TunnelProtocol, Workload};
@@ -212,8 +214,9 @@ impl<'a> Dialled<'a> {
         // Which of equal endpoints is tried first is of no interest here.
         let mut random = SmallRng::seed_from_u64(0);
         let snapshot = &self.known.snapshot;
-        let outbound = Plan::new(snapshot, client, self.address).draw(&mut random);
-        match outbound.route {
+        let plan = Plan::new(snapshot, client, self.address, &mut Selections::default());
+        let observed = Observed::nothing(Instant::now());
+        match Arc::new(plan).draw(observed, &mut random).route {
             Route::Refuse(refusal) => {
                 let mut ruling = Ruling::new(false, Enforcer::Node, format!("refused: {refusal}"));
                 if let Some(front) = &front {
@@ -232,36 +235,40 @@ impl<'a> Dialled<'a> {
                 let text = "allowed: it is not the mesh's, and passed on as it is";
                 Ruling::new(true, Enforcer::Nobody, text).after(steps)
             }
-            Route::Resolve(named) => {
-                let names: Vec<&str> = named.iter().map(|hop| &*hop.hostname).collect();
-                let text = format!("allowed: passed on to {} in plaintext", names.join(", "));
-                Ruling::new(true, Enforcer::Nobody, text).after(steps)
+            Route::Endpoints(mut hops) => {
+                let hops = std::iter::from_fn(|| hops.next(observed, &mut random));
+                let hops: Vec<Hop> = hops.collect();
+                let names: Vec<&str> = hops.iter().filter_map(hostname).collect();
+                if !names.is_empty() {
+                    let text = format!("allowed: passed on to {} in plaintext", names.join(", "));
+                    return Ruling::new(true, Enforcer::Nobody, text).after(steps);
+                }
+                match (front, hops.first()) {
+                    (Some(front), Some(hop)) => {
+                        let at = AtWaypoint {
+                            dialled: self,
+                            client,
+                            gateway: self.known.gateway(front.binding),
+                            proxy: hop.workload.clone(),
+                            now,
+                        };
+                        at.ruling(message, host).after(steps)
+                    }
+                    (_, _) => {
+                        // All that there are, not those that were drawn.
+                        let ends = self.ends(hops);
+                        let rulings = ends.into_iter().map(|(workload, target)| {
+                            let identity = Some(client.identity());
+                            let address = self.source.address;
+                            let ruling = at_node(self.known, identity, address, &workload, target);
+                            (format!("{}/{}", workload.namespace, workload.name), ruling)
+                        });
+                        let together = Ruling::together(rulings.collect());
+                        let nobody = || Ruling::new(false, Enforcer::Node, "refused: no endpoint");
+                        together.unwrap_or_else(nobody).after(steps)
+                    }
+                }
             }
-            Route::Endpoints(hops) => match (front, hops.first()) {
-                (Some(front), Some(hop)) => {
-                    let at = AtWaypoint {
-                        dialled: self,
-                        client,
-                        gateway: self.known.gateway(front.binding),
-                        proxy: hop.workload.clone(),
-                        now,
-                    };
-                    at.ruling(message, host).after(steps)
-                }
-                (_, _) => {
-                    // All that there are, not those that were drawn.
-                    let ends = self.ends(hops);
-                    let rulings = ends.into_iter().map(|(workload, target)| {
-                        let identity = Some(client.identity());
-                        let address = self.source.address;
-                        let ruling = at_node(self.known, identity, address, &workload, target);
-                        (format!("{}/{}", workload.namespace, workload.name), ruling)
-                    });
-                    let together = Ruling::together(rulings.collect());
-                    let nobody = || Ruling::new(false, Enforcer::Node, "refused: no endpoint");
-                    together.unwrap_or_else(nobody).after(steps)
-                }
-            },
         }
     }
 
@@ -339,5 +346,13 @@ impl<'a> Dialled<'a> {
         let text = format!("no waypoint, although something needs one: {why}");
         let reasons = reasons.iter().map(|reason| reason.to_string());
         Some(Step::new(Stage::Waypoint, Outcome::Neutral, text).with(reasons))
+    }
+}
+
+/// The name of an endpoint that has nothing else.
+fn hostname(hop: &Hop) -> Option<&str> {
+    match &hop.transport {
+        Transport::Resolve { hostname, .. } => Some(hostname),
+        Transport::Tcp | Transport::Hbone { .. } => None,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -56,28 +57,36 @@ fn client() -> Workload {
 }
 
 /// Names in the order to try them, once.
-fn once(entry: &ServiceEntry, limit: usize, seed: u64) -> Vec<String> {
+fn once(entry: &Arc<ServiceEntry>, limit: usize, seed: u64) -> Vec<String> {
     let mut random = SmallRng::seed_from_u64(seed);
-    candidates(entry, &client(), PORT, limit, &mut random)
-        .into_iter()
-        .map(|endpoint| endpoint.workload.name.to_string())
-        .collect()
+    let selection = Selection::new(entry, &client(), PORT);
+    let observed = Observed::nothing(Instant::now());
+    let mut drawn = Vec::new();
+    while drawn.len() < limit
+        && let Some(next) = selection.draw(&drawn, observed, &mut random)
+    {
+        drawn.push(next);
+    }
+    let name = |one: &Drawn| selection.endpoint(*one).workload.name.to_string();
+    drawn.iter().map(name).collect()
 }
 
 /// How often each endpoint comes first.
-fn firsts(entry: &ServiceEntry) -> BTreeMap<String, usize> {
+fn firsts(entry: &Arc<ServiceEntry>) -> BTreeMap<String, usize> {
     let mut random = SmallRng::seed_from_u64(7);
+    let selection = Selection::new(entry, &client(), PORT);
+    let observed = Observed::nothing(Instant::now());
     let mut firsts = BTreeMap::new();
     for _ in 0..DRAWS {
-        let drawn = candidates(entry, &client(), PORT, 5, &mut random);
-        if let Some(first) = drawn.first() {
-            *firsts.entry(first.workload.name.to_string()).or_default() += 1;
+        if let Some(first) = selection.draw(&[], observed, &mut random) {
+            let name = selection.endpoint(first).workload.name.to_string();
+            *firsts.entry(name).or_default() += 1;
         }
     }
     firsts
 }
 
-fn names(entry: &ServiceEntry) -> Vec<String> {
+fn names(entry: &Arc<ServiceEntry>) -> Vec<String> {
     firsts(entry).into_keys().collect()
 }
 

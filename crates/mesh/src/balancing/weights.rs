@@ -6,20 +6,27 @@ use rand::Rng;
 const DRAWS: usize = 8;
 
 /// Weights of a list, ready to be drawn by. Those of weight 0 are never drawn.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Weights {
+#[derive(Clone, Debug)]
+pub(super) enum Weights {
+    /// So many, each of this weight, which is not 0.
+    Equal { count: usize, weight: u32 },
     /// Sums up to and including each.
-    sums: Vec<u64>,
-    are_equal: bool,
+    Sums(Vec<u64>),
 }
 
 // === impl Weights ===
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self::Sums(Vec::new())
+    }
+}
 
 impl FromIterator<u32> for Weights {
     fn from_iter<I: IntoIterator<Item = u32>>(weights: I) -> Self {
         let mut first = None;
         let mut are_equal = true;
-        let sums: Vec<u64> = weights
+        let mut sums: Vec<u64> = weights
             .into_iter()
             .scan(0, |sum, weight| {
                 are_equal &= weight != 0 && *first.get_or_insert(weight) == weight;
@@ -27,23 +34,46 @@ impl FromIterator<u32> for Weights {
                 Some(*sum)
             })
             .collect();
-        Self { sums, are_equal }
+        match first {
+            Some(weight) if are_equal => Self::Equal {
+                count: sums.len(),
+                weight,
+            },
+            Some(_) | None => {
+                sums.shrink_to_fit();
+                Self::Sums(sums)
+            }
+        }
     }
 }
 
 impl Weights {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Equal { count, .. } => *count,
+            Self::Sums(sums) => sums.len(),
+        }
+    }
+
     pub(super) fn weight(&self, at: usize) -> u64 {
-        let before = at.checked_sub(1).map_or(0, |before| self.sums[before]);
-        self.sums[at] - before
+        match self {
+            Self::Equal { weight, .. } => u64::from(*weight),
+            Self::Sums(sums) => {
+                let before = at.checked_sub(1).map_or(0, |before| sums[before]);
+                sums[at] - before
+            }
+        }
     }
 
     /// As a multiple of the average.
     pub(super) fn share(&self, at: usize) -> f64 {
-        let total = self.sums.last().copied().unwrap_or_default();
-        if self.are_equal || total == 0 {
-            return 1.0;
+        match self {
+            Self::Equal { .. } => 1.0,
+            Self::Sums(sums) => match sums.last().copied().unwrap_or_default() {
+                0 => 1.0,
+                total => self.weight(at) as f64 * sums.len() as f64 / total as f64,
+            },
         }
-        self.weight(at) as f64 * self.sums.len() as f64 / total as f64
     }
 
     /// One that qualifies, in proportion to its weight among those that do.
@@ -52,13 +82,17 @@ impl Weights {
         qualifies: impl Fn(usize) -> bool,
         random: &mut impl Rng,
     ) -> Option<usize> {
-        let total = self.sums.last().copied().filter(|total| *total > 0)?;
+        let total = match self {
+            Self::Equal { .. } => 0,
+            Self::Sums(sums) => sums.last().copied().filter(|total| *total > 0)?,
+        };
         for _ in 0..DRAWS {
-            let at = if self.are_equal {
-                random.random_range(0..self.sums.len())
-            } else {
-                let drawn = random.random_range(0..total);
-                self.sums.partition_point(|sum| *sum <= drawn)
+            let at = match self {
+                Self::Equal { count, .. } => random.random_range(0..*count),
+                Self::Sums(sums) => {
+                    let drawn = random.random_range(0..total);
+                    sums.partition_point(|sum| *sum <= drawn)
+                }
             };
             if qualifies(at) {
                 return Some(at);
@@ -66,7 +100,7 @@ impl Weights {
         }
         let mut sum = 0;
         let mut chosen = None;
-        for at in (0..self.sums.len()).filter(|at| self.weight(*at) > 0 && qualifies(*at)) {
+        for at in (0..self.len()).filter(|at| self.weight(*at) > 0 && qualifies(*at)) {
             let weight = self.weight(at);
             sum += weight;
             if random.random_range(0..sum) < weight {
@@ -83,7 +117,7 @@ impl Weights {
         random: &mut impl Rng,
     ) -> Option<(usize, Option<usize>)> {
         let first = self.draw(&qualifies, random)?;
-        if self.sums.len() == 1 {
+        if self.len() == 1 {
             return Some((first, None));
         }
         let second = self.draw(|at| at != first && qualifies(at), random);

@@ -1,5 +1,5 @@
 //! Where a connection goes that a captured pod opens: a [`Plan`] of what the configuration alone
-//! decides, and a draw for each connection.
+//! decides, and for each connection the [`Hops`] that are drawn from it.
 //!
 //! - `waypoint`: the rows of what is behind one.
 
@@ -9,36 +9,33 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rand::Rng;
-use rand::seq::IndexedRandom;
 
 use self::waypoint::Waypoint;
 use super::{HBONE_PORT, OWN_PORTS, is_gateway};
 use crate::address::NetworkAddress;
-use crate::balancing;
+use crate::balancing::{self, Drawn, Observed, Selection, Selections};
 use crate::identity::Identity;
 use crate::service::{IpFamilies, LoadBalancingMode, Service};
 use crate::snapshot::{Endpoint, ServiceEntry, Snapshot};
 use crate::workload::{TunnelProtocol, Workload, WorkloadUid};
 
 /// Endpoints tried for one connection before it is given up.
-const CANDIDATES: usize = 5;
+const ATTEMPTS: usize = 5;
 
 /// What to do with one outbound connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Outbound {
     /// The service that was asked for, when the address was one's.
     pub service: Option<Arc<Service>>,
     pub route: Route,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Route {
     /// Plain TCP to the original destination: not the mesh's, or a passthrough service.
     Passthrough,
     /// Try these endpoints in order.
-    Endpoints(Vec<Hop>),
-    /// Plain TCP to whatever addresses these endpoints' hostnames have now, in order.
-    Resolve(Vec<NamedHop>),
+    Endpoints(Hops),
     /// Nothing may be sent, and why.
     Refuse(Refusal),
 }
@@ -47,18 +44,10 @@ pub enum Route {
 #[derive(Clone, Debug)]
 pub struct Hop {
     pub workload: Arc<Workload>,
-    /// Application address on the endpoint: address and target port. Of a waypoint, what the
-    /// application dialled.
+    /// Application address on the endpoint: address and target port. Of a waypoint, and where
+    /// only a name is known, what the application dialled.
     pub target: SocketAddr,
     pub transport: Transport,
-}
-
-/// One endpoint that has only a name.
-#[derive(Clone, Debug)]
-pub struct NamedHop {
-    pub workload: Arc<Workload>,
-    pub hostname: Arc<str>,
-    pub port: u16,
 }
 
 #[derive(Clone, Debug)]
@@ -70,6 +59,8 @@ pub enum Transport {
         address: SocketAddr,
         expected: Arc<[Identity]>,
     },
+    /// Plain TCP to whatever addresses the host has now.
+    Resolve { hostname: Arc<str>, port: u16 },
 }
 
 /// Why an outbound connection is refused.
@@ -110,14 +101,28 @@ pub struct Plan {
 /// What is drawn for each connection.
 #[derive(Debug)]
 enum Way {
-    /// Nothing: all go the same.
-    Settled(Route),
+    Passthrough,
+    Refuse(Refusal),
+    /// Always the same endpoint.
+    Hop(Hop),
     /// Endpoints of a service.
-    Service(Arc<ServiceEntry>),
+    Service(Arc<Selection>),
     /// Endpoints of a waypoint.
     Waypoint(Waypoint),
     /// One of several ways; where no weight counts, the other one.
     Weighted(Vec<(u32, Way)>, Box<Way>),
+}
+
+// === impl Way ===
+
+impl Way {
+    fn selection(&self) -> Option<&Selection> {
+        match self {
+            Self::Service(selection) => Some(selection),
+            Self::Waypoint(waypoint) => Some(&waypoint.selection),
+            Self::Hop(_) | Self::Passthrough | Self::Refuse(_) | Self::Weighted(..) => None,
+        }
+    }
 }
 
 // === impl Plan ===
@@ -125,26 +130,32 @@ enum Way {
 impl Plan {
     /// Plans the outbound connections of `client` to `destination`, the address the application
     /// dials.
-    pub fn new(snapshot: &Snapshot, client: &Arc<Workload>, destination: SocketAddr) -> Self {
+    pub fn new(
+        snapshot: &Snapshot,
+        client: &Arc<Workload>,
+        destination: SocketAddr,
+        selections: &mut Selections,
+    ) -> Self {
         let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
         if destination.ip().is_loopback() && OWN_PORTS.contains(&destination.port()) {
             return Self {
                 client: client.clone(),
                 destination,
                 service: None,
-                way: Way::Settled(Route::Refuse(Refusal::OwnPort(destination))),
+                way: Way::Refuse(Refusal::OwnPort(destination)),
             };
         }
         let address = NetworkAddress::new(client.network.clone(), destination.ip());
         let service = snapshot.service_at(&address, &client.namespace);
         let workload = snapshot.workload_at(&address);
-        let asked = Asked {
+        let mut asked = Asked {
             snapshot,
             client,
             destination,
+            selections,
         };
         let way = match (service, workload) {
-            (None, None) => Way::Settled(Route::Passthrough),
+            (None, None) => Way::Passthrough,
             (None, Some(workload)) => asked.workload(workload),
             (Some(entry), workload) => asked.service(entry, workload),
         };
@@ -162,70 +173,59 @@ impl Plan {
     }
 
     /// Decides one connection.
-    pub fn draw(&self, random: &mut impl Rng) -> Outbound {
-        let route = self.follow(&self.way, random);
+    pub fn draw(self: &Arc<Self>, observed: Observed<'_>, random: &mut impl Rng) -> Outbound {
+        let weighted = match &self.way {
+            Way::Weighted(ways, _) => draw_weighted(ways, random),
+            _ => None,
+        };
+        let way = self.way(weighted);
+        let route = match way {
+            Way::Passthrough => Route::Passthrough,
+            Way::Refuse(refusal) => Route::Refuse(refusal.clone()),
+            Way::Hop(_) | Way::Service(_) | Way::Waypoint(_) | Way::Weighted(..) => {
+                let mut hops = Hops {
+                    plan: self.clone(),
+                    weighted,
+                    first: None,
+                    tried: [Drawn::default(); ATTEMPTS],
+                    count: 0,
+                };
+                hops.first = hops.draw(observed, random);
+                match hops.first {
+                    Some(_) => Route::Endpoints(hops),
+                    None => Route::Refuse(self.why_none(way)),
+                }
+            }
+        };
         Outbound {
             service: self.service.clone(),
-            route: route.unwrap_or_else(Route::Refuse),
+            route,
         }
     }
 
-    fn follow(&self, way: &Way, random: &mut impl Rng) -> Result<Route, Refusal> {
-        match way {
-            Way::Settled(route) => Ok(route.clone()),
-            Way::Service(entry) => self.endpoints(entry, random),
-            Way::Waypoint(waypoint) => self.waypoint(waypoint, random),
-            Way::Weighted(ways, other) => {
-                let drawn = ways.choose_weighted(random, |(weight, _)| u64::from(*weight));
-                let way = drawn.map_or(&**other, |(_, way)| way);
-                self.follow(way, random)
-            }
+    fn way(&self, weighted: Option<usize>) -> &Way {
+        match (&self.way, weighted) {
+            (Way::Weighted(ways, _), Some(at)) => &ways[at].1,
+            (Way::Weighted(_, other), None) => other,
+            (way, _) => way,
         }
     }
 
-    fn endpoints(&self, entry: &ServiceEntry, random: &mut impl Rng) -> Result<Route, Refusal> {
-        let port = self.destination.port();
-        let candidates = balancing::candidates(entry, &self.client, port, CANDIDATES, random);
-        let Some(first) = candidates.first() else {
-            return Err(self.why_none(entry, port));
-        };
-        if first.workload.addresses.is_empty() && first.workload.hostname.is_some() {
-            let named: Vec<NamedHop> = candidates
-                .iter()
-                .filter_map(|endpoint| self.named(entry, endpoint))
-                .collect();
-            if !named.is_empty() {
-                return Ok(Route::Resolve(named));
-            }
-        }
-        let hops: Vec<Hop> = candidates
-            .iter()
-            .filter_map(|endpoint| self.endpoint(entry, endpoint))
-            .collect();
-        if hops.is_empty() {
-            return Err(Refusal::NoAddress(first.workload.uid.clone()));
-        }
-        Ok(Route::Endpoints(hops))
-    }
-
-    /// An endpoint without an address. DNS is no authority on where a tunnel ends.
-    fn named(&self, entry: &ServiceEntry, endpoint: &Endpoint) -> Option<NamedHop> {
+    fn endpoint(&self, selection: &Selection, drawn: Drawn) -> Option<Hop> {
+        let (entry, endpoint) = (selection.entry(), selection.endpoint(drawn));
         let workload = &endpoint.workload;
-        let plain = workload.tunnel_protocol == TunnelProtocol::None;
-        if !plain || !workload.addresses.is_empty() {
-            return None;
-        }
-        Some(NamedHop {
-            workload: workload.clone(),
-            hostname: workload.hostname.clone()?,
-            port: balancing::endpoint_port(entry, endpoint, self.destination.port())?,
-        })
-    }
-
-    fn endpoint(&self, entry: &ServiceEntry, endpoint: &Endpoint) -> Option<Hop> {
-        let workload = &endpoint.workload;
-        let address = self.address_of(workload, entry.service.ip_families)?;
         let port = balancing::endpoint_port(entry, endpoint, self.destination.port())?;
+        let address = self.address_of(workload, entry.service.ip_families);
+        let Some(address) = address else {
+            return Some(Hop {
+                workload: workload.clone(),
+                target: self.destination,
+                transport: Transport::Resolve {
+                    hostname: workload.hostname.clone()?,
+                    port,
+                },
+            });
+        };
         let target = SocketAddr::new(address, port);
         Some(hop(workload, target, || endpoint.expected.clone()))
     }
@@ -237,11 +237,7 @@ impl Plan {
         if workload.addresses.contains(&asked) {
             return Some(asked);
         }
-        let admitted = |address: &&IpAddr| match families {
-            IpFamilies::Automatic | IpFamilies::Dual => true,
-            IpFamilies::Ipv4Only => address.is_ipv4(),
-            IpFamilies::Ipv6Only => address.is_ipv6(),
-        };
+        let admitted = |address: &&IpAddr| families.admit(address);
         workload
             .addresses
             .iter()
@@ -250,23 +246,111 @@ impl Plan {
             .copied()
     }
 
+    /// Why there is nothing to draw.
+    fn why_none(&self, way: &Way) -> Refusal {
+        match way {
+            Way::Service(selection) => self.why_none_of(selection.entry(), self.destination.port()),
+            Way::Waypoint(waypoint) => {
+                let selection = &waypoint.selection;
+                let port = selection.destination().port;
+                waypoint.not_ready(self.why_none_of(selection.entry(), port))
+            }
+            Way::Refuse(refusal) => refusal.clone(),
+            Way::Passthrough | Way::Hop(_) | Way::Weighted(..) => {
+                Refusal::NoHealthyUpstream(self.destination.to_string())
+            }
+        }
+    }
+
     /// Why no endpoint of the service can be used.
-    fn why_none(&self, entry: &ServiceEntry, port: u16) -> Refusal {
+    fn why_none_of(&self, entry: &ServiceEntry, port: u16) -> Refusal {
         let key = entry.service.key().to_string();
         let mapped =
             |endpoint: &&Endpoint| balancing::endpoint_port(entry, endpoint, port).is_some();
         if entry.service.port(port).is_none() && !entry.endpoints.iter().any(|one| mapped(&one)) {
             return Refusal::UnknownPort(key, port);
         }
-        let mut endpoints = entry.endpoints.iter().filter(mapped);
-        match endpoints.find(|endpoint| endpoint.workload.network != self.client.network) {
-            Some(remote) => Refusal::RemoteNetwork(
-                remote.workload.uid.clone(),
-                remote.workload.network.to_string(),
-            ),
+        let endpoints = || entry.endpoints.iter().filter(mapped);
+        let mut remote = endpoints().filter(|one| one.workload.network != self.client.network);
+        if let Some(remote) = remote.next() {
+            let workload = &remote.workload;
+            return Refusal::RemoteNetwork(workload.uid.clone(), workload.network.to_string());
+        }
+        let families = entry.service.ip_families;
+        let mut nowhere =
+            endpoints().filter(|one| self.address_of(&one.workload, families).is_none());
+        match nowhere.next() {
+            Some(nowhere) => Refusal::NoAddress(nowhere.workload.uid.clone()),
             None => Refusal::NoHealthyUpstream(key),
         }
     }
+}
+
+/// The endpoints of one connection, drawn one at a time, so that what the attempts before have
+/// taught counts for the next.
+#[derive(Debug)]
+pub struct Hops {
+    plan: Arc<Plan>,
+    /// Which of the weighted ways, where there are any.
+    weighted: Option<usize>,
+    /// Drawn and not taken yet.
+    first: Option<Hop>,
+    tried: [Drawn; ATTEMPTS],
+    count: usize,
+}
+
+// === impl Hops ===
+
+impl Hops {
+    /// The next endpoint to try; none where all have been tried, or as many as may be.
+    pub fn next(&mut self, observed: Observed<'_>, random: &mut impl Rng) -> Option<Hop> {
+        match self.first.take() {
+            Some(first) => Some(first),
+            None => self.draw(observed, random),
+        }
+    }
+
+    /// What the endpoints are drawn from; none where there is only one.
+    pub fn selection(&self) -> Option<&Selection> {
+        self.plan.way(self.weighted).selection()
+    }
+
+    fn draw(&mut self, observed: Observed<'_>, random: &mut impl Rng) -> Option<Hop> {
+        let plan = self.plan.clone();
+        let way = plan.way(self.weighted);
+        let Some(selection) = way.selection() else {
+            let is_new = self.count == 0;
+            self.count = ATTEMPTS;
+            return match way {
+                Way::Hop(hop) if is_new => Some(hop.clone()),
+                _ => None,
+            };
+        };
+        let mut hop = None;
+        while hop.is_none() && self.count < ATTEMPTS {
+            let drawn = selection.draw(&self.tried[..self.count], observed, random)?;
+            self.tried[self.count] = drawn;
+            self.count += 1;
+            hop = match way {
+                Way::Waypoint(waypoint) => plan.waypoint(waypoint, drawn),
+                _ => plan.endpoint(selection, drawn),
+            };
+        }
+        hop
+    }
+}
+
+fn draw_weighted(ways: &[(u32, Way)], random: &mut impl Rng) -> Option<usize> {
+    let weights = || ways.iter().map(|(weight, _)| u64::from(*weight));
+    let total: u64 = weights().sum();
+    let mut left = (total > 0).then(|| random.random_range(0..total))?;
+    weights().position(|weight| match left.checked_sub(weight) {
+        Some(rest) => {
+            left = rest;
+            false
+        }
+        None => true,
+    })
 }
 
 /// A connection to plan for.
@@ -274,37 +358,42 @@ struct Asked<'a> {
     snapshot: &'a Snapshot,
     client: &'a Workload,
     destination: SocketAddr,
+    selections: &'a mut Selections,
 }
 
 // === impl Asked ===
 
 impl Asked<'_> {
     /// A workload dialled by its own address. Its health is the caller's business.
-    fn workload(&self, workload: &Arc<Workload>) -> Way {
+    fn workload(&mut self, workload: &Arc<Workload>) -> Way {
         if let Some(waypoint) = &workload.waypoint
             && !is_gateway(self.snapshot, waypoint, self.client)
         {
             return self.waypoint(waypoint, &workload.uid);
         }
         let expected = || Arc::new([workload.identity()]) as Arc<[Identity]>;
-        let hop = hop(workload, self.destination, expected);
-        Way::Settled(Route::Endpoints(vec![hop]))
+        Way::Hop(hop(workload, self.destination, expected))
     }
 
-    fn service(&self, entry: &Arc<ServiceEntry>, workload: Option<&Arc<Workload>>) -> Way {
-        let service = &entry.service;
-        let direct = || match service.load_balancing.mode {
-            // Where a workload of the mesh sits at that very address, plaintext would be
-            // a leak that the service's author did not ask for.
-            LoadBalancingMode::Passthrough => match workload {
-                Some(workload) => self.workload(workload),
-                None => Way::Settled(Route::Passthrough),
-            },
-            LoadBalancingMode::Standard
-            | LoadBalancingMode::Strict
-            | LoadBalancingMode::Failover => Way::Service(entry.clone()),
-        };
-        self.past_waypoints(service, direct)
+    fn service(&mut self, entry: &Arc<ServiceEntry>, workload: Option<&Arc<Workload>>) -> Way {
+        self.past_waypoints(&entry.service, |asked| {
+            match (entry.service.load_balancing.mode, workload) {
+                // Where a workload of the mesh sits at that very address, plaintext would be
+                // a leak that the service's author did not ask for.
+                (LoadBalancingMode::Passthrough, Some(workload)) => asked.workload(workload),
+                (LoadBalancingMode::Passthrough, None) => Way::Passthrough,
+                (
+                    LoadBalancingMode::Standard
+                    | LoadBalancingMode::Strict
+                    | LoadBalancingMode::Failover,
+                    _,
+                ) => Way::Service(asked.selection(entry, asked.destination.port())),
+            }
+        })
+    }
+
+    fn selection(&mut self, entry: &Arc<ServiceEntry>, port: u16) -> Arc<Selection> {
+        self.selections.of(entry, self.client, port)
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::*;
 use crate::address::{NamespacedHostname, NetworkAddress, NetworkCidr};
+use crate::balancing::{Ejections, Observed, Selections};
 use crate::identity::Identity;
 use crate::service::{
     AppProtocol, HealthPolicy, IpFamilies, LoadBalancingMode, Port, Service, WeightedWaypoint,
@@ -87,13 +89,19 @@ impl Scenario {
     fn outbound(&self, client: &Workload, destination: &str) -> Outbound {
         let mut random = SmallRng::seed_from_u64(7);
         let client = Arc::new(client.clone());
-        Plan::new(&self.0, &client, socket(destination)).draw(&mut random)
+        let plan = Plan::new(
+            &self.0,
+            &client,
+            socket(destination),
+            &mut Selections::default(),
+        );
+        Arc::new(plan).draw(observed(), &mut random)
     }
 
     /// The decision of an ordinary client, in one line.
     fn route(&self, destination: &str) -> String {
         let client = pod("client", &["10.244.1.1", "fd00:244:1::1"]);
-        describe(&self.outbound(&client, destination).route)
+        describe(self.outbound(&client, destination).route)
     }
 
     fn inbound(&self, workload: &Workload, authority: &str) -> Result<SocketAddr, InboundRefusal> {
@@ -108,18 +116,21 @@ impl Scenario {
     }
 }
 
-fn describe(route: &Route) -> String {
+fn observed() -> Observed<'static> {
+    Observed::nothing(Instant::now())
+}
+
+fn all(mut hops: Hops) -> Vec<Hop> {
+    let mut random = SmallRng::seed_from_u64(7);
+    std::iter::from_fn(|| hops.next(observed(), &mut random)).collect()
+}
+
+fn describe(route: Route) -> String {
     match route {
         Route::Passthrough => "passthrough".to_owned(),
-        Route::Resolve(hops) => {
-            let one = |hop: &NamedHop| format!("resolve {}:{}", hop.hostname, hop.port);
-            let mut hops: Vec<String> = hops.iter().map(one).collect();
-            hops.sort();
-            hops.join(", ")
-        }
         Route::Refuse(refusal) => format!("refuse: {refusal}"),
         Route::Endpoints(hops) => {
-            let mut hops: Vec<String> = hops.iter().map(describe_hop).collect();
+            let mut hops: Vec<String> = all(hops).iter().map(describe_hop).collect();
             hops.sort();
             hops.join(", ")
         }
@@ -129,6 +140,7 @@ fn describe(route: &Route) -> String {
 fn describe_hop(hop: &Hop) -> String {
     match &hop.transport {
         Transport::Tcp => format!("tcp {}", hop.target),
+        Transport::Resolve { hostname, port } => format!("resolve {hostname}:{port}"),
         Transport::Hbone { address, expected } => {
             let accounts: Vec<&str> = expected.iter().map(|id| &*id.service_account).collect();
             format!(
@@ -229,7 +241,13 @@ fn at_most_five_endpoints_are_tried() {
     else {
         panic!("refused");
     };
-    assert_eq!(hops.len(), 5);
+    let mut names: Vec<_> = all(hops)
+        .iter()
+        .map(|hop| hop.workload.uid.clone())
+        .collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 5);
 }
 
 #[test]
@@ -413,13 +431,15 @@ fn weights_draw_the_waypoint_of_a_connection() {
         let client = pod("client", &["10.244.1.1"]);
         let mut random = SmallRng::seed_from_u64(7);
         let mut drawn = [0, 0];
-        let plan = Plan::new(&snapshot, &Arc::new(client), socket("10.96.0.1:80"));
+        let mut selections = Selections::default();
+        let client = Arc::new(client);
+        let plan = Plan::new(&snapshot, &client, socket("10.96.0.1:80"), &mut selections);
+        let plan = Arc::new(plan);
         for _ in 0..1000 {
-            let decision = plan.draw(&mut random);
-            let Route::Endpoints(hops) = decision.route else {
-                panic!("{decision:?}");
+            let Route::Endpoints(hops) = plan.draw(observed(), &mut random).route else {
+                panic!("refused");
             };
-            match &*hops[0].workload.name {
+            match &*all(hops)[0].workload.name {
                 "a" => drawn[0] += 1,
                 "b" => drawn[1] += 1,
                 other => panic!("{other}"),
@@ -456,9 +476,9 @@ fn the_waypoint_itself_reaches_what_is_behind_it() {
         for destination in ["10.244.2.1:8080", "10.96.0.1:80"] {
             let route = scenario.outbound(&proxy, destination).route;
             let direct = "hbone 10.244.2.1:15008 for 10.244.2.1:8080 as web";
-            assert_eq!(describe(&route), direct);
-            let route = scenario.outbound(&other, destination).route;
-            assert!(describe(&route).ends_with("as waypoint"), "{route:?}");
+            assert_eq!(describe(route), direct);
+            let route = describe(scenario.outbound(&other, destination).route);
+            assert!(route.ends_with("as waypoint"), "{route}");
         }
     }
 }
@@ -546,6 +566,7 @@ fn a_workload_expects_its_own_identity() {
     let Route::Endpoints(hops) = route else {
         panic!("{route:?}");
     };
+    let hops = all(hops);
     let Transport::Hbone { expected, .. } = &hops[0].transport else {
         panic!("{hops:?}");
     };
@@ -647,5 +668,46 @@ fn an_application_tunnel_takes_any_address_on_its_own_port() {
     for authority in ["10.244.2.1:80", "192.0.2.1:443"] {
         let application = scenario.inbound(&web, authority);
         assert_eq!(application, Ok(socket("10.244.2.1:15088")));
+    }
+}
+
+#[test]
+fn each_attempt_goes_to_another_endpoint_and_past_those_that_failed() {
+    let service = service("web", VIP);
+    let endpoints: Vec<Workload> = (1..=4)
+        .map(|n| {
+            let workload = pod(&format!("web-{n}"), &[&format!("10.244.2.{n}")]);
+            member(workload, &service, &[])
+        })
+        .collect();
+    let scenario = Scenario::new(&[&service], &endpoints.iter().collect::<Vec<_>>());
+    let (mut random, now) = (SmallRng::seed_from_u64(7), Instant::now());
+    let client = pod("client", &["10.244.1.1"]);
+    let first_of = |ejections: &Ejections, random: &mut SmallRng| {
+        let mut selections = Selections::default();
+        let client = Arc::new(client.clone());
+        let dialled = socket("10.96.0.1:80");
+        let plan = Arc::new(Plan::new(&scenario.0, &client, dialled, &mut selections));
+        let observed = Observed {
+            ejections: Some(ejections),
+            active: None,
+            now,
+        };
+        let Route::Endpoints(mut hops) = plan.draw(observed, random).route else {
+            panic!("refused");
+        };
+        let first = hops.next(observed, random).expect("an endpoint");
+        let selection = hops.selection().expect("a service");
+        (first, selection.destination().clone())
+    };
+    let mut ejections = Ejections::default();
+    let (first, destination) = first_of(&ejections, &mut random);
+    ejections.failed(&destination, 4, &first.workload, now);
+    let (second, _) = first_of(&ejections, &mut random);
+    ejections.failed(&destination, 4, &second.workload, now);
+    for _ in 0..50 {
+        let (other, _) = first_of(&ejections, &mut random);
+        assert_ne!(other.workload.name, first.workload.name);
+        assert_ne!(other.workload.name, second.workload.name);
     }
 }

@@ -4,7 +4,7 @@ use mesh::service::{self as model, LoadBalancingMode};
 
 use super::LoadBalancing;
 use crate::error::{ConversionError, known};
-use crate::generated::istio::workload::load_balancing::{HealthPolicy, Mode, Scope};
+use crate::generated::istio::workload::load_balancing::{Algorithm, HealthPolicy, Mode, Scope};
 
 impl TryFrom<LoadBalancing> for model::LoadBalancing {
     type Error = ConversionError;
@@ -21,6 +21,10 @@ impl TryFrom<LoadBalancing> for model::LoadBalancing {
                 HealthPolicy::OnlyHealthy => model::HealthPolicy::OnlyHealthy,
                 HealthPolicy::AllowAll => model::HealthPolicy::AllowAll,
             },
+            algorithm: match known::<Algorithm>("algorithm", wire.algorithm)? {
+                Algorithm::Random => model::Algorithm::Random,
+                Algorithm::LeastRequest => model::Algorithm::LeastRequest,
+            },
         })
     }
 }
@@ -31,6 +35,10 @@ impl From<&model::LoadBalancing> for LoadBalancing {
             model::HealthPolicy::OnlyHealthy => HealthPolicy::OnlyHealthy,
             model::HealthPolicy::AllowAll => HealthPolicy::AllowAll,
         };
+        let algorithm = match balancing.algorithm {
+            model::Algorithm::Random => Algorithm::Random,
+            model::Algorithm::LeastRequest => Algorithm::LeastRequest,
+        };
         Self {
             routing_preference: balancing
                 .routing_preference
@@ -39,6 +47,7 @@ impl From<&model::LoadBalancing> for LoadBalancing {
                 .collect(),
             mode: Mode::from(balancing.mode).into(),
             health_policy: health_policy.into(),
+            algorithm: algorithm.into(),
         }
     }
 }
@@ -112,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_scopes_modes_and_health_policies_are_rejected() {
+    fn what_no_enum_has_is_rejected() {
         for wire in [
             LoadBalancing {
                 routing_preference: vec![0],
@@ -128,6 +137,10 @@ mod tests {
             },
             LoadBalancing {
                 health_policy: 2,
+                ..Default::default()
+            },
+            LoadBalancing {
+                algorithm: 2,
                 ..Default::default()
             },
         ] {

@@ -4,22 +4,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rand::Rng;
-
-use super::{Asked, CANDIDATES, Hop, Plan, Refusal, Route, Transport, Way};
+use super::{Asked, Hop, Plan, Refusal, Transport, Way};
 use crate::address::{GatewayAddress, GatewayDestination};
-use crate::balancing;
+use crate::balancing::{self, Drawn, Selection};
 use crate::destination::is_gateway;
 use crate::identity::Identity;
 use crate::service::Service;
-use crate::snapshot::ServiceEntry;
 use crate::workload::{Workload, WorkloadStatus};
 
 /// A waypoint whose endpoints are a service's.
 #[derive(Debug)]
 pub(super) struct Waypoint {
-    entry: Arc<ServiceEntry>,
-    port: u16,
+    pub(super) selection: Arc<Selection>,
     /// What is behind it, and its own name: for the reason of a refusal.
     destination: String,
     name: String,
@@ -28,7 +24,7 @@ pub(super) struct Waypoint {
 // === impl Waypoint ===
 
 impl Waypoint {
-    fn not_ready(&self, reason: Refusal) -> Refusal {
+    pub(super) fn not_ready(&self, reason: Refusal) -> Refusal {
         not_ready(&self.destination, &self.name, reason)
     }
 }
@@ -45,17 +41,21 @@ impl Asked<'_> {
     /// The waypoint that connections to a service have to pass, else `direct`. Weights draw one
     /// of several; where none carries any, the single one counts. A waypoint of the service
     /// passes none.
-    pub(super) fn past_waypoints(&self, service: &Service, direct: impl FnOnce() -> Way) -> Way {
+    pub(super) fn past_waypoints(
+        &mut self,
+        service: &Service,
+        direct: impl FnOnce(&mut Self) -> Way,
+    ) -> Way {
         let weighted = &service.weighted_waypoints;
         let calls = |waypoint: &GatewayAddress| is_gateway(self.snapshot, waypoint, self.client);
         let all = weighted.iter().map(|waypoint| &waypoint.destination);
         if all.chain(&service.waypoint).any(calls) {
-            return direct();
+            return direct(self);
         }
         let key = service.key();
         let single = match &service.waypoint {
             Some(waypoint) => self.waypoint(waypoint, &key),
-            None => direct(),
+            None => direct(self),
         };
         if weighted.is_empty() {
             return single;
@@ -68,15 +68,17 @@ impl Asked<'_> {
     }
 
     /// To a waypoint, which is asked for what the application dialled.
-    pub(super) fn waypoint(&self, waypoint: &GatewayAddress, destination: &impl ToString) -> Way {
+    pub(super) fn waypoint(
+        &mut self,
+        waypoint: &GatewayAddress,
+        destination: &impl ToString,
+    ) -> Way {
         self.to_waypoint(waypoint, destination)
-            .unwrap_or_else(|reason| {
-                Way::Settled(Route::Refuse(not_ready(destination, waypoint, reason)))
-            })
+            .unwrap_or_else(|reason| Way::Refuse(not_ready(destination, waypoint, reason)))
     }
 
     fn to_waypoint(
-        &self,
+        &mut self,
         waypoint: &GatewayAddress,
         destination: &impl ToString,
     ) -> Result<Way, Refusal> {
@@ -94,8 +96,7 @@ impl Asked<'_> {
                     let address = SocketAddr::new(address.address, port);
                     return match workload.status {
                         WorkloadStatus::Healthy => {
-                            let hop = hop(self.destination, workload, address, expected);
-                            Ok(Way::Settled(Route::Endpoints(vec![hop])))
+                            Ok(Way::Hop(hop(self.destination, workload, address, expected)))
                         }
                         WorkloadStatus::Unhealthy => Err(Refusal::Unhealthy(workload.uid.clone())),
                     };
@@ -106,8 +107,7 @@ impl Asked<'_> {
             }
         };
         Ok(Way::Waypoint(Waypoint {
-            entry: entry.clone(),
-            port,
+            selection: self.selection(entry, port),
             destination: destination.to_string(),
             name: waypoint.to_string(),
         }))
@@ -115,31 +115,15 @@ impl Asked<'_> {
 }
 
 impl Plan {
-    pub(super) fn waypoint(
-        &self,
-        waypoint: &Waypoint,
-        random: &mut impl Rng,
-    ) -> Result<Route, Refusal> {
-        let Waypoint { entry, port, .. } = waypoint;
-        let candidates = balancing::candidates(entry, &self.client, *port, CANDIDATES, random);
-        let Some(first) = candidates.first() else {
-            return Err(waypoint.not_ready(self.why_none(entry, *port)));
-        };
-        let hops: Vec<Hop> = candidates
-            .iter()
-            .filter_map(|endpoint| {
-                let workload = &endpoint.workload;
-                let address = self.address_of(workload, entry.service.ip_families)?;
-                let port = balancing::endpoint_port(entry, endpoint, *port)?;
-                let address = SocketAddr::new(address, port);
-                let expected = endpoint.expected.clone();
-                Some(hop(self.destination, workload, address, expected))
-            })
-            .collect();
-        match hops.is_empty() {
-            true => Err(waypoint.not_ready(Refusal::NoAddress(first.workload.uid.clone()))),
-            false => Ok(Route::Endpoints(hops)),
-        }
+    pub(super) fn waypoint(&self, waypoint: &Waypoint, drawn: Drawn) -> Option<Hop> {
+        let selection = &waypoint.selection;
+        let (entry, endpoint) = (selection.entry(), selection.endpoint(drawn));
+        let workload = &endpoint.workload;
+        let address = self.address_of(workload, entry.service.ip_families)?;
+        let port = balancing::endpoint_port(entry, endpoint, selection.destination().port)?;
+        let address = SocketAddr::new(address, port);
+        let expected = endpoint.expected.clone();
+        Some(hop(self.destination, workload, address, expected))
     }
 }
 

@@ -1,0 +1,221 @@
+//! The endpoints that clients of one place may use on one port of a service, sorted by how close
+//! they are: made once while the service's endpoints are what they are, then drawn from for each
+//! connection, in time that does not depend on how many there are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::Rng;
+
+use super::active::Active;
+use super::ejection::{Ejections, ServicePort};
+use super::weights::Weights;
+use super::{least_request, ranked};
+use crate::service::Algorithm;
+use crate::snapshot::{Endpoint, ServiceEntry, Snapshot};
+use crate::workload::{Locality, Workload};
+
+/// Selections kept. Whoever dials more ports of more services than this has them made anew.
+const MAXIMUM: usize = 4096;
+
+/// Endpoints to draw from.
+#[derive(Debug)]
+pub struct Selection {
+    entry: Arc<ServiceEntry>,
+    destination: ServicePort,
+    /// Closest first; none is empty.
+    tiers: Vec<Tier>,
+}
+
+/// Endpoints that are equally close.
+#[derive(Debug)]
+struct Tier {
+    /// Where they are in the service's list.
+    endpoints: Box<[u32]>,
+    weights: Weights,
+}
+
+/// An endpoint that was drawn, by its place in the service's list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Drawn(u32);
+
+/// What connections have taught about endpoints.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed<'a> {
+    /// None: nothing failed.
+    pub ejections: Option<&'a Ejections>,
+    /// None: nothing is under way.
+    pub active: Option<&'a Active>,
+    pub now: Instant,
+}
+
+/// Selections by what they are for, kept across snapshots.
+#[derive(Debug, Default)]
+pub struct Selections {
+    known: HashMap<(ServicePort, Place), Arc<Selection>>,
+    /// Snapshots since it was looked for what has gone.
+    snapshots: usize,
+}
+
+/// All of a client that its distance to endpoints depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    network: Arc<str>,
+    locality: Locality,
+    node: Arc<str>,
+    cluster_id: Arc<str>,
+}
+
+// === impl Observed ===
+
+impl Observed<'_> {
+    pub fn nothing(now: Instant) -> Self {
+        Self {
+            ejections: None,
+            active: None,
+            now,
+        }
+    }
+}
+
+// === impl Selection ===
+
+impl Selection {
+    pub fn new(entry: &Arc<ServiceEntry>, client: &Workload, service_port: u16) -> Self {
+        let mut ranked: Vec<(usize, u32)> = ranked(entry, client, service_port)
+            .filter_map(|(rank, at)| Some((rank, u32::try_from(at).ok()?)))
+            .collect();
+        // Stable, so that a tier is in the order of the service's list.
+        ranked.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+        let tiers = ranked.chunk_by(|one, other| one.0 == other.0);
+        let tiers = tiers.map(|tier| {
+            let capacity = |at: u32| entry.endpoints[at as usize].workload.capacity;
+            Tier {
+                endpoints: tier.iter().map(|(_, at)| *at).collect(),
+                weights: tier.iter().map(|(_, at)| capacity(*at)).collect(),
+            }
+        });
+        Self {
+            tiers: tiers.collect(),
+            destination: ServicePort {
+                service: entry.service.key(),
+                port: service_port,
+            },
+            entry: entry.clone(),
+        }
+    }
+
+    pub fn entry(&self) -> &Arc<ServiceEntry> {
+        &self.entry
+    }
+
+    /// What the endpoints are drawn for.
+    pub fn destination(&self) -> &ServicePort {
+        &self.destination
+    }
+
+    pub fn endpoint(&self, drawn: Drawn) -> &Endpoint {
+        &self.entry.endpoints[drawn.0 as usize]
+    }
+
+    /// Draws one that has not been `tried`, of the closest that have one which is not ejected;
+    /// where all are, of the closest. None where all have been tried.
+    pub fn draw(
+        &self,
+        tried: &[Drawn],
+        observed: Observed<'_>,
+        random: &mut impl Rng,
+    ) -> Option<Drawn> {
+        let ejections = observed.ejections;
+        let failing = ejections.and_then(|ejections| ejections.of(&self.destination));
+        let Some(failing) = failing else {
+            return self.draw_of(|at| !tried.contains(&at), observed.active, random);
+        };
+        let is_ejected = |at: Drawn| failing.is_ejected(&self.endpoint(at).workload, observed.now);
+        let qualifies = |at: Drawn| !tried.contains(&at) && !is_ejected(at);
+        self.draw_of(qualifies, observed.active, random)
+            .or_else(|| self.draw_of(|at| !tried.contains(&at), observed.active, random))
+    }
+
+    fn draw_of(
+        &self,
+        qualifies: impl Fn(Drawn) -> bool,
+        active: Option<&Active>,
+        random: &mut impl Rng,
+    ) -> Option<Drawn> {
+        self.tiers.iter().find_map(|tier| {
+            let at = |index: usize| Drawn(tier.endpoints[index]);
+            let qualifies = |index: usize| qualifies(at(index));
+            let index = match (self.entry.service.load_balancing.algorithm, active) {
+                (Algorithm::LeastRequest, Some(active)) => {
+                    let count = |index| active.count(&self.endpoint(at(index)).workload.uid);
+                    least_request::choose(&tier.weights, count, qualifies, random)
+                }
+                (Algorithm::LeastRequest, None) | (Algorithm::Random, _) => {
+                    tier.weights.draw(qualifies, random)
+                }
+            };
+            index.map(at)
+        })
+    }
+}
+
+// === impl Selections ===
+
+impl Selections {
+    /// The selection for `client`, made where the service's endpoints are others than last time.
+    pub fn of(
+        &mut self,
+        entry: &Arc<ServiceEntry>,
+        client: &Workload,
+        service_port: u16,
+    ) -> Arc<Selection> {
+        let destination = ServicePort {
+            service: entry.service.key(),
+            port: service_port,
+        };
+        let key = (destination, Place::of(client));
+        if let Some(known) = self.known.get(&key)
+            && Arc::ptr_eq(&known.entry, entry)
+        {
+            return known.clone();
+        }
+        if self.known.len() >= MAXIMUM {
+            self.known.clear();
+        }
+        let made = Arc::new(Selection::new(entry, client, service_port));
+        self.known.insert(key, made.clone());
+        made
+    }
+
+    /// Lets go of what the snapshot no longer has. It looks once in as many snapshots as there
+    /// are selections, so that what one costs does not grow with their number.
+    pub fn follow(&mut self, snapshot: &Snapshot) {
+        self.snapshots += 1;
+        if self.snapshots <= self.known.len() {
+            return;
+        }
+        self.snapshots = 0;
+        self.known.retain(|(destination, _), selection| {
+            let current = snapshot.service(&destination.service);
+            current.is_some_and(|current| Arc::ptr_eq(current, &selection.entry))
+        });
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    fn of(client: &Workload) -> Self {
+        Self {
+            network: client.network.clone(),
+            locality: client.locality.clone(),
+            node: client.node.clone(),
+            cluster_id: client.cluster_id.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

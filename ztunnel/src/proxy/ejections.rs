@@ -1,0 +1,60 @@
+//! Endpoints that could not be connected to, and are left alone for a while. All workers share
+//! them: what one has learnt, the others need not.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Guard};
+use mesh::balancing::{Ejections as Known, Selection};
+use mesh::workload::Workload;
+
+#[derive(Debug, Default)]
+pub struct Ejections(ArcSwap<Known>);
+
+// === impl Ejections ===
+
+impl Ejections {
+    pub fn load(&self) -> Guard<Arc<Known>> {
+        self.0.load()
+    }
+
+    /// A connection is about to try an endpoint.
+    pub(crate) fn trying(&self, selection: &Selection, workload: &Arc<Workload>, now: Instant) {
+        let destination = selection.destination();
+        let endpoints = selection.entry().endpoints.len();
+        let known = self.0.load();
+        if known.needs_trial(destination, endpoints, workload, now) {
+            self.change(|known| known.try_out(destination, endpoints, workload, now));
+        }
+    }
+
+    pub(crate) fn succeeded(&self, selection: &Selection, workload: &Workload) {
+        let destination = selection.destination();
+        if self.0.load().of(destination).is_some() {
+            self.change(|known| known.succeeded(destination, &workload.uid));
+        }
+    }
+
+    /// How long the endpoint is left alone from now on, where it was not already.
+    pub(crate) fn failed(
+        &self,
+        selection: &Selection,
+        workload: &Arc<Workload>,
+        now: Instant,
+    ) -> Option<Duration> {
+        let endpoints = selection.entry().endpoints.len();
+        self.change(|known| known.failed(selection.destination(), endpoints, workload, now))
+    }
+
+    fn change<T>(&self, change: impl Fn(&mut Known) -> T) -> T {
+        loop {
+            let before = self.0.load();
+            let mut after = Known::clone(&before);
+            let told = change(&mut after);
+            let found = self.0.compare_and_swap(&before, Arc::new(after));
+            if Arc::ptr_eq(&found, &before) {
+                return told;
+            }
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! One endpoint after the other, until one is reached: the next is tried while nothing of the
+//! client's has been sent, and one that is not there is left alone for a while.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use hbone::client::{ConnectError, OpenError};
+use http::StatusCode;
+use mesh::address::NetworkAddress;
+use mesh::destination::{self, Hop, Transport};
+use mesh::service::Algorithm;
+use mesh::workload::{TunnelProtocol, Workload, WorkloadUid};
+use tokio::time::Instant;
+
+use super::Client;
+use crate::metrics::ResponseFlags;
+use crate::proxy::same_node;
+use crate::proxy::telemetry::{Conversation, Failure};
+
+/// Addresses tried for one connection to endpoints known by name.
+const ATTEMPTS: usize = 5;
+/// How long a connection goes on to other endpoints, in connect timeouts: a first one that
+/// swallows everything must leave time for a second.
+const PATIENCE: u32 = 2;
+
+/// Why one endpoint did not work.
+pub(crate) struct HopFailure {
+    pub(crate) conversation: Conversation,
+    pub(crate) failure: Failure,
+    pub(crate) fault: Fault,
+}
+
+/// What a failure says about where to go next. Nothing of the client's has been sent in any of
+/// these cases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The endpoint is not there to answer: others are tried, and this one is left alone.
+    Endpoint,
+    /// Nobody can tell whose: others are tried.
+    Unclear,
+    /// The attempt must be seen to fail, as it would at any other endpoint: policy, an identity
+    /// that is not the expected one.
+    Final,
+}
+
+// === impl Client ===
+
+impl Client {
+    /// Tries endpoints until one is reached.
+    pub(super) async fn endpoints(mut self) {
+        let until = self.started + self.worker.shared.config.connect_timeout * PATIENCE;
+        let mut last: Option<Box<HopFailure>> = None;
+        while let Some(hop) = self.next_hop() {
+            if let Some(failed) = last.take() {
+                self.retry(&failed);
+            }
+            match self.attempt(&hop).await {
+                Ok(()) => return,
+                Err(failed) => {
+                    self.learn(&hop, &failed);
+                    let fault = failed.fault;
+                    last = Some(Box::new(failed));
+                    if fault == Fault::Final || Instant::now() >= until {
+                        break;
+                    }
+                }
+            }
+        }
+        self.give_up_after(last);
+    }
+
+    fn next_hop(&mut self) -> Option<Hop> {
+        let hops = self.hops.as_mut()?;
+        let ejections = &self.worker.shared.ejections;
+        let hop = hops.next(self.worker.observed(&ejections.load()), &mut rand::rng())?;
+        if let Some(selection) = hops.selection() {
+            ejections.trying(selection, &hop.workload, Instant::now().into_std());
+            self._active = match selection.entry().service.load_balancing.algorithm {
+                Algorithm::LeastRequest => {
+                    Some(Box::new(self.worker.active.begin(&hop.workload.uid)))
+                }
+                Algorithm::Random => None,
+            };
+        }
+        Some(hop)
+    }
+
+    async fn attempt(&mut self, hop: &Hop) -> Result<(), HopFailure> {
+        match &hop.transport {
+            Transport::Tcp => Box::pin(self.tcp(Some(&hop.workload), hop.target)).await,
+            Transport::Resolve { hostname, port } => {
+                Box::pin(self.named(&hop.workload, hostname, *port)).await
+            }
+            Transport::Hbone { address, expected } => {
+                let shared = &self.worker.shared;
+                let local = (address.port() == destination::HBONE_PORT)
+                    .then(|| {
+                        let pods = &shared.pods;
+                        pods.serving(&hop.workload, address.ip(), &shared.config)
+                    })
+                    .flatten();
+                match local {
+                    Some(pod) => {
+                        Box::pin(same_node::run(self, hop, *address, expected, &pod)).await
+                    }
+                    None => Box::pin(self.hbone(hop, *address, expected)).await,
+                }
+            }
+        }
+    }
+
+    /// The endpoint is reached: from here on nothing is tried again.
+    pub(crate) fn established(&mut self, workload: &Workload) {
+        let Some(hops) = self.hops.take() else {
+            return;
+        };
+        if let Some(selection) = hops.selection() {
+            self.worker.shared.ejections.succeeded(selection, workload);
+        }
+    }
+
+    /// Has an endpoint left alone that is not there.
+    fn learn(&self, hop: &Hop, failed: &HopFailure) {
+        let Some(selection) = self.hops.as_ref().and_then(|hops| hops.selection()) else {
+            return;
+        };
+        let ejections = &self.worker.shared.ejections;
+        match (failed.fault, failed.failure.flags) {
+            (Fault::Endpoint, _) => {}
+            // It has answered.
+            (Fault::Final, ResponseFlags::Deny) => {
+                return ejections.succeeded(selection, &hop.workload);
+            }
+            (Fault::Final | Fault::Unclear, _) => return,
+        }
+        let now = Instant::now().into_std();
+        if let Some(pause) = ejections.failed(selection, &hop.workload, now) {
+            metrics::counter!("weft_endpoint_ejections_total").increment(1);
+            tracing::info!(
+                endpoint = %hop.workload.uid, service = %selection.destination().service,
+                port = selection.destination().port, ?pause, error = failed.failure.reason,
+                "an endpoint can't be reached and is left alone for a while"
+            );
+        }
+    }
+
+    /// Counts and logs an attempt that failed, where it is not the last: that one is the
+    /// connection's own failure.
+    fn retry(&self, failed: &HopFailure) {
+        let flags = failed.failure.flags.as_str();
+        metrics::counter!("weft_connection_retries_total", "response_flags" => flags).increment(1);
+        let endpoint = failed.conversation.destination.workload.as_ref();
+        tracing::info!(
+            source = %self.accepted.peer, destination = %self.original,
+            endpoint = endpoint.map(|workload| tracing::field::display(&workload.uid)),
+            error = failed.failure.reason, "an endpoint failed; another one is tried"
+        );
+    }
+
+    /// Reports the last failure of several.
+    fn give_up_after(&self, last: Option<Box<HopFailure>>) {
+        match last {
+            Some(failed) => self.give_up(&failed.conversation, &failed.failure),
+            None => {
+                let conversation = self.conversation(None, self.original);
+                let failure = Failure::new(ResponseFlags::Connect, "no endpoint to try");
+                self.give_up(&conversation, &failure);
+            }
+        }
+    }
+
+    /// Tries plain TCP to an endpoint known by name only, at each of its addresses.
+    async fn named(
+        &mut self,
+        workload: &Arc<Workload>,
+        hostname: &Arc<str>,
+        port: u16,
+    ) -> Result<(), HopFailure> {
+        let timeout = self.worker.shared.config.connect_timeout;
+        self.count_resolution(hostname);
+        let names = &self.worker.names;
+        let resolving = names.resolve(hostname, self.original.is_ipv4(), timeout);
+        let addresses = Box::pin(resolving).await.unwrap_or_default();
+        let mut last = HopFailure {
+            conversation: self.conversation(Some(workload), self.original),
+            failure: Failure::new(
+                ResponseFlags::Connect,
+                format_args!("the host {hostname} can't be resolved"),
+            ),
+            fault: Fault::Unclear,
+        };
+        for address in addresses.into_iter().take(ATTEMPTS) {
+            let target = SocketAddr::new(address, port);
+            if let Some(captured) = self.captured_at(address) {
+                // A name of ours to choose, an address of somebody else's: what an enrolled
+                // pod gets in plaintext, it can't know to be from us.
+                let reason = format_args!(
+                    "{hostname} is at {address}, which is captured workload {captured}'s: plaintext is not sent there"
+                );
+                last = HopFailure {
+                    conversation: self.conversation(Some(workload), target),
+                    failure: Failure::new(ResponseFlags::Connect, reason),
+                    fault: Fault::Unclear,
+                };
+                continue;
+            }
+            match Box::pin(self.tcp(Some(workload), target)).await {
+                Ok(()) => return Ok(()),
+                Err(failed) => last = failed,
+            }
+        }
+        Err(last)
+    }
+
+    /// The workload that speaks HBONE at an address, where one does.
+    fn captured_at(&self, address: IpAddr) -> Option<WorkloadUid> {
+        let snapshot = self.worker.shared.state.snapshot();
+        let address = NetworkAddress::new(self.workload.network.clone(), address);
+        snapshot
+            .workload_at(&address)
+            .filter(|workload| workload.tunnel_protocol == TunnelProtocol::Hbone)
+            .map(|workload| workload.uid.clone())
+    }
+
+    fn count_resolution(&self, hostname: &Arc<str>) {
+        let labels = crate::metrics::resolution_labels(&self.workload, hostname);
+        metrics::counter!("istio_on_demand_dns_total", labels).increment(1);
+    }
+}
+
+// === impl Fault ===
+
+impl Fault {
+    /// Of a TCP connection that was not made. One for want of a descriptor or a port of ours is
+    /// not the endpoint's.
+    pub(crate) fn of_connect(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable => Self::Endpoint,
+            _ => Self::Unclear,
+        }
+    }
+
+    /// Of a tunnel, or a stream of one, that was not opened. What a waypoint says about the
+    /// application behind it is not about itself.
+    pub(super) fn of_open(error: &OpenError, asks_for_itself: bool) -> Self {
+        match error {
+            OpenError::Connect(error) => match error {
+                ConnectError::Tcp(_, error) => Self::of_connect(error),
+                ConnectError::TcpTimeout(_)
+                | ConnectError::HandshakeTimeout
+                | ConnectError::Tls(_)
+                | ConnectError::Http2(_) => Self::Endpoint,
+                ConnectError::PeerIdentity(_) | ConnectError::Revoked | ConnectError::Abandoned => {
+                    Self::Final
+                }
+            },
+            OpenError::Status(StatusCode::SERVICE_UNAVAILABLE) | OpenError::ResponseTimeout => {
+                match asks_for_itself {
+                    true => Self::Endpoint,
+                    false => Self::Unclear,
+                }
+            }
+            OpenError::Tunnel(_) => Self::Unclear,
+            OpenError::Status(_) => Self::Final,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
