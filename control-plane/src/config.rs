@@ -89,6 +89,17 @@ pub struct Args {
     #[arg(long, env = "ROOT_NAMESPACE", default_value = "istio-system")]
     pub root_namespace: String,
 
+    /// Whether policies with the annotation istio.io/dry-run are sent to nodes; tunnels of Istio
+    /// before 1.29 enforce them
+    #[arg(
+        long,
+        env = "AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY",
+        value_name = "BOOL",
+        action = clap::ArgAction::Set,
+        default_value_t = true
+    )]
+    pub dry_run_policies: bool,
+
     /// Accounts (NAMESPACE/NAME) that may ask for the identities of their node's pods
     #[arg(
         long = "trusted-node-account",
@@ -125,6 +136,7 @@ impl Args {
             root_namespace: self.root_namespace.as_str().into(),
             cluster_domain: self.domain_suffix.as_str().into(),
             cluster_id: self.cluster_id.as_str().into(),
+            dry_run_policies: self.dry_run_policies,
             ..Context::default()
         }
     }

@@ -93,7 +93,7 @@ impl Default for Context {
             cluster_domain: "cluster.local".into(),
             cluster_id: "Kubernetes".into(),
             network: "".into(),
-            dry_run_policies: false,
+            dry_run_policies: true,
         }
     }
 }

@@ -113,6 +113,9 @@ impl Record for Line {
         if let Some(group) = record.tls_group {
             fields.text("tls.group", group);
         }
+        if let Some(verdict) = &record.dry_run {
+            fields.text("policy.dry_run", verdict);
+        }
     }
 }
 

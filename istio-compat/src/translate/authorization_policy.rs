@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use mesh::authorization::{Action as MeshAction, Authorization, PolicyKey};
 
 use crate::kinds::authorization_policy::{Action, AuthorizationPolicy};
-use crate::kinds::metadata;
+use crate::kinds::metadata::{self, ObjectMeta};
 use crate::kinds::selector::{Labels, labels_match};
 use crate::labels;
 use crate::translate::authorization_policy::rules::Losses;
@@ -65,6 +65,12 @@ fn for_nodes(view: &View, policy: &AuthorizationPolicy) -> Translation {
         }],
         conditions: vec![match losses.attributes.is_empty() {
             false if is_enforced_at_waypoints(view, policy) => at_waypoints(&losses),
+            true if enforcement.dry_run => metadata::Condition::new(
+                ZTUNNEL_ACCEPTED,
+                true,
+                "Accepted",
+                "attached to ztunnel as a dry run: what it would do is logged and counted",
+            ),
             _ => losses.condition(enforcement.action),
         }],
         ..Translation::default()
@@ -109,6 +115,15 @@ fn keys<'a>(policies: impl Iterator<Item = &'a AuthorizationPolicy>) -> Vec<Poli
         .collect()
 }
 
+/// The annotation, in the spellings of a boolean that Kubernetes' controllers take. With any other
+/// the policy is enforced.
+fn is_dry_run(metadata: &ObjectMeta) -> bool {
+    let value = metadata.annotation(labels::DRY_RUN).unwrap_or_default();
+    ["true", "1", "t"]
+        .iter()
+        .any(|yes| value.eq_ignore_ascii_case(yes))
+}
+
 struct Enforcement {
     action: MeshAction,
     dry_run: bool,
@@ -116,7 +131,7 @@ struct Enforcement {
 
 /// How the node enforces the policy, or why it does not.
 fn enforcement(view: &View, policy: &AuthorizationPolicy) -> Result<Enforcement, &'static str> {
-    let dry_run = policy.metadata.annotation(labels::DRY_RUN) == Some("true");
+    let dry_run = is_dry_run(&policy.metadata);
     if dry_run && !view.context.dry_run_policies {
         return Err("dry-run policies are not sent to nodes: the policy has no effect");
     }

@@ -178,3 +178,42 @@ fn a_policy_that_denies_cuts_open_connections_within_a_second() {
         check(&lab, "none", ("shop/client", "server:80"), true);
     }
 }
+
+#[test]
+fn a_dry_run_tells_and_refuses_nobody() {
+    let lab = own();
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+        metadata: {name: try, namespace: shop, annotations: {istio.io/dry-run: \"true\"}}\n\
+        spec: {selector: {matchLabels: {app: server}}, action: DENY, \
+        rules: [{from: [{source: {serviceAccounts: [client]}}]}]}\n";
+    lab.write("try.yaml", policy).expect("written");
+    let would = [
+        "enforced=\"allow\"",
+        "dry_run=\"deny\"",
+        "policy=\"shop/try\"",
+    ];
+    lab.eventually(WITHIN, "what it would have done is counted", || {
+        lab.peer("shop/client", &["get", "server:80"])?;
+        let counted = lab.counted("node-2", "weft_policy_dry_run_total", &would)?;
+        ensure!(counted > 0.0, "{counted}");
+        Ok(())
+    })
+    .expect("counted");
+    lab.peer("shop/neighbour", &["get", "server:80"])
+        .expect("others it would let pass");
+    let refused = ["enforced=\"deny\""];
+    let refused = lab.counted("node-2", "weft_policy_dry_run_total", &refused);
+    assert_eq!(refused.expect("metrics"), 0.0);
+
+    lab.eventually(WITHIN, "the access log says it", || {
+        let log = lab.weft(&["logs", "ztunnel/node-2"])?;
+        let told = "policy.dry_run=\"denied by policy shop/try\"";
+        ensure!(log.contains(told), "{log}");
+        Ok(())
+    })
+    .expect("logged");
+    let why = ["why", "client", "server:80", "-n", "shop"];
+    let answer = lab.weft(&why).expect("an answer");
+    let told = "dry run: would be denied by AuthorizationPolicy shop/try";
+    assert!(answer.contains(told), "{answer}");
+}

@@ -33,6 +33,7 @@ fn record(event: Event, error: Option<&str>) -> AccessLogRecord {
         duration: Duration::from_micros(2900),
         error: error.map(str::to_owned),
         tls_group: None,
+        dry_run: None,
     }
 }
 
@@ -89,4 +90,13 @@ fn json_lines_hold_the_fields_beside_the_message() {
     assert_eq!(line["src.addr"], "10.244.1.2:40000");
     assert_eq!(line["dst.service"], "api.shop.svc.cluster.local");
     assert_eq!(line["bytes_recv"], 3);
+}
+
+#[test]
+fn what_a_dry_run_would_have_done_stands_last() {
+    let mut record = record(Event::Close, None);
+    record.dry_run = Some("denied by policy shop/try".to_owned());
+    let line = line(Format::Plain, record);
+    let end = format!("{SUM} policy.dry_run=\"denied by policy shop/try\"\n");
+    assert!(line.ends_with(&end), "{line}");
 }

@@ -60,4 +60,6 @@ pub struct AccessLogRecord {
     pub error: Option<String>,
     /// The key exchange of the tunnel's handshake.
     pub tls_group: Option<&'static str>,
+    /// What dry-run policies would have said, where it is something else.
+    pub dry_run: Option<String>,
 }

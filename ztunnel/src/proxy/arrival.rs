@@ -87,6 +87,7 @@ impl Arrival {
                 None => ConnectionSecurityPolicy::Unknown,
             },
             tls_group: self.tls_group,
+            dry_run: None,
             started,
         }
     }
@@ -137,11 +138,12 @@ impl Arrival {
         if let Authority::Address(address) = authority {
             conversation.hbone_address = Some(*address);
         }
-        let admission = self
+        let mut admission = self
             .worker
             .policies
             .admit(&snapshot, &workload, self.connection(application))
             .map_err(Refusal::Policy)?;
+        conversation.dry_run = admission.dry_run.take();
         let tcp = if takes_proxy_protocol(&workload) {
             let asked = asked_for(&snapshot, &workload, authority)?;
             let header = proxy_protocol::header(self.peer, asked, self.identity.as_ref());

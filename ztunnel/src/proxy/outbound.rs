@@ -145,6 +145,7 @@ impl Conversation {
             service,
             security: ConnectionSecurityPolicy::Unknown,
             tls_group: None,
+            dry_run: None,
             started,
         }
     }

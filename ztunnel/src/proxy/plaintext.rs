@@ -52,6 +52,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
             return conversation.fail(&worker, &Failure::denied(&verdict));
         }
     };
+    conversation.dry_run = admission.dry_run.take();
     let mut application = match Box::pin(arrival.connect(original)).await {
         Ok(application) => application,
         Err(error) => {

@@ -48,6 +48,8 @@ pub(crate) struct Admission {
     policies: Rc<Policies>,
     workload: WorkloadUid,
     id: u64,
+    /// What dry-run policies would have said, where it is something else.
+    pub(crate) dry_run: Option<Box<Verdict>>,
     /// Resolves when a change of policy denies the connection.
     pub(crate) denied: oneshot::Receiver<Verdict>,
 }
@@ -72,14 +74,13 @@ impl Policies {
         let mut workloads = self.workloads.borrow_mut();
         let applied = workloads.entry(workload.uid.clone()).or_default();
         applied.enforce(snapshot, workload);
-        for policy in applied.set.dry_run_matches(&connection, None) {
-            tracing::info!(
-                policy = %policy.key(), action = ?policy.action, source = %connection.source_ip,
-                destination = %connection.destination, "dry-run policy matches"
-            );
-        }
         let verdict = applied.set.authorize(&connection, None);
         self.log(workload, &connection, &verdict);
+        let dry_run = applied.set.dry_run_verdict(&verdict, &connection, None);
+        if let Some(dry_run) = &dry_run {
+            tell_dry_run(workload, &connection, &verdict, dry_run);
+        }
+        let dry_run = dry_run.filter(|dry_run| dry_run.is_allowed() != verdict.is_allowed());
         if !verdict.is_allowed() {
             return Err(verdict);
         }
@@ -91,6 +92,7 @@ impl Policies {
             policies: self.clone(),
             workload: workload.uid.clone(),
             id,
+            dry_run: dry_run.map(Box::new),
             denied,
         })
     }
@@ -131,6 +133,39 @@ impl Policies {
             true
         });
     }
+}
+
+/// Counts what the verdict would be with the dry-run policies, and logs it where it is another.
+fn tell_dry_run(workload: &Workload, connection: &Connection, enforced: &Verdict, tried: &Verdict) {
+    let word = |verdict: &Verdict| match verdict.is_allowed() {
+        true => "allow",
+        false => "deny",
+    };
+    let policy = match tried {
+        Verdict::AllowedBy(key) | Verdict::DeniedBy(key) | Verdict::PolicyUnknown(key) => {
+            key.to_string()
+        }
+        Verdict::AllowedByDefault | Verdict::AdmittedWaypoint(_) | Verdict::NoAllowMatched => {
+            "none".to_owned()
+        }
+    };
+    metrics::counter!(
+        "weft_policy_dry_run_total",
+        "enforced" => word(enforced),
+        "dry_run" => word(tried),
+        "policy" => policy,
+    )
+    .increment(1);
+    if tried.is_allowed() == enforced.is_allowed() {
+        return;
+    }
+    let peer = connection.source_identity.as_ref();
+    tracing::info!(
+        dry_run = %tried, %enforced, workload = %workload.uid, source = %connection.source_ip,
+        source.identity = peer.map(tracing::field::display),
+        destination = %connection.destination,
+        "dry-run policies would decide otherwise"
+    );
 }
 
 // === impl Applied ===

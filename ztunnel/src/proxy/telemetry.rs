@@ -27,6 +27,8 @@ pub(crate) struct Conversation {
     pub(crate) service: Option<Arc<Service>>,
     pub(crate) security: ConnectionSecurityPolicy,
     pub(crate) tls_group: Option<&'static str>,
+    /// What dry-run policies would have said, where it is something else.
+    pub(crate) dry_run: Option<Box<Verdict>>,
     pub(crate) started: Instant,
 }
 
@@ -117,6 +119,7 @@ impl Conversation {
             duration: self.started.elapsed(),
             error,
             tls_group: self.tls_group,
+            dry_run: self.dry_run.as_ref().map(ToString::to_string),
         }
     }
 }

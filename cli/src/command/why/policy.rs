@@ -43,9 +43,18 @@ pub(super) fn ruling(
         .collect();
     // What decided comes first.
     steps.sort_by_key(|(rank, _)| *rank);
-    let (verdict, reasons) = told(known, explanation, workload);
-    let mut ruling = Ruling::new(explanation.verdict.is_allowed(), enforcer, verdict);
+    let (verdict, reasons) = told(known, explanation, &explanation.verdict, workload);
+    let allowed = explanation.verdict.is_allowed();
+    let mut ruling = Ruling::new(allowed, enforcer, verdict);
     ruling.reasons = reasons;
+    if let Some(tried) = &explanation.dry_run
+        && tried.is_allowed() != allowed
+    {
+        let (would, reasons) = told(known, explanation, tried, workload);
+        ruling.reasons.push(format!("dry run: would be {would}"));
+        let reasons = reasons.into_iter().map(|one| format!("dry run: {one}"));
+        ruling.reasons.extend(reasons);
+    }
     ruling.steps = steps.into_iter().map(|(_, step)| step).collect();
     ruling
 }
@@ -54,8 +63,10 @@ pub(super) fn ruling(
 fn told(
     known: &Known,
     explanation: &Explanation,
+    verdict: &Verdict,
     workload: Option<&Workload>,
 ) -> (String, Vec<String>) {
+    let is_tried = *verdict != explanation.verdict;
     let by = |key: &PolicyKey| {
         let named = Named::of(known, key, workload);
         let traced = explanation.policies.iter().find(|one| one.policy == *key);
@@ -66,7 +77,7 @@ fn told(
         }
         (named.title(), reasons)
     };
-    match &explanation.verdict {
+    match verdict {
         Verdict::AllowedByDefault => (
             "allowed: no policy applies that only lets some in".to_owned(),
             Vec::new(),
@@ -87,7 +98,7 @@ fn told(
             let allow = explanation
                 .policies
                 .iter()
-                .filter(|one| one.action == Action::Allow && !one.dry_run);
+                .filter(|one| one.action == Action::Allow && (is_tried || !one.dry_run));
             let reasons = allow
                 .flat_map(|policy| {
                     let title = Named::of(known, &policy.policy, workload).title();

@@ -160,6 +160,31 @@ fn a_node_denies_by_identity() {
 }
 
 #[test]
+fn a_dry_run_decides_nothing_and_is_told() {
+    let deny = policy(
+        "try",
+        "  action: DENY\n  rules:\n  - from: [{source: {principals: [cluster.local/ns/shop/sa/client]}}]\n",
+    );
+    let annotated = "namespace: shop, annotations: {istio.io/dry-run: \"true\"}}";
+    let dry_run = deny.replace("namespace: shop}", annotated);
+    let answer = check(
+        &dry_run,
+        (CLIENT, "web.shop:80", &[]),
+        (true, Enforcer::Node, None),
+        "dry run: would be denied by AuthorizationPolicy shop/try, more.yaml:1",
+    );
+    assert!(answer.verdict.starts_with("allowed"), "{}", answer.verdict);
+    let source = "spiffe://cluster.local/ns/shop/sa/web";
+    let answer = check(
+        &dry_run,
+        (source, "web.shop:80", &[]),
+        (true, Enforcer::Node, None),
+        "allowed",
+    );
+    assert!(answer.reasons.is_empty(), "{:?}", answer.reasons);
+}
+
+#[test]
 fn no_allow_policy_matches() {
     let allow = policy(
         "only-api",

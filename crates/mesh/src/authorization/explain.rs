@@ -38,6 +38,8 @@ pub(super) struct Tracer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     pub verdict: Verdict,
+    /// What the verdict would be if the dry-run policies were enforced; none where there are none.
+    pub dry_run: Option<Verdict>,
     /// Every policy that applies: DENY, ALLOW, AUDIT, then those that are only tried out.
     pub policies: Vec<PolicyTrace>,
 }

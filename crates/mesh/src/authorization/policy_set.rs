@@ -116,6 +116,7 @@ impl PolicySet {
             policy.evaluate(facts, &mut tracer);
         }
         Explanation {
+            dry_run: self.dry_run_verdict(&verdict, connection, request),
             verdict,
             policies: tracer.policies,
         }

@@ -12,7 +12,6 @@ use crate::kinds::authorization_policy::{
     Action, AuthorizationPolicy, Condition, Operation, Rule, Source,
 };
 use crate::kinds::metadata;
-use crate::labels;
 use crate::translate::authorization_policy::rules;
 use crate::translate::policy_target::{self, WAYPOINT_ACCEPTED};
 use crate::view::View;
@@ -40,7 +39,7 @@ pub(super) fn translate(view: &View, policy: &AuthorizationPolicy) -> Option<Aut
         namespace: namespace.into(),
         scope,
         action,
-        dry_run: metadata.annotation(labels::DRY_RUN) == Some("true"),
+        dry_run: super::is_dry_run(metadata),
         targets,
         rules,
     })
