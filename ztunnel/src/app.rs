@@ -31,9 +31,6 @@ use crate::proxy::state::State;
 use crate::proxy::{PodSpec, Shared, Workers, WorkloadInfo};
 use crate::{local_xds, startup, sync};
 
-/// Counters that nobody changed for so long are forgotten.
-const IDLE_METRICS: Duration = Duration::from_secs(3600);
-
 /// Life of a root that goes with the process.
 const FAKE_ROOT: Duration = Duration::from_secs(3650 * 86_400);
 
@@ -58,7 +55,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn(listen_to_signals(shutdown.clone()));
     runtime::descriptors::raise_limit();
     identity::choose_key_exchange(config.key_exchange).context("COMPLIANCE_POLICY")?;
-    let metrics = start_metrics()?;
+    let metrics = start_metrics(config.metrics_idle_timeout)?;
     serve_readiness_and_metrics(&config, &readiness, &metrics)?;
     startup::self_test(&config)?;
 
@@ -73,7 +70,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         state.clone(),
         Arc::new(certificates.clone()),
         Arc::new(ProcessLog),
-        start_series_upkeep(),
+        start_series_upkeep(config.metrics_idle_timeout),
     );
     let proxy = Arc::new(proxy.with_on_demand(on_demand));
     let dumped = Dumped {
@@ -121,7 +118,7 @@ async fn listen_to_signals(shutdown: Shutdown) {
     }
 }
 
-fn start_metrics() -> anyhow::Result<Metrics> {
+fn start_metrics(idle: Duration) -> anyhow::Result<Metrics> {
     let metrics = Metrics::install(&Settings {
         component: "ztunnel",
         version: env!("CARGO_PKG_VERSION"),
@@ -129,7 +126,7 @@ fn start_metrics() -> anyhow::Result<Metrics> {
             "istio_dns_upstream_request_duration_seconds",
             dns::UPSTREAM_DURATION_BUCKETS,
         )],
-        idle: IDLE_METRICS,
+        idle,
     })?;
     metrics.add_runtime(&Handle::current());
     tokio::spawn(metrics.clone().upkeep());
@@ -137,12 +134,12 @@ fn start_metrics() -> anyhow::Result<Metrics> {
 }
 
 /// The series of connections, kept from being forgotten while connections hold them.
-fn start_series_upkeep() -> Arc<SeriesCache> {
-    let series = Arc::<SeriesCache>::default();
+fn start_series_upkeep(idle: Duration) -> Arc<SeriesCache> {
+    let series = Arc::new(SeriesCache::new(idle));
     tokio::spawn({
         let series = series.clone();
         async move {
-            let mut ticks = tokio::time::interval(IDLE_METRICS / 4);
+            let mut ticks = tokio::time::interval(idle / 4);
             loop {
                 ticks.tick().await;
                 series.upkeep();

@@ -70,6 +70,9 @@ pub struct Config {
     pub termination_deadline: Duration,
     pub worker_threads: NonZeroUsize,
     pub ports: Ports,
+    /// Metric series that nothing changed for so long are forgotten.
+    #[serde(serialize_with = "as_duration")]
+    pub metrics_idle_timeout: Duration,
     #[serde(skip)]
     pub key_exchange: KeyExchange,
     pub ipv6: bool,

@@ -2,16 +2,27 @@
 //!
 //! Labels are made once per series, not per connection. A series nobody holds any more leaves
 //! this cache at the next upkeep, and the recorder's registry when it has been idle long enough.
+//! There are never more than [`MAXIMUM`] label sets: whoever would make another (a peer with a
+//! name of its own for each connection, say) is counted as unknown.
+
+mod label_sets;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mesh::identity::Identity;
 use mesh::service::Service;
 use mesh::workload::Workload;
 use metrics::{Counter, Label, SharedString};
 
+use self::label_sets::LabelSets;
+
 const UNKNOWN: &str = "unknown";
+/// Label sets that may be in use. Each costs about 7 KB.
+pub const MAXIMUM: usize = 10_000;
+/// How long the recorder keeps what nobody changes, where nothing else is said.
+pub const IDLE: Duration = Duration::from_secs(3600);
 
 /// What is known of a connection when it is counted.
 #[derive(Clone, Copy, Debug)]
@@ -71,9 +82,13 @@ pub struct Series {
 }
 
 /// Every series in use.
-#[derive(Debug, Default)]
-pub struct SeriesCache {
-    series: Mutex<HashMap<Key, Entry>>,
+#[derive(Debug)]
+pub struct SeriesCache(Mutex<Cached>);
+
+#[derive(Debug)]
+struct Cached {
+    series: HashMap<Key, Entry>,
+    label_sets: LabelSets,
 }
 
 /// Workloads and services count as what the snapshot shares: one allocation, one object.
@@ -92,6 +107,8 @@ struct Key {
 #[derive(Debug)]
 struct Entry {
     series: Arc<Series>,
+    /// Which label set it is.
+    label_set: u64,
     /// Holds the addresses in the key, so that no other object takes them.
     _source: Option<Arc<Workload>>,
     _destination: Option<Arc<Workload>>,
@@ -100,10 +117,131 @@ struct Entry {
 
 // === impl SeriesCache ===
 
+impl Default for SeriesCache {
+    fn default() -> Self {
+        Self::new(IDLE)
+    }
+}
+
 impl SeriesCache {
+    /// `idle`: how long the recorder keeps what nobody changes.
+    pub fn new(idle: Duration) -> Self {
+        Self::with_maximum(idle, MAXIMUM)
+    }
+
+    fn with_maximum(idle: Duration, maximum: usize) -> Self {
+        Self(Mutex::new(Cached {
+            series: HashMap::new(),
+            label_sets: LabelSets::new(maximum, idle),
+        }))
+    }
+
     /// The counters of a label set, to be held while the connection lasts.
     pub fn series(&self, labels: &Labels<'_>) -> Arc<Series> {
-        let key = Key {
+        let mut cached = self.lock();
+        let key = Key::of(labels);
+        if let Some(known) = cached.series.get(&key) {
+            return known.series.clone();
+        }
+        let rendered = render(labels);
+        match cached.label_sets.admit(&rendered) {
+            Some(label_set) => cached.insert(key, labels, rendered, label_set),
+            None => {
+                count_overflow();
+                let unknown = labels.anonymous();
+                let key = Key::of(&unknown);
+                if let Some(known) = cached.series.get(&key) {
+                    return known.series.clone();
+                }
+                let rendered = render(&unknown);
+                let label_set = cached.label_sets.admit_anyway(&rendered);
+                cached.insert(key, &unknown, rendered, label_set)
+            }
+        }
+    }
+
+    /// Labels of a name resolved for a client.
+    pub(crate) fn resolution_labels(&self, source: &Workload, hostname: &Arc<str>) -> Vec<Label> {
+        let labels = resolution_labels(source, hostname);
+        match self.lock().label_sets.admit(&labels) {
+            Some(_) => labels,
+            None => {
+                count_overflow();
+                resolution_labels(source, &UNKNOWN.into())
+            }
+        }
+    }
+
+    /// Keeps the series of open connections alive and lets the others go; to be called
+    /// more often than the recorder forgets idle series.
+    pub fn upkeep(&self) {
+        let Cached { series, label_sets } = &mut *self.lock();
+        series.retain(|_, entry| {
+            // Also of one that was let go a moment ago, and counted until then.
+            label_sets.touch(entry.label_set);
+            let held = Arc::strong_count(&entry.series) > 1;
+            if held {
+                entry.series.touch();
+            }
+            held
+        });
+        series.shrink_to_fit();
+        label_sets.forget();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cached> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count_overflow() {
+    metrics::counter!("weft_metric_series_overflow_total").increment(1);
+}
+
+// === impl Cached ===
+
+impl Cached {
+    fn insert(
+        &mut self,
+        key: Key,
+        labels: &Labels<'_>,
+        rendered: Vec<Label>,
+        label_set: u64,
+    ) -> Arc<Series> {
+        let series = Arc::new(Series::register(rendered));
+        let entry = Entry {
+            series: series.clone(),
+            label_set,
+            _source: labels.source.cloned(),
+            _destination: labels.destination.cloned(),
+            _service: labels.service.cloned(),
+        };
+        self.series.insert(key, entry);
+        series
+    }
+}
+
+// === impl Labels ===
+
+impl Labels<'_> {
+    /// Without anything that says whose connection it is.
+    fn anonymous(&self) -> Self {
+        Self {
+            source: None,
+            source_identity: None,
+            service: None,
+            destination: None,
+            destination_identity: None,
+            ..*self
+        }
+    }
+}
+
+// === impl Key ===
+
+impl Key {
+    fn of(labels: &Labels<'_>) -> Self {
+        Self {
             reporter: labels.reporter,
             security: labels.security,
             flags: labels.flags,
@@ -112,33 +250,7 @@ impl SeriesCache {
             service: labels.service.map(address_of),
             source_identity: labels.source_identity.cloned(),
             destination_identity: labels.destination_identity.cloned(),
-        };
-        let mut series = self.lock();
-        let entry = series.entry(key).or_insert_with(|| Entry {
-            series: Arc::new(Series::register(render(labels))),
-            _source: labels.source.cloned(),
-            _destination: labels.destination.cloned(),
-            _service: labels.service.cloned(),
-        });
-        entry.series.clone()
-    }
-
-    /// Keeps the series of open connections alive and lets the others go; to be called
-    /// more often than the recorder forgets idle series.
-    pub fn upkeep(&self) {
-        let mut series = self.lock();
-        series.retain(|_, entry| {
-            let held = Arc::strong_count(&entry.series) > 1;
-            if held {
-                entry.series.touch();
-            }
-            held
-        });
-        series.shrink_to_fit();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
-        self.series.lock().unwrap_or_else(PoisonError::into_inner)
+        }
     }
 }
 
@@ -279,8 +391,7 @@ fn render(from: &Labels<'_>) -> Vec<Label> {
     labels
 }
 
-/// Labels of a name resolved for a client.
-pub(crate) fn resolution_labels(source: &Workload, hostname: &Arc<str>) -> Vec<Label> {
+fn resolution_labels(source: &Workload, hostname: &Arc<str>) -> Vec<Label> {
     let label = |name: &'static str, value: &Arc<str>| match &**value {
         "" => Label::new(name, UNKNOWN),
         _ => Label::new(name, value.clone()),

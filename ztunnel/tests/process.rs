@@ -190,6 +190,67 @@ fn a_mesh_of_one_file_and_a_ca_of_its_own_need_no_control_plane() {
     });
 }
 
+/// The value of a series, found by its name and a label.
+fn series(name: &str, label: &str) -> Option<f64> {
+    let metrics = ask("GET", 15020, "/metrics")?;
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with(name) && line.contains(label))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[test]
+fn idle_series_are_dropped_and_those_of_open_connections_count_on() {
+    alone(|| {
+        // What the CNI agent's rules do, for one port.
+        let rules = "add table ip test; \
+                     add chain ip test output { type nat hook output priority -100 ; }; \
+                     add rule ip test output tcp dport 8080 meta mark != 1337 redirect to :15001";
+        let applied = Command::new("nft").arg(rules).status();
+        assert!(applied.expect("nft is installed").success());
+        let mut child = ztunnel(&[
+            ("XDS_ADDRESS", ""),
+            ("CA_ADDRESS", ""),
+            (
+                "LOCAL_XDS",
+                "workloads: [{uid: Kubernetes//Pod/shop/web-0, name: web-0, namespace: shop, \
+                 serviceAccount: web, protocol: HBONE, workloadIps: [127.0.0.1]}]",
+            ),
+            ("PROXY_MODE", "dedicated"),
+            ("PROXY_WORKLOAD_INFO", "shop/web-0/web"),
+            ("PACKET_MARK", "1337"),
+            ("METRICS_IDLE_TIMEOUT", "1s"),
+        ])
+        .spawn()
+        .expect("starts");
+        until(|| ask("GET", 15021, "/healthz/ready").filter(|a| a.ends_with("ready\n")));
+        let server = std::net::TcpListener::bind("127.0.0.2:8080").expect("binds");
+        let mut client = TcpStream::connect("127.0.0.2:8080").expect("connects");
+        let (mut server, _) = server.accept().expect("accepts");
+        let mut word = || {
+            client.write_all(b"word").expect("sends");
+            let mut read = [0; 4];
+            server.read_exact(&mut read).expect("arrives");
+        };
+        word();
+        // Nobody listens there.
+        let mut refused = TcpStream::connect("127.0.0.3:8080").expect("captured");
+        let _ = refused.read(&mut [0; 1]);
+
+        let (opened, received) = (
+            "istio_tcp_connections_opened_total",
+            "istio_tcp_received_bytes_total",
+        );
+        let (open, failed) = ("response_flags=\"-\"", "response_flags=\"CONNECT\"");
+        assert_eq!(until(|| series(opened, failed)), 1.0);
+        until(|| series(opened, failed).is_none().then_some(()));
+        assert_eq!(series(opened, open), Some(1.0));
+        word();
+        until(|| (series(received, open) == Some(8.0)).then_some(()));
+        assert_eq!(stop(&mut child).code(), Some(0));
+    });
+}
+
 /// Whether a socket that would share the port may have it.
 fn can_share(port: u16) -> bool {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("a socket");

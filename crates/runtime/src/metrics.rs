@@ -26,7 +26,7 @@ use metrics_util::MetricKindMask;
 
 pub use self::exposition::{Exposition, Kind, escape};
 
-/// How often idle series are looked for when nobody scrapes.
+/// How often idle series are looked for at least, when nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(60);
 
 /// What a program says about its metrics.
@@ -51,6 +51,7 @@ pub const LATENCY_BUCKETS: &[f64] = &[
 pub struct Metrics {
     recorder: PrometheusHandle,
     collectors: Arc<Mutex<Vec<Collector>>>,
+    upkeep: Duration,
 }
 
 type Collector = Box<dyn Fn(&mut Exposition) + Send>;
@@ -79,6 +80,7 @@ impl Metrics {
         let metrics = Self {
             recorder,
             collectors: Arc::default(),
+            upkeep: UPKEEP.min(settings.idle / 2),
         };
         let (component, version) = (settings.component, settings.version);
         metrics.add_collector(move |exposition| {
@@ -132,7 +134,7 @@ impl Metrics {
 
     /// Forgets idle series also while nobody scrapes; runs until dropped.
     pub async fn upkeep(self) {
-        let mut ticks = tokio::time::interval(UPKEEP);
+        let mut ticks = tokio::time::interval(self.upkeep);
         loop {
             ticks.tick().await;
             // The recorder looks for idle series only when it renders.

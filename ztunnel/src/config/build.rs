@@ -10,6 +10,7 @@ use super::raw::Raw;
 use super::{
     ADMIN_PORT, Config, Dns, LocalXds, Mode, Node, Ports, READINESS_PORT, STATS_PORT, workers,
 };
+use crate::metrics::IDLE;
 use crate::proxy::config::{Keepalive, OriginalSource};
 use crate::proxy::{self, WorkloadInfo};
 
@@ -54,6 +55,7 @@ pub(super) fn config(raw: &mut Raw, cpus: usize) -> Option<Config> {
             stats: raw.proxy_config.stats_port.unwrap_or(STATS_PORT),
             readiness: READINESS_PORT,
         },
+        metrics_idle_timeout: metrics_idle_timeout(raw),
         key_exchange: key_exchange(raw),
         ipv6: raw.truth("IPV6_ENABLED", true),
         log_levels: raw.parsed("RUST_LOG").unwrap_or_default(),
@@ -80,6 +82,17 @@ fn unsupported(raw: &mut Raw) -> Vec<String> {
         }
     }
     warnings
+}
+
+fn metrics_idle_timeout(raw: &mut Raw) -> Duration {
+    let name = "METRICS_IDLE_TIMEOUT";
+    let timeout = raw.duration(name, IDLE);
+    if timeout < Duration::from_secs(1) {
+        raw.mistake(format!(
+            "{name}: less than a second is too short to be scraped"
+        ));
+    }
+    timeout
 }
 
 fn local_xds(raw: &mut Raw) -> Option<LocalXds> {

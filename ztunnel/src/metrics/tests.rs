@@ -54,7 +54,7 @@ fn labels_are_istios_in_istios_order() {
 #[test]
 fn one_series_serves_all_connections_alike_and_goes_with_the_last() {
     check_labels(ResponseFlags::None, |labels| {
-        let cache = SeriesCache::default();
+        let cache = SeriesCache::new(IDLE);
         let first = cache.series(&labels);
         let second = cache.series(&labels);
         assert!(Arc::ptr_eq(&first, &second));
@@ -66,10 +66,51 @@ fn one_series_serves_all_connections_alike_and_goes_with_the_last() {
 
         drop((second, failed));
         cache.upkeep();
-        assert_eq!(cache.lock().len(), 1);
+        assert_eq!(cache.lock().series.len(), 1);
         assert!(Arc::ptr_eq(&first, &cache.series(&labels)));
         drop(first);
         cache.upkeep();
-        assert!(cache.lock().is_empty());
+        assert!(cache.lock().series.is_empty());
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn label_sets_are_bounded_and_make_room_when_they_have_been_idle() {
+    let (_, api, service) = workloads();
+    let callers: Vec<Arc<Workload>> = (0..5)
+        .map(|n| Arc::new(Workload::new(&format!("w{n}"), &format!("w{n}"), "shop")))
+        .collect();
+    let cache = SeriesCache::with_maximum(IDLE, 3);
+    let series_of = |source: &Arc<Workload>| {
+        cache.series(&Labels {
+            reporter: Reporter::Destination,
+            security: ConnectionSecurityPolicy::Unknown,
+            flags: ResponseFlags::None,
+            source: Some(source),
+            source_identity: None,
+            service: Some(&service),
+            destination: Some(&api),
+            destination_identity: None,
+        })
+    };
+    let first = series_of(&callers[0]);
+    drop((series_of(&callers[1]), series_of(&callers[2])));
+    // The others share one that tells nothing of them.
+    let overflow = series_of(&callers[3]);
+    assert!(Arc::ptr_eq(&overflow, &series_of(&callers[4])));
+    assert!(!Arc::ptr_eq(&overflow, &first));
+    // The same label set of another object takes no room.
+    let again = series_of(&Arc::new(Workload::clone(&callers[1])));
+    assert!(!Arc::ptr_eq(&overflow, &again));
+    drop((overflow, again));
+
+    // A connection is open all the time; nobody else comes.
+    for _ in 0..8 {
+        cache.upkeep();
+        tokio::time::advance(IDLE / 4).await;
+    }
+    cache.upkeep();
+    assert!(Arc::ptr_eq(&first, &series_of(&callers[0])));
+    let (third, fourth) = (series_of(&callers[3]), series_of(&callers[4]));
+    assert!(!Arc::ptr_eq(&third, &fourth));
 }

@@ -224,7 +224,8 @@ impl Client {
     }
 
     fn count_resolution(&self, hostname: &Arc<str>) {
-        let labels = crate::metrics::resolution_labels(&self.workload, hostname);
+        let series = &self.worker.shared.series;
+        let labels = series.resolution_labels(&self.workload, hostname);
         metrics::counter!("istio_on_demand_dns_total", labels).increment(1);
     }
 }
