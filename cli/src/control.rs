@@ -123,6 +123,9 @@ pub(crate) struct Pod {
     pub(crate) captured: bool,
     /// RFC 3339.
     pub(crate) captured_since: Option<String>,
+    /// Which of its connections are not, as its annotations say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) not_captured: Option<String>,
     /// It runs a waypoint: nothing captures it.
     pub(crate) waypoint: bool,
     /// Why it isn't captured though it should be.

@@ -48,7 +48,9 @@ use std::time::Duration;
 
 use control_plane::folder::FolderSource;
 use control_plane::source::{Batch, Event as Change, Report, Source};
+use istio_compat::exclusions::Exclusions;
 use istio_compat::kinds::pod::Pod;
+use istio_compat::labels;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
@@ -204,10 +206,21 @@ fn now() -> String {
 
 /// How a pod is captured, by its annotations.
 fn capture_options(pod: &Pod) -> cni::rules::Options {
-    let annotation = |name: &str| pod.metadata.annotations.get(name).map(String::as_str);
+    let annotation = |name: &str| pod.metadata.annotation(name);
+    let interfaces = annotation(labels::REROUTE_VIRTUAL_INTERFACES).unwrap_or_default();
+    let interfaces = interfaces.split(',').map(str::trim);
+    let exclusions = Exclusions::of(&pod.metadata);
     cni::rules::Options {
-        bypass_inbound: annotation("ambient.istio.io/bypass-inbound-capture") == Some("true"),
-        dns_capture: annotation("ambient.istio.io/dns-capture") != Some("false"),
+        virtual_interfaces: interfaces
+            .filter_map(|name| cni::rules::InterfaceName::try_from(name).ok())
+            .collect(),
+        exclude: cni::rules::Exclusions {
+            inbound_ports: exclusions.inbound_ports.into_iter().collect(),
+            outbound_ports: exclusions.outbound_ports.into_iter().collect(),
+            outbound_ranges: exclusions.outbound_ranges.into_iter().collect(),
+        },
+        bypass_inbound: annotation(labels::BYPASS_INBOUND) == Some("true"),
+        dns_capture: annotation(labels::DNS_CAPTURE) != Some("false"),
         ..cni::rules::Options::default()
     }
 }

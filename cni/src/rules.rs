@@ -9,6 +9,8 @@ pub use nftables::{capture, release, remove};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 /// ztunnel marks every socket it opens in a pod with this, under [`MARK_MASK`].
 pub const ZTUNNEL_MARK: u32 = 0x539;
 /// Connections that ztunnel opened with a borrowed source address carry this as connection mark.
@@ -50,7 +52,17 @@ pub struct Options {
     pub bypass_inbound: bool,
     /// `istio.io/reroute-virtual-interfaces`: traffic that virtual machines inside the pod send in through these.
     pub virtual_interfaces: Vec<InterfaceName>,
+    pub exclude: Exclusions,
     pub probe: ProbeAddresses,
+}
+
+/// `traffic.sidecar.istio.io/exclude…`: TCP that the pod sends and takes itself. Its tunnel's port
+/// serves excluded ports as any other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Exclusions {
+    pub inbound_ports: Vec<u16>,
+    pub outbound_ports: Vec<u16>,
+    pub outbound_ranges: Vec<IpNet>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +103,7 @@ pub enum Match {
     Source(IpAddr),
     Destination(IpAddr),
     NotDestination(IpAddr),
+    DestinationRange(IpNet),
     Tcp,
     /// The packet that opens a TCP connection: SYN without ACK, RST or FIN.
     ///
@@ -164,6 +177,7 @@ impl Default for Options {
             dns_capture: true,
             bypass_inbound: false,
             virtual_interfaces: Vec::new(),
+            exclude: Exclusions::default(),
             probe: ProbeAddresses::default(),
         }
     }
@@ -174,6 +188,24 @@ impl Options {
         [(self.ipv4, Family::Ipv4), (self.ipv6, Family::Ipv6)]
             .into_iter()
             .filter_map(|(wanted, family)| wanted.then_some(family))
+    }
+
+    /// What matches the pod's own connections to elsewhere.
+    fn excluded_outbound(&self, family: Family) -> Vec<Match> {
+        let ports = self.exclude.outbound_ports.iter();
+        let ranges = self.exclude.outbound_ranges.iter();
+        let of_family = |range: &&IpNet| match family {
+            Family::Ipv4 => matches!(range, IpNet::V4(_)),
+            Family::Ipv6 => matches!(range, IpNet::V6(_)),
+        };
+        ports
+            .map(|port| Match::TcpDestinationPort(*port))
+            .chain(
+                ranges
+                    .filter(of_family)
+                    .map(|range| Match::DestinationRange(*range)),
+            )
+            .collect()
     }
 
     fn probe(&self, family: Family) -> IpAddr {
@@ -266,6 +298,13 @@ fn prerouting(options: &Options, family: Family, rules: &mut Vec<Rule>) {
         });
     };
     for interface in &options.virtual_interfaces {
+        for excluded in options.excluded_outbound(family) {
+            let from = Match::InInterface(interface.clone());
+            add(
+                vec![family.is(), from, Match::Tcp, excluded],
+                Action::Accept,
+            );
+        }
         add(
             vec![
                 family.is(),
@@ -293,6 +332,10 @@ fn prerouting(options: &Options, family: Family, rules: &mut Vec<Rule>) {
         vec![Match::Source(options.probe(family)), Match::Tcp],
         Action::Accept,
     );
+    for port in &options.exclude.inbound_ports {
+        let port = Match::TcpDestinationPort(*port);
+        add(vec![family.is(), port], Action::Accept);
+    }
     add(
         vec![
             Match::NotDestination(family.loopback()),
@@ -343,6 +386,9 @@ fn output(options: &Options, family: Family, rules: &mut Vec<Rule>) {
         vec![family.is(), Match::Tcp, Match::RestoredMark],
         Action::Accept,
     );
+    for excluded in options.excluded_outbound(family) {
+        add(vec![family.is(), Match::Tcp, excluded], Action::Accept);
+    }
     // A pod that calls its own address stays inside the pod.
     add(
         vec![Match::NotDestination(family.loopback()), Match::OutLoopback],

@@ -23,6 +23,12 @@ pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// Annotation: `enabled` once the node's proxy has acknowledged the pod.
 pub const REDIRECTION: &str = "ambient.istio.io/redirection";
+/// Annotation on a pod: it takes its own plaintext.
+pub const BYPASS_INBOUND: &str = "ambient.istio.io/bypass-inbound-capture";
+/// Annotation on a pod: `false` leaves its DNS alone.
+pub const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
+/// Annotation on a pod: what enters through these interfaces counts as outbound.
+pub const REROUTE_VIRTUAL_INTERFACES: &str = "istio.io/reroute-virtual-interfaces";
 /// Annotation: written by sidecar injection.
 pub const SIDECAR_STATUS: &str = "sidecar.istio.io/status";
 /// Annotation: evaluate and log only.

@@ -47,6 +47,8 @@ pub mod translate;
 
 pub mod enablement;
 
+pub mod exclusions;
+
 pub mod waypoint;
 
 mod allocate;

@@ -156,11 +156,10 @@ impl Report {
             machine.pods.len(),
         )?;
         let mut pods = Table::new(&["NAMESPACE", "POD", "NODE", "STATE", "NOT CAPTURED"]);
-        for pod in machine
-            .pods
-            .iter()
-            .filter(|pod| !pod.ready || !(pod.captured || pod.waypoint))
-        {
+        for pod in machine.pods.iter().filter(|pod| {
+            let whole = pod.captured && pod.not_captured.is_none();
+            !pod.ready || !(whole || pod.waypoint)
+        }) {
             pods.row([
                 pod.namespace.clone(),
                 pod.name.clone(),
@@ -168,7 +167,7 @@ impl Report {
                 state_of(pod),
                 match (&pod.capture_pending, pod.captured) {
                     (Some(why), _) => format!("PENDING: {why}"),
-                    (None, true) => String::new(),
+                    (None, true) => pod.not_captured.clone().unwrap_or_default(),
                     (None, false) if pod.waypoint => String::new(),
                     (None, false) if pod.node.is_none() => "not running".to_owned(),
                     (None, false) => "namespace or pod is not labelled ambient".to_owned(),

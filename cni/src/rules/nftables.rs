@@ -100,6 +100,9 @@ fn expression(part: &Match) -> String {
         Match::Source(address) => format!("{} saddr {address}", family(address)),
         Match::Destination(address) => format!("{} daddr {address}", family(address)),
         Match::NotDestination(address) => format!("{} daddr != {address}", family(address)),
+        Match::DestinationRange(range) => {
+            format!("{} daddr {range}", family(&range.addr()))
+        }
         Match::Tcp => "meta l4proto tcp".into(),
         Match::TcpOpening => "tcp flags & (fin | syn | rst | ack) == syn".into(),
         Match::TcpDestinationPort(port) => format!("tcp dport {port}"),

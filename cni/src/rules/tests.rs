@@ -1,6 +1,6 @@
 //! Golden rulesets, one per variant of a pod.
 
-use super::{InterfaceName, Options, capture, release, remove};
+use super::{Exclusions, InterfaceName, Options, capture, release, remove};
 
 fn interface(name: &str) -> InterfaceName {
     InterfaceName::try_from(name).unwrap()
@@ -56,6 +56,19 @@ fn ingress_and_virtual_interfaces() {
     insta::assert_snapshot!(capture(&Options {
         bypass_inbound: true,
         virtual_interfaces: vec![interface("net1")],
+        ..Options::default()
+    }));
+}
+
+#[test]
+fn exclusions() {
+    insta::assert_snapshot!(capture(&Options {
+        virtual_interfaces: vec![interface("net1")],
+        exclude: Exclusions {
+            inbound_ports: vec![9090],
+            outbound_ports: vec![5432],
+            outbound_ranges: vec!["192.0.2.0/24".parse().unwrap(), "fd00::/8".parse().unwrap()],
+        },
         ..Options::default()
     }));
 }

@@ -32,6 +32,7 @@ impl Validate for Deployment {
                 "must be Always in a Deployment",
             );
         }
+        pod::exclusions("spec.template.metadata", &template.metadata, problems);
         pod::pod_spec("spec.template.spec", &template.spec, problems);
     }
 }

@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 
+use crate::exclusions::Exclusions;
 use crate::kinds::IntOrString;
 use crate::kinds::container::Container;
+use crate::kinds::metadata::ObjectMeta;
 use crate::kinds::pod::{DnsPolicy, Pod, PodSpec};
 use crate::kinds::probe::Probe;
 use crate::validate::{Problems, Validate, labels, names};
@@ -22,7 +24,15 @@ const FIELD_PATHS: &[&str] = &[
 
 impl Validate for Pod {
     fn validate(&self, problems: &mut Problems<'_>) {
+        exclusions("metadata", &self.metadata, problems);
         pod_spec("spec", &self.spec, problems);
+    }
+}
+
+pub(super) fn exclusions(field: &str, metadata: &ObjectMeta, problems: &mut Problems<'_>) {
+    for mistake in Exclusions::mistakes(metadata) {
+        let field = format!("{field}.annotations[\"{}\"]", mistake.annotation);
+        problems.warn(field, mistake.message);
     }
 }
 

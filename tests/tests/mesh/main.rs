@@ -10,6 +10,7 @@ mod deployments;
 mod encryption;
 mod enrolment;
 mod errors;
+mod exclusions;
 mod external;
 mod forged;
 mod locality;
