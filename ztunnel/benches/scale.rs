@@ -12,6 +12,7 @@ use mesh::address::NetworkAddress;
 use mesh::authorization::{
     Action, Authorization, Clause, Connection, Match, PolicySet, Rule, Scope, StringMatch,
 };
+use mesh::balancing::{Observed, Selections};
 use mesh::destination::Plan;
 use mesh::identity::Identity;
 use mesh::service::{LoadBalancingMode, Port, Scope as Locality, Service};
@@ -268,10 +269,14 @@ fn choices() {
         snapshot.apply(large(mode, capacity));
         let client = Arc::new(workload(1, &service(0)));
         let address = SocketAddr::from(([10, 96, 0, 0], 80));
-        let plan = Plan::new(&snapshot, &client, address);
+        let plan = Plan::new(&snapshot, &client, address, &mut Selections::default());
+        let plan = Arc::new(plan);
+        let observed = Observed::nothing(Instant::now());
         let mut random = rand::rng();
         let what = format!("an endpoint of 10,000, {what} (bar 1 µs)");
-        report(&what, 10_000, |_| _ = black_box(plan.draw(&mut random)));
+        report(&what, 10_000, |_| {
+            black_box(plan.draw(observed, &mut random));
+        });
     }
 }
 

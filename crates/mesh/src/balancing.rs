@@ -52,7 +52,8 @@ fn ranked(
     let balancing = &entry.service.load_balancing;
     let scopes = &balancing.routing_preference;
     let usable = entry.endpoints.iter().enumerate();
-    let usable = usable.filter(move |(_, one)| is_usable(entry, one, client, service_port));
+    let usable =
+        usable.filter(move |(_, one)| is_usable(entry, one, &client.network, service_port));
     usable.filter_map(move |(at, endpoint)| {
         let workload = &endpoint.workload;
         let rank = match balancing.mode {
@@ -69,12 +70,7 @@ fn ranked(
 
 /// Whether this node could reach the endpoint at all. One in another network is behind a
 /// gateway, which a node cannot pass. DNS is no authority on where a tunnel ends.
-fn is_usable(
-    entry: &ServiceEntry,
-    endpoint: &Endpoint,
-    client: &Workload,
-    service_port: u16,
-) -> bool {
+fn is_usable(entry: &ServiceEntry, endpoint: &Endpoint, network: &str, service_port: u16) -> bool {
     let workload = &endpoint.workload;
     let families = entry.service.ip_families;
     let is_found = match workload.addresses.is_empty() {
@@ -83,7 +79,7 @@ fn is_usable(
     };
     is_found
         && workload.capacity != 0
-        && workload.network == client.network
+        && *workload.network == *network
         && endpoint_port(entry, endpoint, service_port).is_some()
 }
 

@@ -11,8 +11,8 @@ use rand::Rng;
 use super::active::Active;
 use super::ejection::{Ejections, ServicePort};
 use super::weights::Weights;
-use super::{least_request, ranked};
-use crate::service::Algorithm;
+use super::{is_usable, least_request, ranked};
+use crate::service::{Algorithm, LoadBalancingMode};
 use crate::snapshot::{Endpoint, ServiceEntry, Snapshot};
 use crate::workload::{Locality, Workload};
 
@@ -24,6 +24,8 @@ const MAXIMUM: usize = 4096;
 pub struct Selection {
     entry: Arc<ServiceEntry>,
     destination: ServicePort,
+    /// The client's.
+    network: Arc<str>,
     /// Closest first; none is empty.
     tiers: Vec<Tier>,
 }
@@ -31,9 +33,18 @@ pub struct Selection {
 /// Endpoints that are equally close.
 #[derive(Debug)]
 struct Tier {
-    /// Where they are in the service's list.
-    endpoints: Box<[u32]>,
+    members: Members,
     weights: Weights,
+}
+
+#[derive(Debug)]
+enum Members {
+    /// All endpoints of the service, where they are equal: those that can't be used are found out
+    /// when they are drawn. Of a large service one endpoint or other changes all the time, and
+    /// nobody has to go through the list each time.
+    All,
+    /// By where they are in the service's list.
+    Some(Box<[u32]>),
 }
 
 /// An endpoint that was drawn, by its place in the service's list.
@@ -62,7 +73,7 @@ pub struct Selections {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Place {
     network: Arc<str>,
-    locality: Locality,
+    locality: Arc<Locality>,
     node: Arc<str>,
     cluster_id: Arc<str>,
 }
@@ -83,25 +94,24 @@ impl Observed<'_> {
 
 impl Selection {
     pub fn new(entry: &Arc<ServiceEntry>, client: &Workload, service_port: u16) -> Self {
-        let mut ranked: Vec<(usize, u32)> = ranked(entry, client, service_port)
-            .filter_map(|(rank, at)| Some((rank, u32::try_from(at).ok()?)))
-            .collect();
-        // Stable, so that a tier is in the order of the service's list.
-        ranked.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
-        let tiers = ranked.chunk_by(|one, other| one.0 == other.0);
-        let tiers = tiers.map(|tier| {
-            let capacity = |at: u32| entry.endpoints[at as usize].workload.capacity;
-            Tier {
-                endpoints: tier.iter().map(|(_, at)| *at).collect(),
-                weights: tier.iter().map(|(_, at)| capacity(*at)).collect(),
+        let tiers = match entry.service.load_balancing.mode {
+            LoadBalancingMode::Standard | LoadBalancingMode::Passthrough
+                if entry.endpoints.have_equal_capacity() =>
+            {
+                Tier::of_all(entry).into_iter().collect()
             }
-        });
+            LoadBalancingMode::Standard
+            | LoadBalancingMode::Passthrough
+            | LoadBalancingMode::Strict
+            | LoadBalancingMode::Failover => Tier::by_rank(entry, client, service_port),
+        };
         Self {
-            tiers: tiers.collect(),
+            tiers,
             destination: ServicePort {
                 service: entry.service.key(),
                 port: service_port,
             },
+            network: client.network.clone(),
             entry: entry.clone(),
         }
     }
@@ -145,8 +155,8 @@ impl Selection {
         random: &mut impl Rng,
     ) -> Option<Drawn> {
         self.tiers.iter().find_map(|tier| {
-            let at = |index: usize| Drawn(tier.endpoints[index]);
-            let qualifies = |index: usize| qualifies(at(index));
+            let at = |index: usize| tier.at(index);
+            let qualifies = |index: usize| qualifies(at(index)) && self.is_usable(tier, index);
             let index = match (self.entry.service.load_balancing.algorithm, active) {
                 (Algorithm::LeastRequest, Some(active)) => {
                     let count = |index| active.count(&self.endpoint(at(index)).workload.uid);
@@ -158,6 +168,56 @@ impl Selection {
             };
             index.map(at)
         })
+    }
+
+    /// Whether a member of a tier may be used, where that is not known of all.
+    fn is_usable(&self, tier: &Tier, index: usize) -> bool {
+        match &tier.members {
+            Members::All => is_usable(
+                &self.entry,
+                self.endpoint(tier.at(index)),
+                &self.network,
+                self.destination.port,
+            ),
+            Members::Some(_) => true,
+        }
+    }
+}
+
+// === impl Tier ===
+
+impl Tier {
+    /// None where there is no endpoint at all.
+    fn of_all(entry: &ServiceEntry) -> Option<Self> {
+        let count = entry.endpoints.len();
+        (count > 0).then_some(Self {
+            members: Members::All,
+            weights: Weights::Equal { count, weight: 1 },
+        })
+    }
+
+    fn by_rank(entry: &ServiceEntry, client: &Workload, service_port: u16) -> Vec<Self> {
+        let mut ranked: Vec<(usize, u32)> = ranked(entry, client, service_port)
+            .filter_map(|(rank, at)| Some((rank, u32::try_from(at).ok()?)))
+            .collect();
+        // Stable, so that a tier is in the order of the service's list.
+        ranked.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+        let tiers = ranked.chunk_by(|one, other| one.0 == other.0);
+        let tiers = tiers.map(|tier| {
+            let capacity = |at: u32| entry.endpoints[at as usize].workload.capacity;
+            Self {
+                members: Members::Some(tier.iter().map(|(_, at)| *at).collect()),
+                weights: tier.iter().map(|(_, at)| capacity(*at)).collect(),
+            }
+        });
+        tiers.collect()
+    }
+
+    fn at(&self, index: usize) -> Drawn {
+        match &self.members {
+            Members::All => Drawn(u32::try_from(index).unwrap_or(u32::MAX)),
+            Members::Some(places) => Drawn(places[index]),
+        }
     }
 }
 

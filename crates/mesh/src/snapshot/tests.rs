@@ -9,6 +9,8 @@ use proptest::sample::select;
 
 use super::*;
 use crate::authorization::Action;
+use crate::service::HealthPolicy;
+use crate::workload::WorkloadStatus;
 
 fn pod(name: &str, last_byte: u8) -> Workload {
     let mut workload = Workload::new(&format!("Kubernetes//Pod/shop/{name}"), name, "shop");

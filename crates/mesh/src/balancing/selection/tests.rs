@@ -22,8 +22,9 @@ const PORT: u16 = 80;
 fn at(mut workload: Workload, place: [&str; 5]) -> Workload {
     let [network, region, zone, node, cluster] = place;
     workload.network = network.into();
-    workload.locality.region = region.into();
-    workload.locality.zone = zone.into();
+    let locality = Arc::make_mut(&mut workload.locality);
+    locality.region = region.into();
+    locality.zone = zone.into();
     workload.node = node.into();
     workload.cluster_id = cluster.into();
     workload
