@@ -1,4 +1,8 @@
 //! The calling end: handshakes over a connected socket, then CONNECT requests.
+//!
+//! - `nested`: the same within a stream of another tunnel.
+
+mod nested;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -11,19 +15,22 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::SendRequest;
+use h2::client::{Connection, SendRequest};
 use http::{HeaderMap, Request, StatusCode};
+use mesh::identity::Identity;
 use rustls::{CertificateError, ClientConfig};
 use rustls_pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time;
 use tokio_rustls::TlsConnector;
 
+pub use self::nested::handshake_within;
 use crate::keepalive;
 use crate::settings::{CLIENT_HEADER_LIST, CLIENT_SEND_BUFFER, Settings};
 use crate::stream::Stream;
-use crate::tls;
+use crate::tls::{self, Activity};
 
 /// A connection to one peer that carries many streams. It closes when it has been
 /// dropped and its last stream has ended.
@@ -121,7 +128,30 @@ async fn shake(
     let peer_chain = session.peer_certificates().unwrap_or_default().into();
     let key_exchange = identity::key_exchange_group(&session).unwrap_or("unknown");
     let (stream, flusher, activity) = tls::split(tcp, session);
-    let (requests, mut connection) = h2::client::Builder::new()
+    let (requests, mut connection) = http2(stream, settings).await?;
+    let lost = lost(connection.ping_pong(), activity, settings);
+    let driven = poll_fn(move |cx| {
+        let ended = Pin::new(&mut connection).poll(cx);
+        match flusher.poll_flush(cx) {
+            Poll::Ready(Err(error)) if ended.is_pending() => Poll::Ready(Err(error)),
+            Poll::Ready(_) | Poll::Pending => ended.map_err(io::Error::other),
+        }
+    });
+    Ok(Tunnel {
+        requests,
+        shared: drive(peer, driven, lost),
+        response_timeout: settings.response_timeout,
+        stream_limit: settings.client_streams,
+        peer_chain,
+        key_exchange,
+    })
+}
+
+async fn http2<T: AsyncRead + AsyncWrite + Unpin>(
+    stream: T,
+    settings: &Settings,
+) -> Result<(SendRequest<Bytes>, Connection<T>), ConnectError> {
+    h2::client::Builder::new()
         .initial_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
         .max_frame_size(settings.frame_size)
@@ -131,25 +161,33 @@ async fn shake(
         .enable_push(false)
         .handshake::<_, Bytes>(stream)
         .await
-        .map_err(|error| ConnectError::Http2(Arc::new(error)))?;
-    let shared = Rc::new(TunnelState::default());
-    let pings = connection.ping_pong();
+        .map_err(|error| ConnectError::Http2(Arc::new(error)))
+}
+
+/// Resolves when the peer no longer answers.
+fn lost(
+    pings: Option<h2::PingPong>,
+    activity: Activity,
+    settings: &Settings,
+) -> impl Future<Output = ()> + use<> {
     let (interval, timeout) = (settings.ping_interval, settings.ping_timeout);
+    async move {
+        match pings {
+            Some(pings) => keepalive::peer_lost(pings, activity, interval, timeout).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Runs the connection of a tunnel until its end, whichever comes first.
+fn drive(
+    peer: SocketAddr,
+    driven: impl Future<Output = io::Result<()>> + 'static,
+    lost: impl Future<Output = ()> + 'static,
+) -> Rc<TunnelState> {
+    let shared = Rc::new(TunnelState::default());
     let state = shared.clone();
     tokio::task::spawn_local(async move {
-        let lost = async move {
-            match pings {
-                Some(pings) => keepalive::peer_lost(pings, activity, interval, timeout).await,
-                None => std::future::pending().await,
-            }
-        };
-        let driven = poll_fn(|cx| {
-            let ended = Pin::new(&mut connection).poll(cx);
-            match flusher.poll_flush(cx) {
-                Poll::Ready(Err(error)) if ended.is_pending() => Poll::Ready(Err(error)),
-                Poll::Ready(_) | Poll::Pending => ended.map_err(io::Error::other),
-            }
-        });
         tokio::select! {
             result = driven => if let Err(error) = result {
                 tracing::debug!(%peer, %error, "tunnel ended");
@@ -160,14 +198,7 @@ async fn shake(
         state.closed.set(true);
         state.ended.notify_one();
     });
-    Ok(Tunnel {
-        requests,
-        shared,
-        response_timeout: settings.response_timeout,
-        stream_limit: settings.client_streams,
-        peer_chain,
-        key_exchange,
-    })
+    shared
 }
 
 fn tls_error(error: io::Error) -> ConnectError {
@@ -235,9 +266,22 @@ impl Tunnel {
         StreamSlot(self.shared.clone())
     }
 
+    /// Who the peer's certificate says it is.
+    pub fn peer(&self) -> Option<Identity> {
+        identity::identity_of(self.peer_chain.first()?)
+    }
+
     /// Opens a stream: sends the CONNECT and waits for its 200.
     pub async fn open(&self, request: ConnectRequest) -> Result<Stream, OpenError> {
         self.open_in(self.reserve(), request).await
+    }
+
+    /// Opens a stream, and gives what the peer's 200 says too.
+    pub async fn open_described(
+        &self,
+        request: ConnectRequest,
+    ) -> Result<(Stream, HeaderMap), OpenError> {
+        self.exchange(self.reserve(), request).await
     }
 
     pub(crate) async fn open_in(
@@ -245,6 +289,15 @@ impl Tunnel {
         slot: StreamSlot,
         request: ConnectRequest,
     ) -> Result<Stream, OpenError> {
+        let (stream, _) = self.exchange(slot, request).await?;
+        Ok(stream)
+    }
+
+    async fn exchange(
+        &self,
+        slot: StreamSlot,
+        request: ConnectRequest,
+    ) -> Result<(Stream, HeaderMap), OpenError> {
         let opening = async {
             let mut requests = self.requests.clone();
             poll_fn(|cx| requests.poll_ready(cx))
@@ -257,7 +310,8 @@ impl Tunnel {
             if response.status() != StatusCode::OK {
                 return Err(OpenError::Status(response.status()));
             }
-            Ok(Stream::new(sender, response.into_body(), Some(slot)))
+            let (parts, body) = response.into_parts();
+            Ok((Stream::new(sender, body, Some(slot)), parts.headers))
         };
         match time::timeout(self.response_timeout, opening).await {
             Ok(result) => result,

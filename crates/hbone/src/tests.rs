@@ -1,5 +1,7 @@
 //! Both ends over loopback, with certificates made in the process.
 
+mod nested;
+
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;

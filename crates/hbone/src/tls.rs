@@ -72,6 +72,10 @@ pub(crate) fn invalid_certificate(error: &io::Error) -> Option<&CertificateError
 // === impl Activity ===
 
 impl Activity {
+    pub(crate) fn count(&self) {
+        self.0.set(self.0.get() + 1);
+    }
+
     pub(crate) fn reads(&self) -> u64 {
         self.0.get()
     }
@@ -116,7 +120,7 @@ impl Session {
             self.ahead.reserve(READ_SIZE);
             let tcp = Pin::new(&mut self.tcp);
             if ready!(poll_read_buf(tcp, cx, &mut self.ahead))? > 0 {
-                self.activity.0.set(self.activity.0.get() + 1);
+                self.activity.count();
             }
         }
         // An empty input tells the session that the socket has ended.

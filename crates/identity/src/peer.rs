@@ -8,9 +8,12 @@ use x509_parser::extensions::GeneralName;
 
 /// The verified peer's identity: the first URI name of exactly the shape Istio issues; other names are skipped.
 pub fn peer_identity(connection: &CommonState) -> Option<Identity> {
-    identities(connection.peer_certificates()?.first()?)
-        .into_iter()
-        .next()
+    identity_of(connection.peer_certificates()?.first()?)
+}
+
+/// The identity in a peer's certificate, as [`peer_identity`] has it.
+pub fn identity_of(certificate: &CertificateDer<'_>) -> Option<Identity> {
+    identities(certificate).into_iter().next()
 }
 
 /// The name of the negotiated key-exchange group, as metrics and logs show it.
