@@ -110,7 +110,8 @@ async fn use_post() -> (StatusCode, &'static str) {
 async fn no_profile() -> (StatusCode, &'static str) {
     (
         StatusCode::NOT_IMPLEMENTED,
-        "no profiler is built in: use perf, the binary carries line tables\n",
+        "no profiler is built in: one would unwind in a signal handler; perf does it from outside, \
+         and the binary carries line tables\n",
     )
 }
 

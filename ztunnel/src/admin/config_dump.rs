@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use identity::manager::CertificateManager;
 use mesh::address::{GatewayAddress, GatewayDestination};
-use mesh::authorization::Authorization;
+use mesh::authorization::{Authorization, Match, StringMatch};
 use mesh::balancing::Ejected;
 use mesh::service::{Port, Service};
 use mesh::snapshot::{ServiceEntry, Snapshot};
@@ -80,7 +80,12 @@ impl Dumped {
                 let connections: PodConnections = connections.remove(&pod.uid).unwrap_or_default();
                 let state = json!({
                     "state": "Up",
-                    "info": pod.info,
+                    "info": {
+                        "name": pod.info.name,
+                        "namespace": pod.info.namespace,
+                        "serviceAccount": pod.info.service_account,
+                        "trustDomain": pod.identity.trust_domain,
+                    },
                     "connections": connections,
                 });
                 (pod.uid.to_string(), state)
@@ -102,6 +107,8 @@ fn workload(workload: &Workload) -> Value {
     let mut value = to_value(workload);
     if let Value::Object(fields) = &mut value {
         fields.insert("waypoint".to_owned(), gateway(workload.waypoint.as_ref()));
+        let kind = format!("{:?}", workload.workload_type).to_lowercase();
+        fields.insert("workloadType".to_owned(), kind.into());
         let network_gateway = gateway(workload.network_gateway.as_ref());
         fields.insert("networkGateway".to_owned(), network_gateway);
         let services = workload.services.iter().map(|(key, ports)| {
@@ -185,7 +192,7 @@ fn policy(policy: &Authorization) -> Value {
         .map(|rule| {
             let clauses = rule.clauses.iter();
             clauses
-                .map(|clause| clause.matches.iter().map(to_value).collect())
+                .map(|clause| clause.matches.iter().map(policy_match).collect())
                 .collect()
         })
         .collect();
@@ -197,6 +204,34 @@ fn policy(policy: &Authorization) -> Value {
         "dryRun": policy.dry_run,
         "rules": rules,
     })
+}
+
+/// Texts are objects of one key each. One that is a mere word makes istioctl give up the whole dump.
+fn policy_match(from: &Match) -> Value {
+    let mut value = to_value(from);
+    if let Value::Object(fields) = &mut value {
+        for (name, texts) in [
+            ("namespaces", &from.namespaces),
+            ("notNamespaces", &from.not_namespaces),
+            ("principals", &from.principals),
+            ("notPrincipals", &from.not_principals),
+        ] {
+            if !texts.is_empty() {
+                let texts = texts.iter().map(string_match).collect();
+                fields.insert(name.to_owned(), Value::Array(texts));
+            }
+        }
+    }
+    value
+}
+
+fn string_match(from: &StringMatch) -> Value {
+    match from {
+        StringMatch::Exact(text) => json!({ "Exact": text }),
+        StringMatch::Prefix(text) => json!({ "Prefix": text }),
+        StringMatch::Suffix(text) => json!({ "Suffix": text }),
+        StringMatch::Presence => json!({ "Presence": [] }),
+    }
 }
 
 /// Service port to target port.
@@ -226,3 +261,6 @@ fn to_value(value: &impl Serialize) -> Value {
     // The mesh's types have text keys only and always serialise.
     serde_json::to_value(value).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

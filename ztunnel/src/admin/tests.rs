@@ -133,7 +133,7 @@ fn workloads_and_services_have_the_shape_istioctl_reads() {
             "protocol": "TCP",
             "nativeTunnel": false,
             "networkMode": "Standard",
-            "workloadType": "Pod",
+            "workloadType": "pod",
             "locality": {"region": "", "zone": "", "subzone": ""},
             "status": "Healthy",
             "capacity": 1,
@@ -183,7 +183,7 @@ fn rules_are_three_nested_lists() {
             "scope": "Namespace",
             "action": "Allow",
             "dryRun": false,
-            "rules": [[[{"principals": [{"exact": "cluster.local/ns/shop/sa/web"}]}]]],
+            "rules": [[[{"principals": [{"Exact": "cluster.local/ns/shop/sa/web"}]}]]],
         }])
     );
 }
