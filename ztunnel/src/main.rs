@@ -26,7 +26,8 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] | ["proxy"] => proxy(),
+        // Istio's DaemonSet names what is run, as its other proxies need.
+        [] | ["proxy"] | ["proxy", "ztunnel"] => proxy(),
         ["version" | "--version" | "-V"] => {
             println!("ztunnel {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

@@ -1,7 +1,7 @@
 //! Settings from given environments; nothing here reads the real one.
 
 use super::*;
-use crate::proxy::config::OriginalSource;
+use crate::proxy::config::{Keepalive, OriginalSource};
 
 fn parse(environment: &[(&str, &str)], mesh: Option<&str>) -> Result<Config, Vec<String>> {
     let environment = environment
@@ -230,4 +230,144 @@ fn what_istio_can_be_told_is_kept() {
     assert!(!config.proxy.port_reuse);
     assert_eq!(config.preferred_service_namespace.as_deref(), Some("shop"));
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn each_of_istios_variables_has_its_effect() {
+    type Check = fn(&Config) -> bool;
+    let checks: &[(&str, &str, Check)] = &[
+        ("ENABLE_PROXY", "false", |config| !config.enable_proxy),
+        ("NETWORK", "west", |config| {
+            &*config.node.network == "west" && &*config.proxy.network == "west"
+        }),
+        ("NODE_NAME", "node-1", |config| {
+            &*config.node.name == "node-1" && &*config.proxy.node == "node-1"
+        }),
+        ("CLUSTER_ID", "east", |config| {
+            &*config.proxy.cluster_id == "east"
+        }),
+        ("ISTIO_META_CLUSTER_ID", "east", |config| {
+            &*config.node.cluster_id == "east"
+        }),
+        ("CLUSTER_DOMAIN", "corp", |config| {
+            &*config.node.cluster_domain == "corp"
+        }),
+        ("TRUST_DOMAIN", "td", |config| {
+            &*config.node.trust_domain == "td" && &*config.proxy.trust_domain == "td"
+        }),
+        ("SECRET_TTL", "90m", |config| {
+            config.secret_ttl == Duration::from_secs(5400)
+        }),
+        ("INPOD_UDS", "/z", |config| {
+            config.mode
+                == Mode::Shared {
+                    inpod_uds: "/z".into(),
+                }
+        }),
+        ("PACKET_MARK", "7", |config| {
+            config.proxy.packet_mark == Some(7)
+        }),
+        ("ENABLE_ORIG_SRC", "true", |config| {
+            config.proxy.original_source == OriginalSource::Required
+        }),
+        ("ENABLE_ORIG_SRC", "false", |config| {
+            config.proxy.original_source == OriginalSource::Never
+        }),
+        ("KEEPALIVE_ENABLED", "false", |config| {
+            config.proxy.keepalive.is_none()
+        }),
+        ("KEEPALIVE_TIME", "10s", |config| {
+            let time = Duration::from_secs(10);
+            config.proxy.keepalive
+                == Some(Keepalive {
+                    time,
+                    ..Keepalive::default()
+                })
+        }),
+        ("KEEPALIVE_INTERVAL", "10s", |config| {
+            let interval = Duration::from_secs(10);
+            config.proxy.keepalive
+                == Some(Keepalive {
+                    interval,
+                    ..Keepalive::default()
+                })
+        }),
+        ("KEEPALIVE_RETRIES", "3", |config| {
+            config
+                .proxy
+                .keepalive
+                .is_some_and(|keepalive| keepalive.retries == 3)
+        }),
+        ("USER_TIMEOUT_ENABLED", "true", |config| {
+            config.proxy.user_timeout
+        }),
+        ("POOL_MAX_STREAMS_PER_CONNECTION", "7", |config| {
+            config.proxy.tunnel.client_streams == 7
+        }),
+        ("POOL_UNUSED_RELEASE_TIMEOUT", "1m", |config| {
+            config.proxy.pool_idle == Duration::from_secs(60)
+        }),
+        ("HTTP2_STREAM_WINDOW_SIZE", "65536", |config| {
+            config.proxy.tunnel.stream_window == 65_536
+        }),
+        ("HTTP2_CONNECTION_WINDOW_SIZE", "131072", |config| {
+            config.proxy.tunnel.connection_window == 131_072
+        }),
+        ("HTTP2_FRAME_SIZE", "32768", |config| {
+            config.proxy.tunnel.frame_size == 32_768
+        }),
+        ("IPV6_ENABLED", "false", |config| {
+            !config.ipv6 && !config.proxy.ipv6
+        }),
+        ("LOCALHOST_APP_TUNNEL", "false", |config| {
+            !config.proxy.localhost_app_tunnel
+        }),
+        ("ENABLE_RESPONSE_BAGGAGE", "false", |config| {
+            !config.proxy.response_baggage
+        }),
+        ("POD_NAME", "z", |config| config.node.pod_name == "z"),
+        ("POD_NAMESPACE", "z", |config| {
+            config.node.pod_namespace == "z"
+        }),
+        ("SERVICE_ACCOUNT", "z", |config| {
+            config.node.service_account == "z"
+        }),
+        ("INSTANCE_IP", "192.0.2.1", |config| {
+            config.node.instance_ip.is_some()
+        }),
+        ("XDS_HEADER_a", "b", |config| {
+            let xds = config.xds.as_ref().expect("on");
+            xds.headers.contains(&("a".into(), "b".into()))
+        }),
+        ("CA_HEADER_a", "b", |config| {
+            let ca = config.ca.as_ref().expect("on");
+            ca.headers.contains(&("a".into(), "b".into()))
+        }),
+        ("ISTIO_META_DNS_CAPTURE", "false", |config| {
+            config.dns.is_none()
+        }),
+        ("ISTIO_META_DNS_PROXY_ADDR", "127.0.0.1:53", |config| {
+            config.dns == Some(Dns { port: 53 })
+        }),
+        ("LOG_FORMAT", "json", |config| {
+            config.log_format == logs::Format::Json
+        }),
+        ("RUST_LOG", "debug", |config| {
+            config.log_levels != logs::Levels::default()
+        }),
+    ];
+    let usual = valid(&[]);
+    for (name, value, holds) in checks {
+        assert!(holds(&valid(&[(name, value)])), "{name}={value}");
+        assert!(!holds(&usual), "{name} unset");
+    }
+}
+
+#[test]
+fn the_own_name_of_a_cluster_wins_over_the_metadata() {
+    let both = [("CLUSTER_ID", "own"), ("ISTIO_META_CLUSTER_ID", "meta")];
+    let config = valid(&both);
+    assert_eq!(&*config.node.cluster_id, "own");
+    let xds = config.xds.expect("on");
+    assert_eq!(xds.headers[0], ("clusterid".into(), "own".into()));
 }
