@@ -94,6 +94,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         certificates,
     };
     drop(starting);
+    startup::confine_system_calls()?;
     tokio::select! {
         // The sender goes only with the process.
         _ = synced => {}

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use ztunnel::app;
 use ztunnel::config::Config;
+use ztunnel::{app, startup};
 
 const HELP: &str = "\
 The node's zero-trust tunnel of the Weft service mesh.
@@ -65,6 +65,7 @@ fn proxy() -> ExitCode {
 
 fn run(config: Config) -> anyhow::Result<()> {
     runtime::allocator::keep_buffers();
+    startup::confine(&config)?;
     let _flush = runtime::logs::install(config.log_format, config.log_levels.clone())?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting ztunnel");
     for warning in &config.warnings {

@@ -1,10 +1,32 @@
 //! What must be right before the first pod, checked and put right while somebody watches.
 
 use anyhow::{Context, bail};
+use runtime::confinement::capabilities::{self, Capability};
+use runtime::confinement::{self, system_calls};
 use socket2::{Domain, Socket, Type};
 
 use crate::config::{Config, Mode};
 use crate::proxy::netns;
+
+/// Entering pods' namespaces, and marked and transparent sockets in them.
+const CAPABILITIES_SHARED: &[Capability] = &[Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN];
+/// Marked and transparent sockets in its own.
+const CAPABILITIES_DEDICATED: &[Capability] = &[Capability::CAP_NET_ADMIN];
+
+/// Gives up what no tunnel needs. Must be called while the process has one thread.
+pub fn confine(config: &Config) -> anyhow::Result<()> {
+    confinement::without_core_dumps().context("cannot forbid core dumps")?;
+    let kept = match config.mode {
+        Mode::Shared { .. } => CAPABILITIES_SHARED,
+        Mode::Dedicated { .. } => CAPABILITIES_DEDICATED,
+    };
+    Ok(capabilities::keep(kept)?)
+}
+
+/// Gives up the system calls that a running tunnel never makes; everything has started by now.
+pub fn confine_system_calls() -> anyhow::Result<()> {
+    Ok(system_calls::leave_to_proxies(&[])?)
+}
 
 /// Enters a network namespace and marks a socket, as every pod will need.
 pub fn self_test(config: &Config) -> anyhow::Result<()> {

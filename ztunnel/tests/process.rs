@@ -1,5 +1,8 @@
 //! The program as it is started and stopped: its servers, its exit codes, its errors.
 
+#[path = "process/confinement.rs"]
+mod confinement;
+
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};

@@ -3,6 +3,7 @@
 //! - [`environment`]: settings, with all mistakes at once.
 //! - [`allocator`]: what happens to freed memory.
 //! - [`descriptors`]: how many may be open.
+//! - [`confinement`]: what the process gives up for good.
 //! - [`readiness`]: which startup tasks are still open.
 //! - [`signals`]: what asks the process to stop.
 //! - [`drain`]: stopping work in progress, within a deadline.
@@ -15,6 +16,8 @@ pub mod environment;
 pub mod allocator;
 
 pub mod descriptors;
+
+pub mod confinement;
 
 pub mod readiness;
 
