@@ -1,11 +1,14 @@
 //! HTTP servers for people and machines that look after the process: axum routers on listeners.
 //!
-//! Kernels without IPv6 get the IPv4 listener only.
+//! Kernels without IPv6 get the IPv4 listener only. What answers on loopback is the admin servers, which are
+//! protected: see [`protection`].
+
+mod protection;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use axum::Router;
+use axum::{Router, middleware};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 
@@ -13,12 +16,14 @@ use tokio::task::JoinSet;
 #[derive(Debug)]
 pub struct Listeners {
     listeners: Vec<TcpListener>,
+    protected: bool,
 }
 
 // === impl Listeners ===
 
 impl Listeners {
-    /// 127.0.0.1 and ::1.
+    /// 127.0.0.1 and ::1. Requests that change something are taken from root and the process's
+    /// own user only, and none under a name other than `localhost`.
     pub fn localhost(port: u16) -> io::Result<Self> {
         let v4 = bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))?;
         // Port 0 asks for any free one; both families then share it.
@@ -29,7 +34,10 @@ impl Listeners {
             Err(error) if no_ipv6(&error) => {}
             Err(error) => return Err(error),
         }
-        Ok(Self { listeners })
+        Ok(Self {
+            listeners,
+            protected: true,
+        })
     }
 
     /// Every address: `[::]` (which takes IPv4 too), or 0.0.0.0 where IPv6 is off or missing.
@@ -45,6 +53,7 @@ impl Listeners {
         };
         Ok(Self {
             listeners: vec![listener],
+            protected: false,
         })
     }
 
@@ -52,6 +61,7 @@ impl Listeners {
     pub fn address(address: SocketAddr) -> io::Result<Self> {
         Ok(Self {
             listeners: vec![bind(address)?],
+            protected: false,
         })
     }
 
@@ -66,11 +76,16 @@ impl Listeners {
     pub async fn serve(self, name: &'static str, router: Router) {
         let addresses = self.addresses();
         tracing::info!(server = name, ?addresses, "listening");
+        let router = match self.protected {
+            true => router.layer(middleware::from_fn(protection::protect)),
+            false => router,
+        };
+        let service = router.into_make_service_with_connect_info::<protection::Ends>();
         let mut servers = JoinSet::new();
         for listener in self.listeners {
-            let router = router.clone();
+            let service = service.clone();
             servers.spawn(async move {
-                if let Err(error) = axum::serve(listener, router).await {
+                if let Err(error) = axum::serve(listener, service).await {
                     tracing::error!(server = name, %error, "server ended");
                 }
             });
@@ -124,7 +139,7 @@ mod tests {
         for address in addresses {
             let mut stream = TcpStream::connect(address).await.expect("connects");
             stream
-                .write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
                 .await
                 .expect("writes");
             let mut answer = String::new();
