@@ -88,6 +88,16 @@ lint: deps ## Formatting, clippy without warnings
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
+CARGO_DENY := 0.20.2
+.PHONY: deny
+deny: deps ## Dependencies: bans, licences, sources; advisories where their database can be reached
+	@have=$$($(CARGO) deny --version 2>/dev/null | cut -d' ' -f2 || true); \
+	[ "$$have" = $(CARGO_DENY) ] || $(CARGO) install --locked --quiet cargo-deny --version $(CARGO_DENY)
+	$(CARGO) deny --log-level warn check bans licenses sources
+	@if $(CARGO) deny --log-level error fetch db 2>/dev/null; then \
+	  $(CARGO) deny --log-level warn check --disable-fetch advisories; \
+	else echo "advisories NOT checked: their database can't be reached"; fi
+
 .PHONY: fmt
 fmt: ## Formats the code
 	$(CARGO) fmt --all
