@@ -13,7 +13,7 @@ use super::system::{Reach, System, Ztunnels};
 use super::{objects, table};
 use crate::lab::Lab;
 
-/// What to run.
+// No doc comment: clap would take it for the program's description.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// Only the loads whose name has this in it; `idle` and `handshakes` are what is no load.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tests::bench::{client, http, report, server, tunnel};
 use tokio::task::LocalSet;
 
+/// What the mesh costs, as ratios to plain TCP between the same pods in the same run
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Bench {
