@@ -19,7 +19,7 @@ use crate::certificate::{CertificateError, CertificateSummary, WorkloadCertifica
 use crate::key::{KeyError, PrivateKey, PublicKey};
 
 /// How far in the past a leaf starts, for peers whose clocks run behind.
-const BACKDATE: Duration = Duration::from_secs(120);
+const BACKDATE: Duration = Duration::from_secs(600);
 /// How far in the past a new root starts: no leaf may begin before it.
 const ROOT_BACKDATE: Duration = Duration::from_secs(3600);
 
