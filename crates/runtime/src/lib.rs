@@ -4,6 +4,8 @@
 //! - [`allocator`]: what happens to freed memory.
 //! - [`descriptors`]: how many may be open.
 //! - [`confinement`]: what the process gives up for good.
+//! - [`memory`]: how near its limit is.
+//! - [`tasks`]: those of threads of their own, counted.
 //! - [`readiness`]: which startup tasks are still open.
 //! - [`signals`]: what asks the process to stop.
 //! - [`drain`]: stopping work in progress, within a deadline.
@@ -18,6 +20,10 @@ pub mod allocator;
 pub mod descriptors;
 
 pub mod confinement;
+
+pub mod memory;
+
+pub mod tasks;
 
 pub mod readiness;
 

@@ -106,6 +106,11 @@ impl Metrics {
         self.add_collector(move |exposition| process::collect_runtime(&runtime, exposition));
     }
 
+    /// Adds the count of the tasks that [`crate::tasks`] spawned.
+    pub fn add_worker_tasks(&self) {
+        self.add_collector(process::collect_tasks);
+    }
+
     /// The Prometheus text format.
     pub fn text(&self) -> String {
         let mut exposition = Exposition::new(self.recorder.render());

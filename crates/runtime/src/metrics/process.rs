@@ -94,6 +94,14 @@ pub(super) fn collect_runtime(runtime: &RuntimeMetrics, exposition: &mut Exposit
     }
 }
 
+/// Tasks of threads of their own, see [`crate::tasks`].
+pub(super) fn collect_tasks(exposition: &mut Exposition) {
+    let help = "Tasks alive on worker threads";
+    exposition
+        .family("weft_worker_tasks_alive", Kind::Gauge, help)
+        .sample(&[], crate::tasks::alive());
+}
+
 fn read(path: &str) -> Option<String> {
     fs::read_to_string(path).ok()
 }
