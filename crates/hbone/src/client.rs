@@ -18,6 +18,7 @@ use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
 use http::{HeaderMap, Request, StatusCode};
 use mesh::identity::Identity;
+use runtime::tasks::spawn_local;
 use rustls::{CertificateError, ClientConfig};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -28,7 +29,7 @@ use tokio_rustls::TlsConnector;
 
 pub use self::nested::handshake_within;
 use crate::keepalive;
-use crate::settings::{CLIENT_HEADER_LIST, CLIENT_SEND_BUFFER, Settings};
+use crate::settings::{CLIENT_HEADER_LIST, CLIENT_SEND_BUFFER, STALLED, Settings};
 use crate::stream::Stream;
 use crate::tls::{self, Activity};
 
@@ -40,6 +41,7 @@ pub struct Tunnel {
     shared: Rc<TunnelState>,
     response_timeout: Duration,
     stream_limit: usize,
+    activity: Activity,
     peer_chain: Arc<[CertificateDer<'static>]>,
     key_exchange: &'static str,
 }
@@ -47,6 +49,8 @@ pub struct Tunnel {
 #[derive(Debug, Default)]
 struct TunnelState {
     streams: Cell<usize>,
+    /// Directions of streams that wait for somebody to read.
+    stalled: Cell<usize>,
     closed: Cell<bool>,
     /// The peer's certificate was revoked while the tunnel was open.
     revoked: Cell<bool>,
@@ -57,6 +61,13 @@ struct TunnelState {
 /// A stream's place in its tunnel.
 #[derive(Debug)]
 pub(crate) struct StreamSlot(Rc<TunnelState>);
+
+/// One direction of a stream, which counts while it waits for somebody to read.
+#[derive(Debug)]
+pub(crate) struct Stall {
+    tunnel: Rc<TunnelState>,
+    stalled: bool,
+}
 
 /// What a CONNECT asks for.
 #[derive(Clone, Debug)]
@@ -129,7 +140,7 @@ async fn shake(
     let key_exchange = identity::key_exchange_group(&session).unwrap_or("unknown");
     let (stream, flusher, activity) = tls::split(tcp, session);
     let (requests, mut connection) = http2(stream, settings).await?;
-    let lost = lost(connection.ping_pong(), activity, settings);
+    let lost = lost(connection.ping_pong(), activity.clone(), settings);
     let driven = poll_fn(move |cx| {
         let ended = Pin::new(&mut connection).poll(cx);
         match flusher.poll_flush(cx) {
@@ -142,6 +153,7 @@ async fn shake(
         shared: drive(peer, driven, lost),
         response_timeout: settings.response_timeout,
         stream_limit: settings.client_streams,
+        activity,
         peer_chain,
         key_exchange,
     })
@@ -187,7 +199,7 @@ fn drive(
 ) -> Rc<TunnelState> {
     let shared = Rc::new(TunnelState::default());
     let state = shared.clone();
-    tokio::task::spawn_local(async move {
+    spawn_local(async move {
         tokio::select! {
             result = driven => if let Err(error) = result {
                 tracing::debug!(%peer, %error, "tunnel ended");
@@ -226,7 +238,7 @@ impl Tunnel {
     /// Cuts the tunnel and its streams when the peer's certificate turns out to be `revoked`.
     pub fn cut_when(&self, revoked: impl Future<Output = ()> + 'static) {
         let state = self.shared.clone();
-        tokio::task::spawn_local(async move {
+        spawn_local(async move {
             tokio::select! {
                 () = revoked => {
                     state.revoked.set(true);
@@ -243,12 +255,13 @@ impl Tunnel {
     }
 
     /// Whether another stream may be opened: neither full, nor closing, nor closed. One may
-    /// always wait, so that a peer that admits none is not given tunnel after tunnel.
+    /// always wait, so that a peer that admits none is not given tunnel after tunnel. Where as
+    /// many are stalled as the window has room for, another would stall with them.
     pub(crate) fn has_room(&self) -> bool {
         let limit = self
             .stream_limit
             .min(self.requests.current_max_send_streams());
-        self.streams() < limit.max(1)
+        self.streams() < limit.max(1) && self.shared.stalled.get() < STALLED
     }
 
     /// False once the connection has ended or the peer has sent GOAWAY.
@@ -269,6 +282,11 @@ impl Tunnel {
     /// Who the peer's certificate says it is.
     pub fn peer(&self) -> Option<Identity> {
         identity::identity_of(self.peer_chain.first()?)
+    }
+
+    /// Times the peer has been heard of.
+    pub(crate) fn reads(&self) -> u64 {
+        self.activity.reads()
     }
 
     /// Opens a stream: sends the CONNECT and waits for its 200.
@@ -323,6 +341,13 @@ impl Tunnel {
 // === impl StreamSlot ===
 
 impl StreamSlot {
+    pub(crate) fn stall(&self) -> Stall {
+        Stall {
+            tunnel: self.0.clone(),
+            stalled: false,
+        }
+    }
+
     pub(crate) fn is_revoked(&self) -> bool {
         self.0.revoked.get()
     }
@@ -331,6 +356,26 @@ impl StreamSlot {
 impl Drop for StreamSlot {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
+    }
+}
+
+// === impl Stall ===
+
+impl Stall {
+    pub(crate) fn set(&mut self, stalled: bool) {
+        let count = &self.tunnel.stalled;
+        match (self.stalled, stalled) {
+            (false, true) => count.set(count.get() + 1),
+            (true, false) => count.set(count.get() - 1),
+            (true, true) | (false, false) => {}
+        }
+        self.stalled = stalled;
+    }
+}
+
+impl Drop for Stall {
+    fn drop(&mut self) {
+        self.set(false);
     }
 }
 

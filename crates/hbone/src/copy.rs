@@ -50,6 +50,8 @@ pub enum CopyError {
     Tunnel(#[from] h2::Error),
     #[error("half closed and silent for too long")]
     HalfClosed,
+    #[error("memory is short, and the application does not read")]
+    MemoryShort,
 }
 
 /// Copies between a socket and a stream until both directions have ended. On an error

@@ -23,6 +23,7 @@ pub mod copy;
 
 pub mod pool;
 
+mod guard;
 mod keepalive;
 mod tls;
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::identity::Identity;
+use runtime::tasks::spawn_local;
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -87,7 +88,7 @@ impl Pool {
     /// on the worker's `LocalSet`.
     pub fn new(idle: Duration) -> Self {
         let entries = Rc::new(Entries::default());
-        let sweeper = tokio::task::spawn_local(sweep(Rc::downgrade(&entries), idle));
+        let sweeper = spawn_local(sweep(Rc::downgrade(&entries), idle));
         Self {
             entries,
             _sweeper: Rc::new(Sweeper(sweeper)),
@@ -110,6 +111,7 @@ impl Pool {
         let mut retried = false;
         loop {
             let (tunnel, slot) = self.checkout(key, config, &connect).await?;
+            let heard = tunnel.reads();
             match tunnel.open_in(slot, request.clone()).await {
                 Ok(stream) => {
                     return Ok(Opened {
@@ -124,7 +126,13 @@ impl Pool {
                     tracing::debug!(%error, destination = %key.destination, "pooled tunnel failed");
                     self.entries.forget(key, &tunnel);
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // Not a word, not even about others: whoever comes next need not wait too.
+                    if matches!(error, OpenError::ResponseTimeout) && tunnel.reads() == heard {
+                        self.entries.forget(key, &tunnel);
+                    }
+                    return Err(error);
+                }
             }
         }
     }
@@ -135,6 +143,11 @@ impl Pool {
             .0
             .borrow_mut()
             .retain(|key, _| &*key.pod != pod);
+    }
+
+    /// Closes what no stream uses, however short a time that is.
+    pub fn release_idle(&self) {
+        self.entries.release_idle(Instant::now(), Duration::ZERO);
     }
 
     /// Tunnels kept now.
@@ -213,7 +226,7 @@ impl Entries {
             key: key.clone(),
             outcome: sender,
         };
-        tokio::task::spawn_local(async move {
+        spawn_local(async move {
             let result = connect.await;
             attempting.end(result, config);
         });

@@ -6,7 +6,7 @@ use std::time::Duration;
 const STREAM_WINDOW: u32 = 4 << 20;
 const CLIENT_STREAMS: usize = 100;
 /// Applications that may stop reading before others on their tunnel notice.
-const STALLED: usize = 16;
+pub(crate) const STALLED: usize = 16;
 /// Connection window of a tunnel from a peer that has many: Istio's.
 const CROWDED_WINDOW: u32 = 16 << 20;
 /// RFC 9113 §6.9.1.

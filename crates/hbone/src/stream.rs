@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 
-use crate::client::StreamSlot;
+use crate::client::{Stall, StreamSlot};
 
 /// Both directions of a tunnelled connection. Dropping it resets what is still open.
 #[derive(Debug)]
@@ -19,11 +19,19 @@ pub struct Stream {
 
 /// Towards the peer.
 #[derive(Debug)]
-pub(crate) struct Sender(SendStream<Bytes>);
+pub(crate) struct Sender {
+    stream: SendStream<Bytes>,
+    /// While the peer's window admits nothing of what there is to send.
+    stall: Option<Stall>,
+}
 
 /// From the peer.
 #[derive(Debug)]
-pub(crate) struct Receiver(RecvStream);
+pub(crate) struct Receiver {
+    stream: RecvStream,
+    /// While something has been taken and not been handed on.
+    stall: Option<Stall>,
+}
 
 // === impl Stream ===
 
@@ -33,9 +41,16 @@ impl Stream {
         receiver: RecvStream,
         slot: Option<StreamSlot>,
     ) -> Self {
+        let stall = || slot.as_ref().map(StreamSlot::stall);
         Self {
-            sender: Sender(sender),
-            receiver: Receiver(receiver),
+            sender: Sender {
+                stream: sender,
+                stall: stall(),
+            },
+            receiver: Receiver {
+                stream: receiver,
+                stall: stall(),
+            },
             slot,
         }
     }
@@ -82,13 +97,13 @@ impl Stream {
 
     #[cfg(test)]
     pub(crate) fn stop_reading(&mut self) {
-        self.sender.0.send_reset(Reason::NO_ERROR);
+        self.sender.stream.send_reset(Reason::NO_ERROR);
     }
 
     /// Ends both directions at once, so that the peer sees a broken connection.
     pub fn abort(&mut self) {
         // RFC 9113 §8.5: an error of the TCP connection is a stream error CONNECT_ERROR.
-        self.sender.0.send_reset(Reason::CONNECT_ERROR);
+        self.sender.stream.send_reset(Reason::CONNECT_ERROR);
     }
 }
 
@@ -104,23 +119,25 @@ impl Sender {
         while !data.is_empty() {
             // Capacity is asked for only while there are bytes: a reservation of an idle
             // stream would be taken from the window its siblings share.
-            self.0.reserve_capacity(data.len());
-            let mut capacity = self.0.capacity();
+            self.stream.reserve_capacity(data.len());
+            let mut capacity = self.stream.capacity();
             if capacity == 0 {
+                set(&mut self.stall, true);
                 capacity = ready!(self.poll_capacity(cx))?;
             }
-            self.0
+            set(&mut self.stall, false);
+            self.stream
                 .send_data(data.split_to(capacity.min(data.len())), false)?;
         }
         Poll::Ready(Ok(()))
     }
 
     pub(crate) fn finish(&mut self) -> Result<(), h2::Error> {
-        self.0.send_data(Bytes::new(), true)
+        self.stream.send_data(Bytes::new(), true)
     }
 
     fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, h2::Error>> {
-        match ready!(self.0.poll_capacity(cx)) {
+        match ready!(self.stream.poll_capacity(cx)) {
             Some(capacity) => Poll::Ready(capacity),
             // The stream has ended; its reset says why, where there was one.
             None => Poll::Ready(Err(match self.poll_closed(cx) {
@@ -132,7 +149,7 @@ impl Sender {
 
     /// Ready once the peer no longer reads, with its reason.
     pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<h2::Error> {
-        match ready!(self.0.poll_reset(cx)) {
+        match ready!(self.stream.poll_reset(cx)) {
             Ok(reason) => Poll::Ready(reason.into()),
             Err(error) => Poll::Ready(error),
         }
@@ -147,7 +164,11 @@ impl Receiver {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, h2::Error>>> {
-        match ready!(self.0.poll_data(cx)) {
+        match ready!(self.stream.poll_data(cx)) {
+            Some(Ok(data)) => {
+                set(&mut self.stall, !data.is_empty());
+                Poll::Ready(Some(Ok(data)))
+            }
             // Istio's ztunnel drops a stream it is done with, which is a reset of these kinds.
             Some(Err(error))
                 if matches!(error.reason(), Some(Reason::NO_ERROR | Reason::CANCEL))
@@ -163,6 +184,13 @@ impl Receiver {
     /// Lets the peer send as many bytes more.
     pub(crate) fn release(&mut self, amount: usize) {
         // Fails only for more than was received, or after the stream's end.
-        let _ = self.0.flow_control().release_capacity(amount);
+        let _ = self.stream.flow_control().release_capacity(amount);
+        set(&mut self.stall, false);
+    }
+}
+
+fn set(stall: &mut Option<Stall>, stalled: bool) {
+    if let Some(stall) = stall {
+        stall.set(stalled);
     }
 }

@@ -720,3 +720,63 @@ fn after_goaway_streams_go_on_and_new_ones_get_a_new_tunnel() {
         }
     });
 }
+
+#[test]
+fn a_tunnel_on_which_many_wait_is_given_no_more() {
+    run(async {
+        let settings = Settings {
+            stream_window: 64 << 10,
+            ..Settings::default()
+        };
+        // Its server takes nothing from any stream.
+        let pooling = Pooling::with(settings, HALF_CLOSED).await;
+        let mut stalled = Vec::new();
+        for _ in 0..16 {
+            let mut opened = pooling.open().await;
+            let mut data = bytes::Bytes::from(vec![0; 65 << 10]);
+            let sending = std::future::poll_fn(|cx| opened.stream.poll_send(cx, &mut data));
+            assert!(timeout(Duration::from_millis(20), sending).await.is_err());
+            stalled.push(opened);
+        }
+        assert_eq!(pooling.dials.get(), 1);
+        let _elsewhere = pooling.open().await;
+        assert_eq!(pooling.dials.get(), 2);
+    });
+}
+
+#[test]
+fn a_tunnel_that_says_nothing_any_more_is_not_used_again() {
+    run(async {
+        let mesh = Mesh::new();
+        let settings = Settings {
+            response_timeout: Duration::from_millis(50),
+            ..Settings::default()
+        };
+        let address = serve(&mesh, settings.clone(), |request| async move {
+            std::future::pending::<()>().await;
+            drop(request);
+        })
+        .await;
+        let pool = Pool::new(HALF_CLOSED);
+        let key = Key {
+            source: identity_of("client"),
+            pod: "pod-1".into(),
+            expected: expect("server"),
+            destination: address,
+        };
+        let config = mesh.client.client_config(&key.expected);
+        let connect = || {
+            let (config, settings) = (config.clone(), settings.clone());
+            async move {
+                let tcp = TcpStream::connect(address).await.expect("connect");
+                client::handshake(tcp, config, &settings).await
+            }
+        };
+        // During the first the server still says what every server says first.
+        for kept in [1, 0] {
+            let error = pool.open(&key, &config, connect, request()).await;
+            assert!(matches!(error, Err(OpenError::ResponseTimeout)));
+            assert!(pool.tunnels() <= kept);
+        }
+    });
+}

@@ -5,16 +5,21 @@
 //! ends, so that the frames of all streams that had something to say leave in one write.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io::{self, BufRead, IoSlice, Write};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
+use runtime::memory::{self, Pressure};
 use rustls::CertificateError;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
+
+use crate::guard::{Guard, Peer};
 
 /// Bytes asked of the kernel at a time.
 const READ_SIZE: usize = 64 << 10;
@@ -37,6 +42,9 @@ struct Session {
     /// Read and not yet decrypted; given back whenever it is empty.
     ahead: BytesMut,
     activity: Activity,
+    guard: Guard,
+    /// Nothing is read until this is over.
+    pause: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 /// Splits an established session.
@@ -46,12 +54,18 @@ pub(crate) fn split(
 ) -> (Tls, Flusher, Activity) {
     let mut tls = tls.into();
     tls.set_buffer_limit(Some(WRITE_BUFFER));
+    let peer = match &tls {
+        rustls::Connection::Client(_) => Peer::Server,
+        rustls::Connection::Server(_) => Peer::Client,
+    };
     let activity = Activity::default();
     let session = Rc::new(RefCell::new(Session {
         tcp,
         tls,
         ahead: BytesMut::new(),
         activity: activity.clone(),
+        guard: Guard::new(peer),
+        pause: None,
     }));
     (Tls(session.clone()), Flusher(session), activity)
 }
@@ -110,9 +124,22 @@ impl Session {
         Poll::Ready(Ok(()))
     }
 
+    /// Ready while there is memory for what the peer says.
+    fn poll_memory(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if memory::is_shedding() && self.pause.is_none() {
+            self.pause = Some(Box::pin(memory::falls_below(Pressure::Shed)));
+        }
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        Poll::Ready(())
+    }
+
     /// Decrypts some more, reading from the socket where nothing is left to decrypt.
     fn poll_decrypt(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
+            ready!(self.poll_memory(cx));
             if self.tcp.poll_read_ready(cx)?.is_pending() {
                 self.ahead = BytesMut::new();
                 return Poll::Pending;
@@ -151,6 +178,11 @@ impl Session {
                     return Poll::Ready(Ok(()));
                 }
                 let amount = plain.len().min(buf.remaining());
+                if let Err(flood) = self.guard.observe(&plain[..amount], Instant::now) {
+                    let peer = self.tcp.peer_addr().ok();
+                    tracing::warn!(?peer, "{flood}: it is cut");
+                    return Poll::Ready(Err(io::Error::other(flood)));
+                }
                 buf.put_slice(&plain[..amount]);
                 reader.consume(amount);
             }
@@ -176,6 +208,7 @@ impl Session {
         loop {
             let written = self.tls.writer().write_vectored(bufs)?;
             if written > 0 {
+                self.guard.sent(written);
                 return Poll::Ready(Ok(written));
             }
             ready!(self.poll_flush(cx))?;

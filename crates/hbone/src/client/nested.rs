@@ -59,12 +59,13 @@ async fn shake(
     let peer_chain = session.peer_certificates().unwrap_or_default().into();
     let key_exchange = identity::key_exchange_group(session).unwrap_or("unknown");
     let (requests, mut connection) = http2(stream, settings).await?;
-    let lost = lost(connection.ping_pong(), activity, settings);
+    let lost = lost(connection.ping_pong(), activity.clone(), settings);
     Ok(Tunnel {
         requests,
         shared: drive(gateway, connection.map_err(io::Error::other), lost),
         response_timeout: settings.response_timeout,
         stream_limit: settings.client_streams,
+        activity,
         peer_chain,
         key_exchange,
     })

@@ -4,15 +4,20 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use h2::Reason;
+use runtime::memory::{self, Pressure};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time;
 
 use super::{CopyError, Meter, Progress, TURN, buffer};
 use crate::stream::{Receiver, Sender};
 
+/// Within which everything that waits has been given up.
+const LONGEST_MOMENT: Duration = Duration::from_secs(1);
 /// Chunks gathered into one write.
 const BATCH: usize = 32;
 
@@ -103,7 +108,12 @@ pub(super) async fn from_stream<M: Meter>(
             Poll::Ready(Ok(false))
         })
         .await?;
-        let amount = write_all(writer, &mut chunks).await?;
+        let amount = tokio::select! {
+            biased;
+            written = write_all(writer, &mut chunks) => written?,
+            // What waits for a socket is what a tunnel's memory is made of.
+            () = shed() => return Err(CopyError::MemoryShort),
+        };
         receiver.release(amount);
         progress.incoming(amount);
         if ended {
@@ -113,6 +123,22 @@ pub(super) async fn from_stream<M: Meter>(
         if turn >= TURN {
             turn = 0;
             tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Returns when the process must give this connection up for want of memory. Not all connections
+/// are given up at once: each waits a moment of its own, and whether that has been enough.
+async fn shed() {
+    loop {
+        memory::reaches(Pressure::Shed).await;
+        let moment = rand::random_range(0..LONGEST_MOMENT.as_millis());
+        time::sleep(Duration::from_millis(
+            u64::try_from(moment).unwrap_or_default(),
+        ))
+        .await;
+        if memory::pressure() >= Pressure::Shed {
+            return;
         }
     }
 }
