@@ -54,6 +54,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     tokio::spawn(listen_to_signals(shutdown.clone()));
     runtime::descriptors::raise_limit();
+    tokio::spawn(runtime::memory::watch_over());
     identity::choose_key_exchange(config.key_exchange).context("COMPLIANCE_POLICY")?;
     let metrics = start_metrics(config.metrics_idle_timeout)?;
     serve_readiness_and_metrics(&config, &readiness, &metrics)?;
@@ -130,6 +131,7 @@ fn start_metrics(idle: Duration) -> anyhow::Result<Metrics> {
         idle,
     })?;
     metrics.add_runtime(&Handle::current());
+    metrics.add_worker_tasks();
     tokio::spawn(metrics.clone().upkeep());
     Ok(metrics)
 }

@@ -224,6 +224,9 @@ fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
             retries: raw.parsed("KEEPALIVE_RETRIES").unwrap_or(9),
         }),
         user_timeout: raw.truth("USER_TIMEOUT_ENABLED", false),
+        connect_timeout: raw.duration("CONNECT_TIMEOUT", defaults.connect_timeout),
+        half_closed_timeout: raw.duration("HALF_CLOSED_TIMEOUT", defaults.half_closed_timeout),
+        max_segment: raw.parsed("MAX_SEGMENT_SIZE"),
         pool_idle: raw.duration("POOL_UNUSED_RELEASE_TIMEOUT", defaults.pool_idle),
         response_baggage: raw.truth("ENABLE_RESPONSE_BAGGAGE", true),
         localhost_app_tunnel: raw.truth("LOCALHOST_APP_TUNNEL", true),
@@ -240,6 +243,10 @@ fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
                 .parsed("HTTP2_FRAME_SIZE")
                 .unwrap_or(settings.frame_size),
             client_streams,
+            ping_interval: raw.duration("HTTP2_PING_INTERVAL", settings.ping_interval),
+            ping_timeout: raw.duration("HTTP2_PING_TIMEOUT", settings.ping_timeout),
+            handshake_timeout: raw.duration("HANDSHAKE_TIMEOUT", settings.handshake_timeout),
+            response_timeout: raw.duration("CONNECT_TIMEOUT", settings.response_timeout),
             ..settings
         },
         ..defaults

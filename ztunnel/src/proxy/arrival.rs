@@ -21,7 +21,7 @@ use super::connections::{Listed, OpenConnection, Protocol};
 use super::pods::Pod;
 use super::policy::Admission;
 use super::proxy_protocol::{self, TooLong};
-use super::sockets;
+use super::sockets::{self, Role};
 use super::telemetry::{Conversation, Failure};
 use super::worker::Worker;
 use crate::metrics::{ConnectionSecurityPolicy, ResponseFlags};
@@ -163,7 +163,8 @@ impl Arrival {
     pub(crate) async fn connect(&self, application: SocketAddr) -> std::io::Result<TcpStream> {
         let config = &self.worker.shared.config;
         let netns = self.pod.netns.as_deref();
-        sockets::connect(netns, application, Some(self.peer.ip()), config).await
+        let role = Role::Application(Some(self.peer.ip()));
+        sockets::connect(netns, application, role, config).await
     }
 
     /// Connects to an application that is told by a header who the client is.
@@ -180,7 +181,7 @@ impl Arrival {
             (true, IpAddr::V6(_)) => (Ipv6Addr::LOCALHOST.into(), None),
         };
         let target = SocketAddr::new(target, application.port());
-        let mut tcp = sockets::connect(netns, target, source, config).await?;
+        let mut tcp = sockets::connect(netns, target, Role::Application(source), config).await?;
         proxy_protocol::send(&mut tcp, header, config).await?;
         Ok(tcp)
     }

@@ -26,6 +26,8 @@ pub struct Config {
     pub keepalive: Option<Keepalive>,
     /// Whether TCP_USER_TIMEOUT is set, to what the keepalive allows.
     pub user_timeout: bool,
+    /// TCP_MAXSEG of tunnels, for paths that lose long packets without a word.
+    pub max_segment: Option<u32>,
     /// For one TCP connection attempt.
     pub connect_timeout: Duration,
     /// How long a new connection waits for its own workload to be known.
@@ -77,6 +79,7 @@ impl Default for Config {
             original_source: OriginalSource::BestEffort,
             keepalive: Some(Keepalive::default()),
             user_timeout: false,
+            max_segment: None,
             connect_timeout: Duration::from_secs(10),
             workload_wait: Duration::from_secs(5),
             half_closed_timeout: Duration::from_secs(300),

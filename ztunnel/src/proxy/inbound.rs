@@ -9,7 +9,7 @@ use hbone::headers;
 use hbone::server::{self, AcceptError, Request};
 use http::{Method, StatusCode};
 use mesh::destination::Authority;
-use tokio::task::spawn_local;
+use runtime::tasks::spawn_local;
 use tokio::time::Instant;
 
 use super::access_log::Direction;
@@ -24,6 +24,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let Ok(local) = accepted.tcp.local_addr().map(sockets::canonical) else {
         return;
     };
+    sockets::accepted_tunnel(&accepted.tcp, &worker.shared.config);
     let Accepted {
         tcp,
         peer,

@@ -27,7 +27,7 @@ use super::access_log::{Direction, Party};
 use super::connections::{OpenConnection, Protocol};
 use super::on_demand;
 use super::pods::Pod;
-use super::sockets;
+use super::sockets::{self, Role};
 use super::telemetry::{Conversation, Failure};
 use super::worker::{Accepted, Worker};
 use crate::metrics::{ConnectionSecurityPolicy, ResponseFlags};
@@ -189,7 +189,12 @@ impl Client {
         let conversation = self.conversation(destination, target);
         let config = &self.worker.shared.config;
         let netns = self.accepted.pod.netns.as_deref();
-        let connecting = Box::pin(sockets::connect(netns, target, None, config));
+        let connecting = Box::pin(sockets::connect(
+            netns,
+            target,
+            Role::Application(None),
+            config,
+        ));
         let mut server = match connecting.await {
             Ok(server) => server,
             Err(error) => {
@@ -284,7 +289,7 @@ impl Client {
             let certificate = certificate.clone();
             async move {
                 let config = &worker.shared.config;
-                let tcp = sockets::connect(pod.netns.as_deref(), address, None, config)
+                let tcp = sockets::connect(pod.netns.as_deref(), address, Role::Tunnel, config)
                     .await
                     .map_err(|error| match error.kind() {
                         io::ErrorKind::TimedOut => ConnectError::TcpTimeout(address),

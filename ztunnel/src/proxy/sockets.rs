@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use mesh::destination::OWN_PORTS;
 use mesh::workload::Workload;
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use runtime::descriptors;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time;
 
-use super::config::{Config, OriginalSource};
+use super::config::{Config, HBONE_PORT, OriginalSource};
 use super::netns;
 
 const BACKLOG: i32 = 1024;
@@ -23,6 +24,15 @@ const BACKLOG: i32 = 1024;
 pub(crate) enum Kind {
     Outbound,
     Inbound,
+}
+
+/// Whose connection a socket makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// To an application, or for one; as the client, where its address is given.
+    Application(Option<IpAddr>),
+    /// A tunnel's.
+    Tunnel,
 }
 
 /// Listens on every address of the namespace.
@@ -72,6 +82,9 @@ fn bind(address: SocketAddr, kind: Kind, config: &Config) -> io::Result<TcpListe
     if kind == Kind::Inbound {
         spoofing(config, set_transparent(&socket, address.is_ipv6()))?;
     }
+    if address.port() == HBONE_PORT {
+        clamp(&socket, config)?;
+    }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -114,6 +127,24 @@ pub(crate) fn accepted(tcp: &TcpStream, config: &Config) {
     let _ = keep_alive(SockRef::from(tcp), config);
 }
 
+/// Sets what an accepted tunnel has besides.
+pub(crate) fn accepted_tunnel(tcp: &TcpStream, config: &Config) {
+    let _ = give_up_silent(SockRef::from(tcp), config);
+}
+
+/// A probe of the tunnel is data as well: a peer that is gone without a word is given up when
+/// it has acknowledged nothing for as long as it has to answer a probe.
+fn give_up_silent(socket: SockRef<'_>, config: &Config) -> io::Result<()> {
+    socket.set_tcp_user_timeout(Some(config.tunnel.ping_timeout))
+}
+
+fn clamp(socket: &Socket, config: &Config) -> io::Result<()> {
+    match config.max_segment {
+        Some(max_segment) => socket.set_tcp_mss(max_segment),
+        None => Ok(()),
+    }
+}
+
 fn keep_alive(socket: SockRef<'_>, config: &Config) -> io::Result<()> {
     let Some(keepalive) = config.keepalive else {
         return Ok(());
@@ -130,16 +161,16 @@ fn keep_alive(socket: SockRef<'_>, config: &Config) -> io::Result<()> {
     Ok(())
 }
 
-/// Connects from a pod's namespace, as `source` where one is given.
+/// Connects from a pod's namespace.
 pub(crate) async fn connect(
     netns: Option<&OwnedFd>,
     target: SocketAddr,
-    source: Option<IpAddr>,
+    role: Role,
     config: &Config,
 ) -> io::Result<TcpStream> {
-    let socket = netns::within(netns, || open(target, source, config))?;
+    let socket = netns::within(netns, || open(target, role, config))?;
     match time::timeout(config.connect_timeout, socket.connect(target)).await {
-        Ok(connected) => connected,
+        Ok(connected) => connected.map_err(explained),
         Err(_) => Err(timed_out(config.connect_timeout)),
     }
 }
@@ -152,6 +183,14 @@ pub(crate) fn holds_address(netns: Option<&OwnedFd>, address: IpAddr) -> bool {
     bound.is_ok()
 }
 
+/// What the kernel calls an address that can't be had is a port.
+fn explained(error: io::Error) -> io::Error {
+    match error.kind() {
+        kind @ io::ErrorKind::AddrNotAvailable => io::Error::new(kind, "no local port is free"),
+        _ => error,
+    }
+}
+
 fn timed_out(after: Duration) -> io::Error {
     io::Error::new(
         io::ErrorKind::TimedOut,
@@ -159,15 +198,28 @@ fn timed_out(after: Duration) -> io::Error {
     )
 }
 
-fn open(target: SocketAddr, source: Option<IpAddr>, config: &Config) -> io::Result<TcpSocket> {
+fn open(target: SocketAddr, role: Role, config: &Config) -> io::Result<TcpSocket> {
     let socket = Socket::new(
         Domain::for_address(target),
         Type::STREAM.nonblocking(),
         None,
     )?;
+    if descriptors::is_reserved(&socket) {
+        return Err(io::Error::other(
+            "too many open files: the last descriptors are reserved",
+        ));
+    }
     socket.set_tcp_nodelay(true)?;
     mark(&socket, config)?;
     keep_alive(SockRef::from(&socket), config)?;
+    let source = match role {
+        Role::Application(source) => source,
+        Role::Tunnel => {
+            give_up_silent(SockRef::from(&socket), config)?;
+            clamp(&socket, config)?;
+            None
+        }
+    };
     // An address of the target itself would meet the target's own sockets.
     let source = source.filter(|source| {
         config.original_source != OriginalSource::Never
@@ -176,6 +228,9 @@ fn open(target: SocketAddr, source: Option<IpAddr>, config: &Config) -> io::Resu
             && !source.is_loopback()
     });
     if let Some(source) = source {
+        // The port is chosen with the target known: one client may have as many connections to
+        // each target as there are ports, not to all of them together.
+        let _ = setsockopt(&socket, sockopt::IpBindAddressNoPort, &true);
         let bound = set_transparent(&socket, target.is_ipv6())
             .and_then(|()| socket.bind(&SocketAddr::new(source, 0).into()));
         spoofing(config, bound)?;

@@ -11,16 +11,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use hbone::copy;
 use hbone::pool::Pool;
 use identity::WorkloadCertificate;
 use mesh::balancing::{Active, Ejections, Observed};
 use mesh::identity::Identity;
 use mesh::workload::Workload;
 use metrics::{Gauge, counter, gauge};
+use runtime::descriptors;
 use runtime::drain::Watch;
+use runtime::memory::{self, Pressure};
+use runtime::tasks::spawn_local;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::spawn_local;
 use tokio::time;
 
 use super::Shared;
@@ -34,7 +37,7 @@ use super::sockets::{self, Kind};
 use super::{inbound, outbound, plaintext};
 use crate::metrics::Reporter;
 
-/// Pause after a failed accept, which is nearly always a lack of file descriptors.
+/// How long nothing is accepted while descriptors are short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) enum Command {
@@ -53,6 +56,26 @@ pub(crate) struct Worker {
     pub(crate) active: Active,
     open_sockets: OpenSockets,
     listening: RefCell<HashMap<Arc<str>, Listening>>,
+}
+
+/// Counts a connection that was reset for want of memory; the stages are logged as they come.
+fn count_refusal(direction: Direction) {
+    let reporter = reporter(direction).as_str();
+    counter!("weft_connections_refused_total", "reporter" => reporter, "reason" => "memory")
+        .increment(1);
+}
+
+/// Waits until there are descriptors again.
+async fn pause(direction: Direction) {
+    let reporter = reporter(direction).as_str();
+    counter!("weft_accept_pauses_total", "reporter" => reporter).increment(1);
+    tracing::warn!(reporter, "accepting is paused: descriptors are short");
+    loop {
+        time::sleep(ACCEPT_PAUSE).await;
+        if !descriptors::are_short_now() {
+            return;
+        }
+    }
 }
 
 /// The accept loops of one pod; they end when this is dropped.
@@ -102,6 +125,7 @@ impl Worker {
         drain: Watch,
     ) {
         let mut changes = self.shared.state.changes();
+        let mut pressure = memory::changes();
         let mut accepting = Some(drain.clone());
         let mut drained = pin!(async move { drain.clone().signaled().await });
         loop {
@@ -121,6 +145,11 @@ impl Worker {
                     let snapshot = self.shared.state.snapshot();
                     self.policies.recheck(&snapshot);
                     self.plans.follow(&snapshot);
+                }
+                Ok(()) = pressure.changed() => {
+                    if *pressure.borrow_and_update() >= Pressure::Release {
+                        self.pool.release_idle();
+                    }
                 }
                 // From here on only connections hold the drain.
                 _ = &mut drained, if accepting.is_some() => {
@@ -175,7 +204,11 @@ impl Worker {
     {
         let (stop, mut stopped) = oneshot::channel();
         let (worker, pod, drain) = (self.clone(), pod.clone(), drain.clone());
-        let admit = move |tcp, peer| {
+        let admit = move |tcp: TcpStream, peer| {
+            if memory::pressure() >= Pressure::Refuse {
+                copy::abort(&tcp);
+                return count_refusal(direction);
+            }
             sockets::accepted(&tcp, &worker.shared.config);
             let accepted = Accepted {
                 tcp,
@@ -192,12 +225,20 @@ impl Worker {
                     accepted = listener.accept() => accepted,
                     _ = &mut stopped => break,
                 };
-                match accepted {
-                    Ok((tcp, peer)) => admit(tcp, peer),
+                let short = match accepted {
+                    Ok((tcp, peer)) => {
+                        let short = descriptors::are_short(&tcp);
+                        admit(tcp, peer);
+                        short
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "can't accept");
-                        time::sleep(ACCEPT_PAUSE).await;
+                        true
                     }
+                };
+                // Who comes meanwhile waits in the queue, not for an answer that can't be had.
+                if short {
+                    pause(direction).await;
                 }
             }
             // Who is already in the queue would see a reset.
