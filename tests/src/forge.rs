@@ -16,6 +16,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+pub mod flood;
 
 /// How long any answer may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,31 +34,54 @@ pub struct Request {
     pub headers: Vec<String>,
 }
 
-/// Sends the request over a new connection and answers `status N`.
-pub async fn request(request: Request) -> Result<String> {
-    let config = match &request.identity {
+/// A tunnel to be opened by hand.
+struct Connection<'a> {
+    to: SocketAddr,
+    ca: &'a Path,
+    /// Whose certificate to show; none shows none.
+    identity: Option<&'a str>,
+    /// Who is expected there, where a certificate is shown.
+    server: &'a str,
+}
+
+/// Connects and shakes hands.
+async fn connect(connection: Connection<'_>) -> Result<TlsStream<TcpStream>> {
+    let config = match connection.identity {
         Some(identity) => {
-            let certificate = signer(&request.ca)?.workload_certificate(
+            let certificate = signer(connection.ca)?.workload_certificate(
                 &identity.parse()?,
                 Duration::from_secs(3600),
                 SystemTime::now(),
             )?;
-            let expected: Arc<[Identity]> = [request.server.parse()?].into();
+            let expected: Arc<[Identity]> = [connection.server.parse()?].into();
             certificate.client_config(&expected)
         }
         None => anonymous()?,
     };
-    tokio::time::timeout(TIMEOUT, exchange(config, request))
+    let tcp = TcpStream::connect(connection.to)
+        .await
+        .context("connecting")?;
+    TlsConnector::from(config)
+        .connect(identity::certificate::no_server_name(), tcp)
+        .await
+        .context("TLS")
+}
+
+/// Sends the request over a new connection and answers `status N`.
+pub async fn request(request: Request) -> Result<String> {
+    tokio::time::timeout(TIMEOUT, exchange(request))
         .await
         .context("no answer")?
 }
 
-async fn exchange(config: Arc<ClientConfig>, request: Request) -> Result<String> {
-    let tcp = TcpStream::connect(request.to).await.context("connecting")?;
-    let tls = TlsConnector::from(config)
-        .connect(identity::certificate::no_server_name(), tcp)
-        .await
-        .context("TLS")?;
+async fn exchange(request: Request) -> Result<String> {
+    let tls = connect(Connection {
+        to: request.to,
+        ca: &request.ca,
+        identity: request.identity.as_deref(),
+        server: &request.server,
+    })
+    .await?;
     let (client, connection) = h2::client::Builder::new()
         .handshake::<_, Bytes>(tls)
         .await

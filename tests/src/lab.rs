@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+pub mod baseline;
 pub mod capture;
 mod link;
+pub mod wire;
+mod wrapped;
 
 /// Another ztunnel to run the tests against: its program, or `NODE=` and its program.
 const ZTUNNEL: &str = "WEFT_TEST_ZTUNNEL";

@@ -4,6 +4,7 @@
 //! - [`web`]: a web application, server and clients.
 //! - [`bench`]: the loads of the benchmark and its table.
 //! - [`forge`]: an attacker.
+//! - [`wire`]: a bad cable.
 //! - [`lab`]: a real mesh under a temporary state folder, gone when dropped.
 
 pub mod bench;
@@ -13,5 +14,7 @@ pub mod forge;
 pub mod peer;
 
 pub mod web;
+
+pub mod wire;
 
 pub mod lab;

@@ -4,6 +4,8 @@ pub mod client;
 
 pub mod serve;
 
+pub mod stubborn;
+
 /// Answers each line `GET …` with `NAME PEER_ADDRESS` and keeps the connection.
 pub const REQUEST_PORT: u16 = 8080;
 /// Echoes bytes.
@@ -16,6 +18,10 @@ pub const SINK_PORT: u16 = 9002;
 pub const SOURCE_PORT: u16 = 9003;
 /// Echoes datagrams.
 pub const UDP_PORT: u16 = 9004;
+/// Neither reads nor closes.
+pub const DEAF_PORT: u16 = 9005;
+/// Reads to the end and never ends its own direction.
+pub const ENDLESS_PORT: u16 = 9006;
 
 /// A reproducible stream of bytes that no compressor or coincidence imitates, with a
 /// checksum over all of it: xorshift64* from a fixed seed, checked by FNV-1a over its words.

@@ -6,9 +6,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tests::forge;
+use tests::forge::flood::{self, Abuse, Flood};
 
 #[derive(Parser)]
 struct Arguments {
@@ -37,6 +39,25 @@ enum Command {
         /// Extra headers, `name=value`.
         #[arg(long)]
         header: Vec<String>,
+    },
+    /// Floods an HBONE port; prints what it came to, as JSON.
+    Flood {
+        to: SocketAddr,
+        #[arg(long)]
+        ca: PathBuf,
+        #[arg(long)]
+        identity: String,
+        #[arg(long)]
+        server: String,
+        #[arg(long)]
+        authority: String,
+        #[arg(long)]
+        abuse: Abuse,
+        #[arg(long)]
+        frames: u64,
+        /// How long at most.
+        #[arg(long)]
+        seconds: u64,
     },
     /// Asks the CA for an identity; prints `issued IDENTITY`, or `refused: CODE`.
     Certificate {
@@ -76,6 +97,29 @@ fn main() -> ExitCode {
                     headers: header,
                 })
                 .await
+            }
+            Command::Flood {
+                to,
+                ca,
+                identity,
+                server,
+                authority,
+                abuse,
+                frames,
+                seconds,
+            } => {
+                let flood = Flood {
+                    to,
+                    ca,
+                    identity,
+                    server,
+                    authority,
+                    abuse,
+                    frames,
+                    time: Duration::from_secs(seconds),
+                };
+                let outcome = flood::flood(&flood).await;
+                outcome.and_then(|outcome| Ok(serde_json::to_string(&outcome)?))
             }
             Command::Certificate {
                 to,

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tests::peer::{client, serve};
+use tests::peer::{client, serve, stubborn};
 
 #[derive(Parser)]
 struct Arguments {
@@ -51,6 +51,19 @@ enum Command {
         #[arg(long)]
         keep_alive: bool,
     },
+    /// Opens connections, half-closes each, waits until they are cut.
+    HalfClose { target: String, count: usize },
+    /// Opens connections that echo once, holds them until the input ends.
+    Crowd { target: String, count: usize },
+    /// Writes to connections until none takes more, holds them until the input ends.
+    Pour { target: String, count: usize },
+    /// Opens connections that say only this much, waits until all are closed.
+    Silent {
+        target: String,
+        count: usize,
+        #[arg(long, default_value = "")]
+        start: String,
+    },
     /// One HTTP/1.1 GET; prints the body.
     Http { target: String, path: String },
     /// Listens on one address and prints what connects; for servers that must not be reached.
@@ -73,6 +86,14 @@ fn main() -> ExitCode {
             seconds,
             keep_alive,
         } => client::load(&target, connections, seconds, keep_alive),
+        Command::HalfClose { target, count } => stubborn::half_close(&target, count),
+        Command::Crowd { target, count } => stubborn::crowd(&target, count),
+        Command::Pour { target, count } => stubborn::pour(&target, count),
+        Command::Silent {
+            target,
+            count,
+            start,
+        } => stubborn::silent(&target, count, start.as_bytes()),
         Command::Http { target, path } => client::http(&target, &path),
         Command::Watch { bind } => serve::watch(bind),
     };

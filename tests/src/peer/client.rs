@@ -23,6 +23,8 @@ pub struct LoadReport {
     pub failed: u64,
     /// The first few failures, as text.
     pub failures: Vec<String>,
+    /// The longest that one exchange took.
+    pub slowest_millis: u64,
 }
 
 pub fn get(target: &str) -> Result<()> {
@@ -187,6 +189,7 @@ pub fn load(target: &str, connections: usize, seconds: f64, keep_alive: bool) ->
             total.succeeded += report.succeeded;
             total.failed += report.failed;
             total.failures.extend(report.failures);
+            total.slowest_millis = total.slowest_millis.max(report.slowest_millis);
         }
         total.failures.truncate(5);
         total
@@ -199,11 +202,14 @@ fn load_one(target: &str, deadline: Instant, keep_alive: bool) -> LoadReport {
     let mut report = LoadReport::default();
     let mut kept: Option<TcpStream> = None;
     while Instant::now() < deadline {
+        let started = Instant::now();
         let outcome = match kept.take() {
             Some(stream) => Ok(stream),
             None => connect(target),
         }
         .and_then(|mut stream| request(&mut stream).map(|_| stream));
+        let took = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        report.slowest_millis = report.slowest_millis.max(took);
         match outcome {
             Ok(stream) => {
                 report.succeeded += 1;
@@ -234,7 +240,7 @@ pub fn http(target: &str, path: &str) -> Result<()> {
     Ok(())
 }
 
-fn connect(target: &str) -> Result<TcpStream> {
+pub(super) fn connect(target: &str) -> Result<TcpStream> {
     let addresses: Vec<_> = target
         .to_socket_addrs()
         .with_context(|| format!("resolving {target}"))?

@@ -7,8 +7,8 @@ use std::thread;
 use anyhow::{Context, Result};
 
 use super::{
-    BANNER_PORT, ECHO_PORT, FNV_OFFSET, Pattern, REQUEST_PORT, SINK_PORT, SOURCE_PORT, UDP_PORT,
-    checksum,
+    BANNER_PORT, DEAF_PORT, ECHO_PORT, ENDLESS_PORT, FNV_OFFSET, Pattern, REQUEST_PORT, SINK_PORT,
+    SOURCE_PORT, UDP_PORT, checksum, stubborn,
 };
 
 /// Serves every port until killed.
@@ -29,6 +29,8 @@ pub fn run(name: &str, bind: IpAddr) -> Result<()> {
     listen(BANNER_PORT, banner)?;
     listen(SINK_PORT, |_, stream| sink(stream))?;
     listen(SOURCE_PORT, |_, stream| source(stream))?;
+    listen(DEAF_PORT, |_, stream| stubborn::deaf(stream))?;
+    listen(ENDLESS_PORT, |_, stream| stubborn::endless(stream))?;
     let datagrams = UdpSocket::bind((bind, UDP_PORT)).context("binding UDP")?;
     thread::spawn(move || {
         let mut buffer = [0; 2048];

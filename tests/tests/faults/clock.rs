@@ -1,0 +1,74 @@
+//! A node whose clock is wrong, or jumps, or stands still.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::ensure;
+use tests::lab::Lab;
+
+use crate::shop::{BACK, Running, YAML, still_serves, warm};
+
+/// Node 2 believes what a file says about its clock. Only the wall's: timers are monotonic.
+fn mesh(clock: &std::path::Path) -> Lab {
+    let library = format!(
+        "/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1",
+        std::env::consts::ARCH
+    );
+    assert!(
+        fs::exists(&library).expect("readable"),
+        "{library} is missing: make deps installs it"
+    );
+    let prelude = format!(
+        "export POOL_UNUSED_RELEASE_TIMEOUT=500ms\n\
+         if [ \"$NODE_NAME\" = node-2 ]; then\n\
+         export LD_PRELOAD={library} FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_NO_CACHE=1\n\
+         export FAKETIME_TIMESTAMP_FILE={}\nfi",
+        clock.display()
+    );
+    Lab::up_wrapped(YAML, &prelude).expect("the mesh starts")
+}
+
+#[test]
+fn a_clock_may_be_wrong_by_minutes_and_jump_by_an_hour() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let clock = folder.path().join("clock");
+    let set = |offset: &str| fs::write(&clock, offset).expect("written");
+    set("-5m");
+    let lab = mesh(&clock);
+    // Its certificates come from a clock that is five minutes ahead of its own.
+    let baseline = warm(&lab);
+    let mut held = Running::start(&lab, "shop/client", &["hold", "server:9000"]);
+    assert_eq!(held.line(), "open");
+    for offset in ["+5m", "+1h", "+0"] {
+        set(offset);
+        // New tunnels too: the old ones are idle for longer than they are kept.
+        std::thread::sleep(Duration::from_millis(800));
+        still_serves(&lab);
+    }
+    // Too far back: what others hold is not valid yet, which is refused and said.
+    set("-1h");
+    lab.eventually(BACK, "the handshake fails", || {
+        let output = lab.peer_output("shop/neighbour", &["get", "server:80"])?;
+        ensure!(!output.status.success(), "{output:?}");
+        let log = lab.run_file("nodes/node-2/ztunnel.log");
+        ensure!(
+            log.contains("not valid yet") || log.contains("NotValidYet"),
+            "{log}"
+        );
+        Ok(())
+    })
+    .expect("refused");
+    set("+0");
+    lab.eventually(BACK, "the mesh works again", || {
+        lab.peer("shop/neighbour", &["get", "server:80"])
+            .map(|_| ())
+    })
+    .expect("healed");
+    // None of that has touched what was open.
+    use std::io::Write;
+    held.input().write_all(b"stop\n").expect("written");
+    assert!(held.line().starts_with("stopped"));
+    drop(held);
+    still_serves(&lab);
+    baseline.awaited(&lab, BACK).expect("back at rest");
+}

@@ -1,0 +1,64 @@
+//! A node that runs out of file descriptors.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use crate::shop::{BACK, Running, mesh_with, still_serves, warm};
+
+const SERVICE: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: NAME, namespace: shop}
+spec:
+  selector: {app: server}
+  ports:
+    - {name: http, port: 80, targetPort: 8080}
+";
+
+#[test]
+fn accepting_pauses_and_the_process_itself_goes_on() {
+    let lab = mesh_with("ulimit -n 160");
+    let baseline = warm(&lab);
+    let mut crowd = Running::start(&lab, "shop/client", &["silent", "server:9000", "300"]);
+    assert_eq!(crowd.line(), "open 300");
+    lab.eventually(BACK, "accepting pauses", || {
+        let pauses = lab.metric("node-1", "weft_accept_pauses_total")?;
+        ensure!(pauses > 0.0, "{pauses}");
+        Ok(())
+    })
+    .expect("paused");
+
+    // It waits, it does not spin.
+    let cpu = || {
+        lab.metric("node-1", "process_cpu_seconds_total")
+            .expect("CPU")
+    };
+    let before = cpu();
+    std::thread::sleep(Duration::from_secs(2));
+    let used = cpu() - before;
+    assert!(used < 0.6, "{used} CPU seconds in two");
+
+    // A control plane that comes back is a new connection, and people have questions.
+    lab.signal("control-plane", None, "KILL").expect("killed");
+    lab.write("late.yaml", &SERVICE.replace("NAME", "late"))
+        .expect("written");
+    lab.eventually(
+        Duration::from_secs(30),
+        "the node has heard of a new service",
+        || {
+            let services = lab.config_dump("node-1")?["services"].to_string();
+            ensure!(services.contains("late.shop"), "{services}");
+            Ok(())
+        },
+    )
+    .expect("the control plane and the admin port are reached");
+
+    drop(crowd);
+    lab.eventually(BACK, "the node serves again", || {
+        lab.peer("shop/client", &["get", "server:80"]).map(|_| ())
+    })
+    .expect("serves");
+    still_serves(&lab);
+    baseline.awaited(&lab, BACK).expect("back at rest");
+}

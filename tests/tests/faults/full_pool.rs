@@ -1,0 +1,31 @@
+//! More connections to one peer than its tunnels may carry.
+
+use tests::peer::stubborn::Crowd;
+
+use crate::shop::{BACK, Running, mesh, still_serves, warm};
+
+/// Two to a tunnel, and 128 tunnels from one peer into a pod.
+const CARRIED: usize = 256;
+
+#[test]
+fn a_full_pool_grows_to_its_bound_and_shrinks_again() {
+    let lab = mesh("POOL_MAX_STREAMS_PER_CONNECTION=2");
+    let baseline = warm(&lab);
+    let mut crowd = Running::start(&lab, "shop/client", &["crowd", "server:9000", "280"]);
+    let report: Crowd = serde_json::from_str(&crowd.line()).expect("JSON");
+    assert_eq!(report.open + report.failed, 280, "{report:?}");
+    // A worker may have a tunnel with one place left.
+    assert!((CARRIED - 4..=CARRIED).contains(&report.open), "{report:?}");
+    let log = lab.run_file("nodes/node-2/ztunnel.log");
+    assert!(log.contains("has too many tunnels into this pod"), "{log}");
+    // Nobody else is hurt.
+    lab.peer("shop/neighbour", &["get", "server:80"])
+        .expect("an answer");
+    assert_eq!(crowd.end(), format!("alive {}", report.open));
+    lab.eventually(BACK, "there is room again", || {
+        lab.peer("shop/client", &["get", "server:80"]).map(|_| ())
+    })
+    .expect("room");
+    still_serves(&lab);
+    baseline.awaited(&lab, BACK).expect("back at rest");
+}

@@ -1,0 +1,18 @@
+//! What goes wrong in the field, one scenario a file: what must still hold meanwhile, and that
+//! afterwards nothing is left of it: descriptors, tasks, rules, tracked connections, memory.
+//!
+//! Counts and times are scaled to seconds; with `WEFT_FAULTS=full` they are those of the field.
+
+mod shop;
+
+mod churn;
+mod clock;
+mod conntrack;
+mod descriptors;
+mod full_pool;
+mod half_closed;
+mod handshakes;
+mod lossy_wire;
+mod mtu;
+mod ports;
+mod rules;

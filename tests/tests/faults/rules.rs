@@ -1,0 +1,43 @@
+//! An application with the right to change its network namespace flushes the redirect rules.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use tests::lab::Lab;
+
+use crate::shop::{YAML, still_serves};
+
+const STRICT: &str = "\
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: shop}
+spec: {mtls: {mode: STRICT}}
+";
+
+#[test]
+fn flushed_rules_come_back_and_let_nobody_in_meanwhile() {
+    // No capture: the flushed pod speaks in clear, and is not listened to.
+    let lab = Lab::up_with(&format!("{YAML}---\n{STRICT}"), &["--nodes", "2"]).expect("starts");
+    still_serves(&lab);
+    let rules = || lab.exec("shop/client", &["nft", "-s", "list", "ruleset"]);
+    let before = rules().expect("rules");
+    lab.exec("shop/client", &["nft", "flush", "ruleset"])
+        .expect("flushed");
+    let server = lab.addresses("shop/server").expect("addresses")[0];
+    let target = std::net::SocketAddr::new(server, 8080).to_string();
+    let output = lab
+        .peer_output("shop/client", &["get", &target])
+        .expect("runs");
+    let repaired = rules().expect("rules") == before;
+    assert!(!output.status.success() || repaired, "in clear: {output:?}");
+    lab.eventually(Duration::from_secs(10), "the rules are back", || {
+        ensure!(rules()? == before, "{}", rules()?);
+        lab.peer("shop/client", &["get", &target]).map(|_| ())
+    })
+    .expect("repaired");
+    still_serves(&lab);
+    let log = lab.run_file("machine.log") + &lab.up_log();
+    let said = log.contains("the pod's redirect rules were changed");
+    let status = lab.weft(&["status", "-o", "json"]).expect("status");
+    assert!(said || status.contains("is missing"), "{status}\n{log}");
+}

@@ -1,0 +1,97 @@
+//! The mesh of the scenarios, at rest before each.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdin, ChildStdout};
+use std::time::Duration;
+
+use tests::lab::Lab;
+use tests::lab::baseline::Baseline;
+
+pub(crate) const YAML: &str = include_str!("objects/shop.yaml");
+/// How long resources may take to be given back, once whatever held them is over.
+pub(crate) const BACK: Duration = Duration::from_secs(20);
+
+/// As many as a pull request can afford, or as many as there are in the field.
+pub(crate) fn scaled<T>(quick: T, full: T) -> T {
+    match std::env::var("WEFT_FAULTS").as_deref() {
+        Ok("full") => full,
+        _ => quick,
+    }
+}
+
+/// A mesh whose ztunnels have these settings, as `NAME=VALUE …`, and release idle tunnels soon.
+pub(crate) fn mesh(settings: &str) -> Lab {
+    mesh_with(&format!("export {settings}"))
+}
+
+/// A mesh with these shell commands before each ztunnel.
+pub(crate) fn mesh_with(prelude: &str) -> Lab {
+    let prelude = format!("export POOL_UNUSED_RELEASE_TIMEOUT=500ms\n{prelude}");
+    Lab::up_wrapped(YAML, &prelude).expect("the mesh starts")
+}
+
+/// Uses every path once, so that what is kept for good is there, and takes the baseline.
+pub(crate) fn warm(lab: &Lab) -> Baseline {
+    still_serves(lab);
+    for exchange in [
+        ["upload", "server:9002", "4194304"],
+        ["download", "server:9003", "4194304"],
+    ] {
+        lab.peer("shop/client", &exchange).expect("a transfer");
+    }
+    Baseline::of(lab).expect("the mesh comes to rest")
+}
+
+#[track_caller]
+pub(crate) fn still_serves(lab: &Lab) {
+    for pod in ["shop/client", "shop/neighbour"] {
+        let reply = lab.peer(pod, &["get", "server:80"]).expect("an answer");
+        assert!(reply.starts_with("server "), "{reply}");
+    }
+}
+
+/// A client in a pod that runs on while the test does something else.
+pub(crate) struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+// === impl Running ===
+
+impl Running {
+    pub(crate) fn start(lab: &Lab, pod: &str, arguments: &[&str]) -> Self {
+        let mut command = vec!["peer"];
+        command.extend(arguments);
+        let mut child = lab.exec_spawn(pod, &command).expect("starts");
+        let stdout = child.stdout.take().expect("piped");
+        Self {
+            child,
+            lines: BufReader::new(stdout).lines(),
+        }
+    }
+
+    /// The next line it prints.
+    #[track_caller]
+    pub(crate) fn line(&mut self) -> String {
+        self.lines.next().expect("a line").expect("text")
+    }
+
+    pub(crate) fn input(&mut self) -> &mut ChildStdin {
+        self.child.stdin.as_mut().expect("piped")
+    }
+
+    /// Closes its input, which ends those that hold something, and answers its last line.
+    pub(crate) fn end(mut self) -> String {
+        drop(self.child.stdin.take());
+        let last = self.lines.by_ref().map_while(Result::ok).last();
+        let _ = self.child.wait();
+        last.unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
