@@ -50,6 +50,14 @@ pub(crate) fn still_serves(lab: &Lab) {
     }
 }
 
+/// Has the kernel forget what it tracks of connections whose other end never said that they are
+/// over: it would for days.
+pub(crate) fn forget_tracked(lab: &Lab) {
+    for pod in ["shop/client", "shop/neighbour", "shop/server"] {
+        lab.exec(pod, &["conntrack", "-F"]).expect("forgotten");
+    }
+}
+
 /// A client in a pod that runs on while the test does something else.
 pub(crate) struct Running {
     child: Child,

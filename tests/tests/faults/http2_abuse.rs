@@ -1,0 +1,71 @@
+//! A peer with a valid certificate that abuses HTTP/2.
+
+use std::net::SocketAddr;
+
+use tests::forge::flood::Outcome;
+use tests::lab::Lab;
+
+use crate::shop::{BACK, mesh, scaled, still_serves, warm};
+
+const CLIENT: &str = "spiffe://cluster.local/ns/shop/sa/client";
+const SERVER: &str = "spiffe://cluster.local/ns/shop/sa/server";
+
+/// Of the memory of the whole process, debug builds' waste included.
+const MOST_PER_CONNECTION: f64 = 1024.0 * 1024.0;
+
+fn flood(lab: &Lab, abuse: &str, frames: u64) -> Outcome {
+    let server = lab.addresses("shop/server").expect("addresses")[0];
+    let to = SocketAddr::new(server, 15008).to_string();
+    let authority = SocketAddr::new(server, 9000).to_string();
+    let ca = lab.state().join("ca");
+    let ca = ca.to_str().expect("text");
+    let frames = frames.to_string();
+    let mut command = vec!["forge", "flood", &to, "--ca", ca, "--identity", CLIENT];
+    command.extend([
+        "--server",
+        SERVER,
+        "--authority",
+        &authority,
+        "--abuse",
+        abuse,
+    ]);
+    command.extend(["--frames", &frames, "--seconds", "5"]);
+    let answer = lab.exec("plain/outsider", &command).expect("runs");
+    serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{abuse}: {answer}"))
+}
+
+#[test]
+fn abuse_closes_the_connection_and_costs_little() {
+    let lab = mesh("RUST_LOG=info");
+    let baseline = warm(&lab);
+    let memory = || {
+        lab.metric("node-2", "process_resident_memory_bytes")
+            .expect("memory")
+    };
+    let frames = scaled(100_000, 10_000_000);
+    for abuse in [
+        "rapid-reset",
+        "continuation",
+        "settings",
+        "ping",
+        "unread-ping",
+        "empty-data",
+        "hpack-bomb",
+        "oversized-headers",
+        "tiny-windows",
+        "window-overflow",
+    ] {
+        let before = memory();
+        let outcome = flood(&lab, abuse, frames);
+        let grown = memory() - before;
+        println!("{abuse}: {outcome:?}, {grown} bytes");
+        assert!(grown < MOST_PER_CONNECTION, "{abuse}: {grown} bytes");
+        let ended = outcome.closed || outcome.reset.is_some();
+        // Who does not read what the server says doesn't see its end either, and windows may be
+        // opened a thousand times a second.
+        let unseen = ["unread-ping", "tiny-windows"].contains(&abuse);
+        assert!(ended || unseen, "{abuse}: {outcome:?}");
+    }
+    still_serves(&lab);
+    baseline.awaited(&lab, BACK).expect("back at rest");
+}

@@ -1,0 +1,117 @@
+//! A node that reaches one endpoint of a service and not the other, while the control plane
+//! reaches both.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use tests::lab::Lab;
+use tests::peer::client::LoadReport;
+
+use crate::shop::{BACK, forget_tracked, mesh, scaled, still_serves, warm};
+
+const PAIR: &str = "\
+apiVersion: v1
+kind: Pod
+metadata: {name: other, namespace: shop, labels: {pair: \"yes\"}}
+spec:
+  nodeName: node-2
+  serviceAccountName: server
+  containers:
+    - {name: peer, command: [peer, serve, --name, other]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: pair, namespace: shop}
+spec:
+  selector: {pair: \"yes\"}
+  ports:
+    - {name: http, port: 80, targetPort: 8080}
+";
+
+/// Loses what node-1 sends to a pod.
+fn cut(lab: &Lab, pod: &str) {
+    let rules: String = lab
+        .addresses(pod)
+        .expect("addresses")
+        .into_iter()
+        .map(|address| {
+            let family = if address.is_ipv4() { "ip" } else { "ip6" };
+            format!("add rule inet partition lost {family} daddr {address} drop\n")
+        })
+        .collect();
+    let ruleset = format!(
+        "add table inet partition\n\
+         add chain inet partition lost {{ type filter hook forward priority 0; }}\n{rules}"
+    );
+    lab.exec(
+        "node/node-1",
+        &["sh", "-ec", &format!("nft -f - <<'EOF'\n{ruleset}\nEOF")],
+    )
+    .expect("cut");
+}
+
+fn heal(lab: &Lab) {
+    lab.exec(
+        "node/node-1",
+        &["nft", "delete", "table", "inet", "partition"],
+    )
+    .expect("healed");
+}
+
+fn both_answer(lab: &Lab) {
+    let mut missing = vec!["server ", "other "];
+    lab.eventually(Duration::from_secs(20), "both endpoints answer", || {
+        let reply = lab.peer("shop/client", &["get", "pair:80"])?;
+        missing.retain(|name| !reply.starts_with(name));
+        ensure!(missing.is_empty(), "{missing:?}");
+        Ok(())
+    })
+    .expect("both");
+}
+
+#[test]
+fn the_endpoint_that_is_reached_is_used() {
+    let lab = mesh("CONNECT_TIMEOUT=1s");
+    lab.write("pair.yaml", PAIR).expect("written");
+    lab.eventually(BACK, "the pair is ready", || {
+        lab.pod("shop/other")?;
+        lab.ready()
+    })
+    .expect("ready");
+    both_answer(&lab);
+    let baseline = warm(&lab);
+    // A tunnel to each is open when the cut happens.
+    both_answer(&lab);
+    cut(&lab, "shop/other");
+    let seconds = scaled("4", "60");
+    let load = [
+        "load",
+        "pair:80",
+        "--seconds",
+        seconds,
+        "--connections",
+        "4",
+    ];
+    let report = lab.peer("shop/client", &load).expect("a report");
+    let report: LoadReport = serde_json::from_str(&report).expect("JSON");
+    assert_eq!(report.failed, 0, "{report:?}");
+    // A stalled tunnel's second and a connect timeout's second, on a busy machine.
+    assert!(report.slowest_millis < 5_000, "{report:?}");
+
+    cut(&lab, "shop/server");
+    let output = lab
+        .peer_output("shop/client", &["get", "pair:80"])
+        .expect("runs");
+    assert!(!output.status.success(), "{output:?}");
+    let log = lab.run_file("nodes/node-1/ztunnel.log");
+    let failed: Vec<_> = log.lines().filter(|line| line.contains("error=")).collect();
+    let said = |text: &str| failed.iter().any(|line| line.contains(text));
+    assert!(said("timed out") || said("no answer"), "{failed:#?}");
+    assert!(!said("denied"), "{failed:#?}");
+
+    heal(&lab);
+    both_answer(&lab);
+    still_serves(&lab);
+    forget_tracked(&lab);
+    baseline.awaited(&lab, BACK).expect("back at rest");
+}
