@@ -16,6 +16,8 @@ mod policy_list;
 
 mod policy_set;
 
+mod stand_in;
+
 mod verdict;
 
 mod explain;
@@ -31,6 +33,7 @@ pub use self::explain::{
     Attribute, AttributeTrace, ClauseTrace, Explanation, MatchTrace, PolicyTrace, RuleTrace, Seen,
 };
 pub use self::policy_set::{PolicySet, uniform_endpoint};
+pub(crate) use self::stand_in::StandIn;
 pub use self::template::TemplateError;
 pub use self::verdict::Verdict;
 use crate::identity::Identity;

@@ -110,16 +110,17 @@ impl AuthenticationSet {
         }
     }
 
-    /// Those of requests that go to `workload`, addressed to `service` or to the workload itself.
+    /// Those of requests that go to a port of `workload`, addressed to `service` or to the
+    /// workload itself.
     pub fn for_endpoint(
         snapshot: &Snapshot,
         gateway: &Gateway,
         service: Option<&NamespacedHostname>,
-        workload: &Workload,
+        (workload, port): (&Workload, u16),
     ) -> Self {
         let attached = snapshot.attached_request_authentications();
-        let keys = &workload.request_authentications;
-        let (policies, unknown) = attached.of_endpoint(gateway, service, workload, keys);
+        let (keys, at) = (&workload.request_authentications, (workload, port));
+        let (policies, unknown) = attached.of_endpoint(snapshot, gateway, service, at, keys);
         Self { policies, unknown }
     }
 

@@ -60,17 +60,17 @@ impl PolicySet {
         Self::from_policies(&attached.of_service(gateway, service), None)
     }
 
-    /// What a waypoint evaluates of requests that go to `workload`, addressed to `service` or to
-    /// the workload itself.
+    /// What a waypoint evaluates of requests that go to a port of `workload`, addressed to
+    /// `service` or to the workload itself.
     pub fn for_endpoint(
         snapshot: &Snapshot,
         gateway: &Gateway,
         service: Option<&NamespacedHostname>,
-        workload: &Workload,
+        (workload, port): (&Workload, u16),
     ) -> Self {
         let attached = snapshot.attached_authorization_policies();
-        let keys = &workload.request_policies;
-        let (policies, unknown) = attached.of_endpoint(gateway, service, workload, keys);
+        let (keys, at) = (&workload.request_policies, (workload, port));
+        let (policies, unknown) = attached.of_endpoint(snapshot, gateway, service, at, keys);
         Self::from_policies(&policies, unknown)
     }
 
@@ -229,20 +229,20 @@ pub fn uniform_endpoint<'a>(
     let mut others = entry.endpoints.iter();
     let first = others.next()?;
     let one = &first.workload;
-    let port = entry.target_port(first, service_port);
+    let port = entry.target_port(first, service_port)?;
     let alike = others.all(|endpoint| {
         let other = &endpoint.workload;
         other.namespace == one.namespace
             && other.request_policies == one.request_policies
             && other.request_authentications == one.request_authentications
-            && other.services.keys().eq(one.services.keys())
-            && entry.target_port(endpoint, service_port) == port
+            && other.services == one.services
+            && entry.target_port(endpoint, service_port) == Some(port)
     });
     if !alike {
         return None;
     }
     let service = entry.service.key();
-    let set = PolicySet::for_endpoint(snapshot, gateway, Some(&service), one);
+    let set = PolicySet::for_endpoint(snapshot, gateway, Some(&service), (one, port));
     (entry.endpoints.len() == 1 || !set.names_destination_ips()).then_some(first)
 }
 

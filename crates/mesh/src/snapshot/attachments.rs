@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::{push_key, retain_keys};
+use super::{Snapshot, push_key, retain_keys};
 use crate::address::NamespacedHostname;
-use crate::authorization::{Authorization, PolicyKey, Scope};
+use crate::authorization::{Action, Authorization, PolicyKey, Scope, StandIn};
 use crate::policy_target::{Gateway, PolicyTarget};
 use crate::request_authentication::RequestAuthentication;
 use crate::workload::Workload;
@@ -17,6 +17,10 @@ pub(crate) trait Attached {
     fn key(&self) -> PolicyKey;
     fn scope(&self) -> Scope;
     fn targets(&self) -> &[PolicyTarget];
+    /// Whether it lets anything in or keeps anything out.
+    fn decides(&self) -> bool;
+    /// The same for what reaches an endpoint of its service by another way.
+    fn at_endpoint(self: &Arc<Self>, stand_in: &StandIn) -> Arc<Self>;
 }
 
 /// All policies of one kind.
@@ -49,6 +53,17 @@ impl Attached for Authorization {
     fn targets(&self) -> &[PolicyTarget] {
         &self.targets
     }
+
+    fn decides(&self) -> bool {
+        match self.action {
+            Action::Allow | Action::Deny => !self.dry_run,
+            Action::Audit => false,
+        }
+    }
+
+    fn at_endpoint(self: &Arc<Self>, stand_in: &StandIn) -> Arc<Self> {
+        stand_in.policy(self)
+    }
 }
 
 impl Attached for RequestAuthentication {
@@ -62,6 +77,15 @@ impl Attached for RequestAuthentication {
 
     fn targets(&self) -> &[PolicyTarget] {
         &self.targets
+    }
+
+    fn decides(&self) -> bool {
+        true
+    }
+
+    /// It says nothing of addresses.
+    fn at_endpoint(self: &Arc<Self>, _: &StandIn) -> Arc<Self> {
+        self.clone()
     }
 }
 
@@ -118,13 +142,14 @@ impl<P: Attached> Attachments<P> {
         ordered(policies)
     }
 
-    /// Those of requests to a workload behind `gateway`, addressed to `service` or to the
-    /// workload itself, in the order of their keys, and a key of `listed` that is not known.
+    /// Those of requests to `port` of a workload behind `gateway`, addressed to `service` or to
+    /// the workload itself, in the order of their keys, and a key of `listed` that is not known.
     pub(crate) fn of_endpoint(
         &self,
+        snapshot: &Snapshot,
         gateway: &Gateway,
         service: Option<&NamespacedHostname>,
-        workload: &Workload,
+        (workload, port): (&Workload, u16),
         listed: &[PolicyKey],
     ) -> (Vec<Arc<P>>, Option<PolicyKey>) {
         let mut policies = match service {
@@ -132,12 +157,15 @@ impl<P: Attached> Attachments<P> {
             None => self.of_gateway(gateway),
         };
         policies.extend(self.at(Place::Namespace(workload.namespace.clone())));
+        let backed = |service: &&NamespacedHostname| workload.services.contains_key(*service);
+        let is_guarded = service
+            .filter(backed)
+            .is_some_and(|service| self.at_service(service).any(|policy| policy.decides()));
         // A request that was routed to another service's endpoint, or addressed to the workload
-        // itself, must not get around what is attached to the services it backs.
-        if service.is_none_or(|service| !workload.services.contains_key(service)) {
-            for service in workload.services.keys() {
-                policies.extend(self.at_service(service));
-            }
+        // itself, or to a service that nothing guards, must not get around what is attached to
+        // the services whose port it reaches.
+        if !is_guarded {
+            policies.extend(self.of_others(snapshot, service, workload, port));
         }
         let mut unknown = None;
         for key in listed {
@@ -147,6 +175,40 @@ impl<P: Attached> Attachments<P> {
             }
         }
         (ordered(policies), unknown)
+    }
+
+    /// Those of the services besides `addressed` that lead to the port.
+    fn of_others(
+        &self,
+        snapshot: &Snapshot,
+        addressed: Option<&NamespacedHostname>,
+        workload: &Workload,
+        port: u16,
+    ) -> Vec<Arc<P>> {
+        let addressed_to = |policy: &P| {
+            let mut targets = policy.targets().iter();
+            targets.any(|target| match target {
+                PolicyTarget::Service(service) => Some(service) == addressed,
+                PolicyTarget::Gateway { .. } | PolicyTarget::GatewayClass(_) => false,
+            })
+        };
+        let mut found: Vec<(Arc<P>, StandIn)> = Vec::new();
+        let others = workload.services.keys();
+        for other in others.filter(|other| Some(*other) != addressed) {
+            let Some(stand_in) = StandIn::new(snapshot, other, workload, port) else {
+                continue;
+            };
+            for policy in self.at_service(other).filter(|one| !addressed_to(one)) {
+                match found.iter_mut().find(|(one, _)| Arc::ptr_eq(one, &policy)) {
+                    Some((_, known)) => known.merge(&stand_in),
+                    None => found.push((policy, stand_in.clone())),
+                }
+            }
+        }
+        let found = found.into_iter();
+        found
+            .map(|(policy, stand_in)| policy.at_endpoint(&stand_in))
+            .collect()
     }
 
     fn of_gateway(&self, gateway: &Gateway) -> Vec<Arc<P>> {

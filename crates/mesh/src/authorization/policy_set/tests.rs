@@ -157,7 +157,7 @@ fn an_endpoint_has_also_what_selects_it_and_what_its_services_have() {
     let mut chosen = pod("web-0", &["canary"]);
     chosen.request_policies = vec![PolicyKey::new("shop", "d-selects")];
     let addressed = hostname("web");
-    let set = PolicySet::for_endpoint(&snapshot, &gateway(), Some(&addressed), &chosen);
+    let set = PolicySet::for_endpoint(&snapshot, &gateway(), Some(&addressed), (&chosen, 8080));
     let expected = [
         "istio-system/f-mesh",
         "shop/a-service",
@@ -167,7 +167,7 @@ fn an_endpoint_has_also_what_selects_it_and_what_its_services_have() {
     assert_eq!(names(&set), expected);
 
     chosen.namespace = "bank".into();
-    let set = PolicySet::for_endpoint(&snapshot, &gateway(), None, &chosen);
+    let set = PolicySet::for_endpoint(&snapshot, &gateway(), None, (&chosen, 8080));
     let expected = [
         "bank/g-namespace",
         "istio-system/f-mesh",
@@ -175,6 +175,108 @@ fn an_endpoint_has_also_what_selects_it_and_what_its_services_have() {
         "shop/d-selects",
     ];
     assert_eq!(names(&set), expected);
+}
+
+/// Two services over one pod: `web` leads from 80 to 8080 and is targeted, `plain` is not.
+fn two_services(plain: u16, policies: Vec<Authorization>) -> (Snapshot, Workload) {
+    let mut snapshot = snapshot(policies);
+    let mut chosen = pod("web-0", &[]);
+    chosen.services = BTreeMap::from([
+        (hostname("web"), vec![port(8080)]),
+        (hostname("plain"), vec![port(plain)]),
+    ]);
+    let with_address = |name, last| Service {
+        addresses: vec![crate::address::NetworkAddress::new(
+            "",
+            [10, 96, 0, last].into(),
+        )],
+        ..service(name)
+    };
+    snapshot.apply([
+        Change::Service(with_address("web", 1)),
+        Change::Service(with_address("plain", 2)),
+        Change::Workload(chosen.clone()),
+    ]);
+    (snapshot, chosen)
+}
+
+#[test]
+fn a_service_that_nothing_guards_does_not_get_around_what_guards_its_pods() {
+    let target = |name: &str| PolicyTarget::Service(hostname(name));
+    let check = |policies: Vec<Authorization>, port, expected: &[&str]| {
+        let (snapshot, chosen) = two_services(port, policies);
+        let plain = hostname("plain");
+        let at = (&chosen, port);
+        let set = PolicySet::for_endpoint(&snapshot, &gateway(), Some(&plain), at);
+        assert_eq!(names(&set), expected);
+    };
+    let guard = || attached("guard", &[target("web")]);
+    check(vec![guard()], 8080, &["shop/guard"]);
+    // Another port of the pods is not what it guards.
+    check(vec![guard()], 9090, &[]);
+    // Whoever guards the service has said what it is to let in.
+    let own = || attached("own", &[target("plain")]);
+    check(vec![guard(), own()], 8080, &["shop/own"]);
+    let audit = Authorization {
+        action: Action::Audit,
+        ..own()
+    };
+    check(vec![guard(), audit], 8080, &["shop/guard", "shop/own"]);
+    let tried = Authorization {
+        dry_run: true,
+        ..own()
+    };
+    check(vec![guard(), tried], 8080, &["shop/guard", "shop/own"]);
+    let both = attached("both", &[target("web"), target("plain")]);
+    check(vec![both], 8080, &["shop/both"]);
+}
+
+#[test]
+fn what_a_policy_says_of_its_service_s_port_it_says_of_the_pod_s() {
+    let target = [PolicyTarget::Service(hostname("web"))];
+    let on = |action, one: Match| Authorization {
+        scope: Scope::Target,
+        targets: target.to_vec(),
+        ..policy("guard", action, one)
+    };
+    let ports = |ports: &[u16]| Match {
+        destination_ports: ports.to_vec(),
+        ..Match::default()
+    };
+    let not_ports = |ports: &[u16]| Match {
+        not_destination_ports: ports.to_vec(),
+        ..Match::default()
+    };
+    let ips = |net: &str| Match {
+        destination_ips: vec![net.parse().expect("net")],
+        ..Match::default()
+    };
+    for (action, one, allowed) in [
+        (Action::Deny, ports(&[80]), false),
+        (Action::Deny, ports(&[81]), true),
+        // The pod's port is none of the service's.
+        (Action::Deny, ports(&[8080]), true),
+        (Action::Deny, not_ports(&[80]), true),
+        (Action::Deny, not_ports(&[81, 8080]), false),
+        (Action::Allow, ports(&[80]), true),
+        (Action::Allow, ports(&[81]), false),
+        (Action::Allow, not_ports(&[80]), false),
+        (Action::Deny, ips("10.96.0.1/32"), false),
+        (Action::Deny, ips("10.0.0.2/32"), true),
+    ] {
+        let told = format!("{action:?} {one:?}");
+        let (snapshot, chosen) = two_services(8080, vec![on(action, one)]);
+        let dialled = Connection {
+            dialled: Some(([10, 96, 0, 2], 80).into()),
+            ..connection()
+        };
+        let plain = hostname("plain");
+        for (service, connection) in [(Some(&plain), dialled), (None, connection())] {
+            let set = PolicySet::for_endpoint(&snapshot, &gateway(), service, (&chosen, 8080));
+            let verdict = set.authorize(&connection, None);
+            assert_eq!(verdict.is_allowed(), allowed, "{told} by {service:?}");
+        }
+    }
 }
 
 #[test]
@@ -194,14 +296,14 @@ fn a_listed_policy_that_has_not_arrived_refuses() {
         rules: Vec::new(),
         unparsable: None,
     })]);
-    let set = PolicySet::for_endpoint(&snapshot, &gateway(), None, &chosen);
+    let set = PolicySet::for_endpoint(&snapshot, &gateway(), None, (&chosen, 8080));
     let verdict = set.authorize(&connection(), None);
     assert_eq!(verdict, Verdict::PolicyUnknown(late.clone()));
-    let tokens = AuthenticationSet::for_endpoint(&snapshot, &gateway(), None, &chosen);
+    let tokens = AuthenticationSet::for_endpoint(&snapshot, &gateway(), None, (&chosen, 8080));
     assert_eq!((tokens.policies.len(), tokens.refusal()), (1, None));
 
     snapshot.apply([Change::RemoveRequestAuthentication(late.clone())]);
-    let tokens = AuthenticationSet::for_endpoint(&snapshot, &gateway(), None, &chosen);
+    let tokens = AuthenticationSet::for_endpoint(&snapshot, &gateway(), None, (&chosen, 8080));
     assert_eq!(tokens.unknown, Some(late));
     assert!(tokens.refusal().is_some());
 }
@@ -365,7 +467,7 @@ fn a_node_admits_the_waypoints_in_front() {
         assert!(!set.authorize(&from(other), None).is_allowed());
     }
     // A waypoint that is in front of another is no one special here.
-    let at_waypoint = PolicySet::for_endpoint(&snapshot, &gateway(), None, &chosen);
+    let at_waypoint = PolicySet::for_endpoint(&snapshot, &gateway(), None, (&chosen, 8080));
     let verdict = at_waypoint.authorize(&from(Some(waypoint)), None);
     assert_eq!(verdict, Verdict::AllowedByDefault);
 }
