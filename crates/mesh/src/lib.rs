@@ -18,6 +18,7 @@
 //! - [`snapshot`]: one immutable, indexed view of all of them.
 //! - [`balancing`]: which endpoints, in which order.
 //! - [`destination`]: where a captured connection goes, and whether it may come in.
+//! - [`waypoint`]: what a waypoint decides of a request, in order.
 //! - [`dns`]: which questions the mesh answers, and with what.
 
 pub mod identity;
@@ -59,5 +60,7 @@ pub mod snapshot;
 pub mod balancing;
 
 pub mod destination;
+
+pub mod waypoint;
 
 pub mod dns;

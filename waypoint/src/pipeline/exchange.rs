@@ -9,9 +9,10 @@ use http::{Method, Request, Response, Version};
 use mesh::local_reply::{LocalReply, Reason};
 use mesh::request::Claims;
 use mesh::retry::RetryPolicy;
-use mesh::route::select::{RouteTable, Selected, Selection};
+use mesh::route::select::Selected;
 use mesh::route::{Backend, BackendRef, Timeouts, backend};
 use mesh::steering::Steering;
+use mesh::waypoint::{Course, Destination, answer};
 use mesh::workload::Workload;
 
 use super::Worker;
@@ -19,11 +20,10 @@ use super::authentication::Authenticated;
 use super::authorization::{authorize, denial};
 use super::canonical::Canonical;
 use super::cluster::{Cluster, hop};
-use super::connection::{connection, is_denied_anyway};
-use super::filters::Filters;
+use super::connection::connection;
+use super::filters::{Filters, direct_answer};
 use super::forward::{Destined, To};
 use super::headers;
-use super::plan::Destination;
 use super::record::Record;
 use super::response_body::{Lasting, observe};
 use crate::message::{Body, Downstream, Interim, UpgradeRequested, Upstream};
@@ -135,38 +135,32 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
         let before = connection(downstream, &destination, destination.policy_address);
         let verdict = authorize(&destination.policies.authorization, &before, Some(&request));
         let denied = denial(&verdict).map(|reason| reason.reply());
-        if (destination.is_uniform || is_denied_anyway(&verdict))
-            && let Some(denied) = denied
-        {
-            return Err(denied);
-        }
-        let routed = match &destination.routes {
-            RouteTable::Http(table) => match table.select(&request) {
-                Selection::Rule(selected) => Routed::Rule(selected),
-                Selection::NoMatch => {
-                    // Who may not come in is not told what there is.
-                    return Err(denied.unwrap_or_else(|| Reason::NoRoute.reply()));
-                }
-            },
-            RouteTable::Tcp(selected) => Routed::Backends(&selected.rule.backends),
-            RouteTable::Unrouted => Routed::Direct,
-        };
-        if let Routed::Rule(selected) = &routed {
-            flight.record.set_route(selected.name);
-            let filters = Filters(&selected.rule.filters);
-            let port = downstream.destination.port();
-            if let Some(response) = filters.answer(&request, port, selected.path) {
+        let told = |reason: Reason| denied.clone().unwrap_or_else(|| reason.reply());
+        let routed = match destination.course(&verdict, Some(&request)) {
+            Course::Denied => return Err(told(Reason::AuthorizationDenied(None))),
+            Course::NoRoute => return Err(Reason::NoRoute.reply()),
+            Course::Answer(selected, answer) => {
+                flight.record.set_route(selected.name);
                 flight.record.details = "direct_response".into();
-                return match denied {
-                    Some(denied) => Err(denied),
-                    None => Ok(response),
-                };
+                let port = downstream.destination.port();
+                return Ok(direct_answer(answer, &request, port, selected.path));
             }
-        }
-        let to = match self.to(&routed, &destination, flight) {
-            Ok(to) => to,
-            Err(reason) => return Err(denied.unwrap_or_else(|| reason.reply())),
+            Course::Rule(selected) => {
+                flight.record.set_route(selected.name);
+                Routed::Rule(selected)
+            }
+            Course::Connection(selected) => Routed::Backends(&selected.rule.backends),
+            Course::Direct => Routed::Direct,
         };
+        let to = self.to(&routed, &destination, flight).map_err(told)?;
+        if let Some(answer) = answer(to.backend_filters.0, &request) {
+            if let Some(denied) = denied {
+                return Err(denied);
+            }
+            flight.record.details = "direct_response".into();
+            let port = downstream.destination.port();
+            return Ok(direct_answer(answer, &request, port, to.matched));
+        }
         self.forward(flight, &destination, &authenticated, to).await
     }
 
@@ -254,9 +248,9 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
             (destination.policies.clone(), destination.policy_address)
         } else {
             let service = destination.service.as_ref().map(|service| service.key());
-            let policies = self.plans(|plans| {
-                plans.endpoint_policies(&self.gateway, service.as_ref(), endpoint.0)
-            });
+            let at = (endpoint.0, endpoint.1.port());
+            let policies =
+                self.plans(|plans| plans.endpoint_policies(&self.gateway, service.as_ref(), at));
             (policies, Some(endpoint.1))
         };
         let request = head.request(authenticated.claims.as_deref());

@@ -4,7 +4,8 @@ use http::{HeaderMap, HeaderValue, Response};
 use mesh::local_reply::Reason;
 use mesh::path::PathNormalization;
 use mesh::request::Request;
-use mesh::route::{Cors, Filter, PathMatch, RequestMirror, RequestRedirect};
+use mesh::route::{Cors, Filter, PathMatch, RequestMirror};
+use mesh::waypoint::RuleAnswer;
 
 use super::canonical::Canonical;
 use crate::message::Body;
@@ -13,31 +14,34 @@ use crate::message::Body;
 #[derive(Clone, Copy)]
 pub(crate) struct Filters<'a>(pub(crate) &'a [Filter]);
 
+/// What a rule answers in place of a backend: a preflight, or where to go instead.
+pub(crate) fn direct_answer(
+    answer: RuleAnswer<'_>,
+    request: &Request<'_>,
+    port: u16,
+    matched: Option<&PathMatch>,
+) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    match answer {
+        RuleAnswer::Preflight(headers) => {
+            *response.status_mut() = Cors::PREFLIGHT_STATUS;
+            *response.headers_mut() = headers;
+        }
+        RuleAnswer::Redirect(redirect) => {
+            *response.status_mut() = redirect.status;
+            if let Some(location) = redirect.location(request, "http", port, matched) {
+                response
+                    .headers_mut()
+                    .insert(http::header::LOCATION, location);
+            }
+        }
+    }
+    response
+}
+
 // === impl Filters ===
 
 impl<'a> Filters<'a> {
-    pub(crate) fn cors(self) -> Option<&'a Cors> {
-        self.0.iter().find_map(|filter| match filter {
-            Filter::Cors(cors) => Some(cors),
-            Filter::RequestHeaderModifier(_)
-            | Filter::ResponseHeaderModifier(_)
-            | Filter::RequestRedirect(_)
-            | Filter::UrlRewrite(_)
-            | Filter::RequestMirror(_) => None,
-        })
-    }
-
-    fn redirect(self) -> Option<&'a RequestRedirect> {
-        self.0.iter().find_map(|filter| match filter {
-            Filter::RequestRedirect(redirect) => Some(redirect),
-            Filter::RequestHeaderModifier(_)
-            | Filter::ResponseHeaderModifier(_)
-            | Filter::Cors(_)
-            | Filter::UrlRewrite(_)
-            | Filter::RequestMirror(_) => None,
-        })
-    }
-
     pub(crate) fn mirrors(self) -> impl Iterator<Item = &'a RequestMirror> {
         self.0.iter().filter_map(|filter| match filter {
             Filter::RequestMirror(mirror) => Some(mirror),
@@ -47,30 +51,6 @@ impl<'a> Filters<'a> {
             | Filter::UrlRewrite(_)
             | Filter::RequestRedirect(_) => None,
         })
-    }
-
-    /// What the rule answers without a backend: a preflight, or where to go instead.
-    pub(crate) fn answer(
-        self,
-        request: &Request<'_>,
-        port: u16,
-        matched: Option<&PathMatch>,
-    ) -> Option<Response<Body>> {
-        if let Some(headers) = self.cors().and_then(|cors| cors.preflight(request)) {
-            let mut response = Response::new(Body::Empty);
-            *response.status_mut() = Cors::PREFLIGHT_STATUS;
-            *response.headers_mut() = headers;
-            return Some(response);
-        }
-        let redirect = self.redirect()?;
-        let mut response = Response::new(Body::Empty);
-        *response.status_mut() = redirect.status;
-        if let Some(location) = redirect.location(request, "http", port, matched) {
-            response
-                .headers_mut()
-                .insert(http::header::LOCATION, location);
-        }
-        Some(response)
     }
 
     /// Headers and address of the request, as the backend gets them.

@@ -5,9 +5,8 @@ use std::fmt;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Weak as ArcWeak};
 
+use mesh::waypoint::Destination;
 use mesh::workload::Workload;
-
-use super::plan::Destination;
 
 /// The client's workload, by its address, and what it dialled.
 #[derive(Clone, Default)]

@@ -10,14 +10,14 @@ use istio_compat::kind::Kind;
 use istio_compat::object::ObjectKey;
 use istio_compat::waypoint::binding::Binding;
 use mesh::address::NamespacedHostname;
-use mesh::authorization::{Connection, Explanation, PolicySet, Verdict, uniform_endpoint};
+use mesh::authorization::{Connection, Explanation};
 use mesh::local_reply::Reason;
 use mesh::policy_target::Gateway;
 use mesh::request::{Claims, Request};
-use mesh::request_authentication::AuthenticationSet;
-use mesh::route::select::{RouteTable, Selection};
-use mesh::route::{Backend, Filter, RouteKey};
+use mesh::route::select::{RouteTable, Selected};
+use mesh::route::{Backend, RouteKey};
 use mesh::service::AppProtocol;
+use mesh::waypoint::{self, Course, Policies, RuleAnswer};
 use mesh::workload::Workload;
 
 use self::backends::backend_name;
@@ -41,12 +41,6 @@ pub(super) struct AtWaypoint<'a> {
     pub(super) now: f64,
 }
 
-/// What is required of what goes to one end, or to all that are alike.
-struct Policies {
-    tokens: AuthenticationSet,
-    authorization: PolicySet,
-}
-
 impl AtWaypoint<'_> {
     pub(super) fn ruling(&self, message: Option<&Message>, host: &str) -> Ruling {
         let port = self.dialled.address.port();
@@ -57,12 +51,12 @@ impl AtWaypoint<'_> {
             let text = format!("refused: service {key} has no port {port}");
             return Ruling::new(false, Enforcer::Waypoint, text);
         }
-        let table = self.routes();
+        let destination = self.destination();
         let protocol = self.dialled.service.as_ref().and_then(|entry| {
             let port = entry.service.port(port)?;
             Some(port.app_protocol)
         });
-        let is_tcp = match (&table, protocol.unwrap_or_default()) {
+        let is_tcp = match (&destination.routes, protocol.unwrap_or_default()) {
             (RouteTable::Tcp(_), _) => Some("a TCPRoute takes its connections"),
             (_, AppProtocol::Tcp) => Some("its port is TCP"),
             (_, AppProtocol::Tls) => Some("its port is TLS, which is passed on as it is"),
@@ -75,16 +69,17 @@ impl AtWaypoint<'_> {
                     let text = format!("{} is not looked at: {why}", message.line());
                     Step::new(Stage::Request, Outcome::Neutral, text)
                 });
-                self.connection(&table).after(ignored.into_iter().collect())
+                self.connection(&destination)
+                    .after(ignored.into_iter().collect())
             }
             (None, Some(message)) => match message.canonical(host) {
-                Ok(canonical) => self.request(&table, &canonical),
+                Ok(canonical) => self.request(&destination, &canonical),
                 Err(malformed) => {
                     let text = format!("refused as malformed: {}", malformed.why);
                     Ruling::new(false, Enforcer::Waypoint, text).status(malformed.status.as_u16())
                 }
             },
-            (None, None) => self.awaiting_request(),
+            (None, None) => self.awaiting_request(&destination),
         }
     }
 
@@ -93,55 +88,21 @@ impl AtWaypoint<'_> {
         Some(entry.service.key())
     }
 
-    fn routes(&self) -> RouteTable {
-        let port = self.dialled.address.port();
-        let clients = &self.client.namespace;
-        self.key().map_or(RouteTable::Unrouted, |service| {
-            RouteTable::new(&self.dialled.known.snapshot, &service, port, clients)
+    fn destination(&self) -> waypoint::Destination {
+        let (snapshot, gateway) = (&self.dialled.known.snapshot, &self.gateway);
+        let (port, clients) = (self.dialled.address.port(), &self.client.namespace);
+        let of_service = self.key().and_then(|service| {
+            waypoint::Destination::of_service(snapshot, gateway, &service, port, clients)
+        });
+        of_service.unwrap_or_else(|| {
+            let workload = self.dialled.workload.as_ref().unwrap_or(self.client);
+            waypoint::Destination::of_workload(snapshot, gateway, workload, port)
         })
     }
 
-    /// Policies before anything is routed, the address that stands for the destination, and
-    /// whether they are every end's.
-    fn before(&self) -> (Policies, Option<SocketAddr>, bool) {
-        let snapshot = &self.dialled.known.snapshot;
-        if let Some(workload) = &self.dialled.workload {
-            return (self.policies_of(workload), None, true);
-        }
-        let (Some(entry), Some(key)) = (&self.dialled.service, self.key()) else {
-            let nothing = Policies {
-                tokens: AuthenticationSet::default(),
-                authorization: PolicySet::default(),
-            };
-            return (nothing, None, true);
-        };
-        let port = self.dialled.address.port();
-        match uniform_endpoint(snapshot, &self.gateway, entry, port) {
-            Some(endpoint) => {
-                let workload = &endpoint.workload;
-                let address = workload.addresses.first();
-                let target = entry.target_port(endpoint, port);
-                let address = address.zip(target);
-                let address = address.map(|(ip, port)| SocketAddr::new(*ip, port));
-                (self.policies_of(workload), address, true)
-            }
-            None => {
-                let policies = Policies {
-                    tokens: AuthenticationSet::for_service(snapshot, &self.gateway, &key),
-                    authorization: PolicySet::for_service(snapshot, &self.gateway, &key),
-                };
-                (policies, None, false)
-            }
-        }
-    }
-
-    fn policies_of(&self, workload: &Workload) -> Policies {
-        let snapshot = &self.dialled.known.snapshot;
-        let (gateway, key) = (&self.gateway, self.key());
-        Policies {
-            tokens: AuthenticationSet::for_endpoint(snapshot, gateway, key.as_ref(), workload),
-            authorization: PolicySet::for_endpoint(snapshot, gateway, key.as_ref(), workload),
-        }
+    fn policies_of(&self, workload: &Workload, port: u16) -> Policies {
+        let (snapshot, gateway) = (&self.dialled.known.snapshot, &self.gateway);
+        Policies::for_endpoint(snapshot, gateway, self.key().as_ref(), (workload, port))
     }
 
     fn facts(&self, application: Option<SocketAddr>) -> Connection {
@@ -166,13 +127,13 @@ impl AtWaypoint<'_> {
     }
 
     /// Nothing was sent yet.
-    fn awaiting_request(&self) -> Ruling {
-        let (policies, application, is_uniform) = self.before();
-        let explanation = policies
+    fn awaiting_request(&self, destination: &waypoint::Destination) -> Ruling {
+        let explanation = destination
+            .policies
             .authorization
-            .explain(&self.facts(application), None);
+            .explain(&self.facts(destination.policy_address), None);
         let told = self.told(&explanation);
-        if is_uniform && policy::refuses_every_request(&explanation) {
+        if destination.is_uniform && policy::refuses_every_request(&explanation) {
             let reply = Reason::AuthorizationDenied(None).reply();
             return told.status(reply.status.as_u16());
         }
@@ -191,81 +152,85 @@ impl AtWaypoint<'_> {
     }
 
     /// Not HTTP.
-    fn connection(&self, table: &RouteTable) -> Ruling {
-        let (policies, application, is_uniform) = self.before();
-        let explanation = policies
-            .authorization
-            .explain(&self.facts(application), None);
+    fn connection(&self, destination: &waypoint::Destination) -> Ruling {
+        let facts = self.facts(destination.policy_address);
+        let explanation = destination.policies.authorization.explain(&facts, None);
         let told = self.told(&explanation);
-        if !told.allowed && (is_uniform || is_denied_anyway(&explanation.verdict)) {
-            return told;
-        }
-        let (backends, route) = match table {
-            RouteTable::Tcp(selected) => {
-                let backends = &selected.rule.backends;
-                (Some(backends), self.seen(&selected.route.key, 0, backends))
+        let (backends, route) = match destination.course(&explanation.verdict, None) {
+            Course::Denied => return told,
+            Course::Connection(selected) => {
+                let backends = &*selected.rule.backends;
+                let seen = self.seen(&selected.route.key, selected.index, backends);
+                (Some(backends), seen)
             }
-            RouteTable::Http(_) | RouteTable::Unrouted => (None, unrouted()),
+            // What is only for requests never comes of a connection.
+            Course::Direct | Course::NoRoute | Course::Answer(..) | Course::Rule(_) => {
+                (None, unrouted())
+            }
         };
         let steps = vec![route_step(&route)];
-        let end = self.backends(backends.map(Vec::as_slice), is_uniform, &told, |at| {
-            let explanation = at.0.authorization.explain(&self.facts(Some(at.1)), None);
+        let end = self.backends(destination, (backends, None), &told, |policies, target| {
+            let explanation = policies
+                .authorization
+                .explain(&self.facts(Some(target)), None);
             self.told(&explanation)
         });
         finish(told, steps, end, route)
     }
 
-    fn request(&self, table: &RouteTable, canonical: &Canonical) -> Ruling {
+    fn request(&self, destination: &waypoint::Destination, canonical: &Canonical) -> Ruling {
         let steps = vec![canonical.step.clone()];
-        let (policies, application, is_uniform) = self.before();
-        let (claims, token_steps) = match self.authenticated(&policies, canonical) {
+        let policies = &destination.policies;
+        let (claims, token_steps) = match self.authenticated(policies, canonical) {
             Ok(accepted) => accepted,
             Err(ruling) => return ruling.after(steps),
         };
         let steps = [steps, token_steps].concat();
         let request = canonical.request(self.dialled.source.address, claims.as_ref());
-        let told = self.judged(&policies, application, &request);
-        let explained = policies
-            .authorization
-            .authorize(&self.facts(application), Some(&request));
-        if !told.allowed && (is_uniform || is_denied_anyway(&explained)) {
-            return told.after(steps);
-        }
-        let selected = match table {
-            RouteTable::Http(table) => match table.select(&request) {
-                Selection::Rule(selected) => Some(selected),
-                Selection::NoMatch => return self.unmatched(told).after(steps),
-            },
-            RouteTable::Tcp(_) | RouteTable::Unrouted => None,
-        };
-        let (backends, route) = match &selected {
-            Some(selected) => {
-                let backends = &selected.rule.backends;
+        let (explanation, told) = self.judged(policies, destination.policy_address, &request);
+        let (backends, route) = match destination.course(&explanation.verdict, Some(&request)) {
+            Course::Denied => return told.after(steps),
+            Course::NoRoute => return self.unmatched(told).after(steps),
+            Course::Answer(selected, answer) => {
+                return self.answered(told, &selected, &answer).after(steps);
+            }
+            Course::Rule(selected) => {
+                let backends = &*selected.rule.backends;
                 let seen = self.seen(&selected.route.key, selected.index, backends);
                 (Some(backends), seen)
             }
-            None => (None, unrouted()),
-        };
-        let mut route_steps = vec![route_step(&route)];
-        if let Some(answered) = selected.and_then(|one| answered(&one.rule.filters, &request)) {
-            let mut ruling = told;
-            if ruling.allowed {
-                ruling.verdict = format!("{}; {}", ruling.verdict, answered.1);
-                ruling.status = Some(answered.0);
+            Course::Connection(selected) => {
+                let backends = &*selected.rule.backends;
+                let seen = self.seen(&selected.route.key, selected.index, backends);
+                (Some(backends), seen)
             }
-            ruling.route = Some(route);
-            ruling.steps.append(&mut route_steps);
-            return ruling.after(steps);
-        }
-        let end = self.backends(backends.map(Vec::as_slice), is_uniform, &told, |at| {
-            let (claims, steps) = match self.authenticated(at.0, canonical) {
-                Ok(accepted) => accepted,
-                Err(ruling) => return *ruling,
-            };
-            let request = canonical.request(self.dialled.source.address, claims.as_ref());
-            self.judged(at.0, Some(at.1), &request).after(steps)
-        });
+            Course::Direct => (None, unrouted()),
+        };
+        let route_steps = vec![route_step(&route)];
+        let end = self.backends(
+            destination,
+            (backends, Some(&request)),
+            &told,
+            |policies, target| {
+                let (claims, steps) = match self.authenticated(policies, canonical) {
+                    Ok(accepted) => accepted,
+                    Err(ruling) => return *ruling,
+                };
+                let request = canonical.request(self.dialled.source.address, claims.as_ref());
+                let (_, told) = self.judged(policies, Some(target), &request);
+                told.after(steps)
+            },
+        );
         finish(told, route_steps, end, route).after(steps)
+    }
+
+    /// The rule answers without a backend.
+    fn answered(&self, told: Ruling, selected: &Selected<'_>, answer: &RuleAnswer<'_>) -> Ruling {
+        let route = self.seen(&selected.route.key, selected.index, &selected.rule.backends);
+        let mut ruling = answered(told, answer);
+        ruling.steps.push(route_step(&route));
+        ruling.route = Some(route);
+        ruling
     }
 
     fn authenticated(
@@ -273,7 +238,8 @@ impl AtWaypoint<'_> {
         policies: &Policies,
         canonical: &Canonical,
     ) -> Result<(Option<Claims>, Vec<Step>), Box<Ruling>> {
-        token::authenticate(self.dialled.known, &policies.tokens, canonical, self.now)
+        let known = self.dialled.known;
+        token::authenticate(known, &policies.authentication, canonical, self.now)
     }
 
     fn judged(
@@ -281,7 +247,7 @@ impl AtWaypoint<'_> {
         policies: &Policies,
         application: Option<SocketAddr>,
         request: &Request<'_>,
-    ) -> Ruling {
+    ) -> (Explanation, Ruling) {
         let facts = self.facts(application);
         let explanation = policies.authorization.explain(&facts, Some(request));
         let mut told = self.told(&explanation);
@@ -289,14 +255,10 @@ impl AtWaypoint<'_> {
             let reply = Reason::AuthorizationDenied(None).reply();
             told.status = Some(reply.status.as_u16());
         }
-        told
+        (explanation, told)
     }
 
-    /// Who may not come in is not told what there is.
     fn unmatched(&self, told: Ruling) -> Ruling {
-        if !told.allowed {
-            return told;
-        }
         let status = Reason::NoRoute.reply().status.as_u16();
         let routes = self.attached();
         let text = "refused: routes are attached, and none of their rules matches the request";
@@ -329,7 +291,7 @@ impl AtWaypoint<'_> {
         let object = route_object(key);
         let total: u64 = backends.iter().map(|one| u64::from(one.weight)).sum();
         RouteSeen {
-            place: self.dialled.known.place(&object),
+            place: self.dialled.known.rule_place(&object, rule),
             route: Some(object.to_string()),
             rule: Some(rule + 1),
             backends: backends
@@ -346,17 +308,6 @@ impl AtWaypoint<'_> {
     }
 }
 
-/// What no endpoint's ALLOW policy could change.
-fn is_denied_anyway(verdict: &Verdict) -> bool {
-    match verdict {
-        Verdict::DeniedBy(_) | Verdict::PolicyUnknown(_) => true,
-        Verdict::NoAllowMatched
-        | Verdict::AllowedByDefault
-        | Verdict::AllowedBy(_)
-        | Verdict::AdmittedWaypoint(_) => false,
-    }
-}
-
 /// What was decided before routing, then the route, then what became of it at its end.
 fn finish(told: Ruling, route_steps: Vec<Step>, end: Ruling, route: RouteSeen) -> Ruling {
     // Who may not come in is not told what there is.
@@ -369,6 +320,22 @@ fn finish(told: Ruling, route_steps: Vec<Step>, end: Ruling, route: RouteSeen) -
         route: Some(route),
         ..decided
     }
+}
+
+/// In place of a backend.
+fn answered(told: Ruling, answer: &RuleAnswer<'_>) -> Ruling {
+    let (status, text) = match answer {
+        RuleAnswer::Preflight(_) => {
+            let status = mesh::route::Cors::PREFLIGHT_STATUS.as_u16();
+            (status, "answered as a CORS preflight".to_owned())
+        }
+        RuleAnswer::Redirect(redirect) => {
+            let status = redirect.status.as_u16();
+            (status, format!("redirected with {status}"))
+        }
+    };
+    let verdict = format!("{}; {text}", told.verdict);
+    Ruling { verdict, ..told }.status(status)
 }
 
 fn unrouted() -> RouteSeen {
@@ -396,24 +363,6 @@ fn route_step(seen: &RouteSeen) -> Step {
             "no route: it goes where it was sent",
         ),
     }
-}
-
-/// What the rule answers without a backend.
-fn answered(filters: &[Filter], request: &Request<'_>) -> Option<(u16, String)> {
-    filters.iter().find_map(|filter| match filter {
-        Filter::Cors(cors) => cors.preflight(request).map(|_| {
-            let status = mesh::route::Cors::PREFLIGHT_STATUS.as_u16();
-            (status, "answered as a CORS preflight".to_owned())
-        }),
-        Filter::RequestRedirect(redirect) => {
-            let status = redirect.status.as_u16();
-            Some((status, format!("redirected with {status}")))
-        }
-        Filter::RequestHeaderModifier(_)
-        | Filter::ResponseHeaderModifier(_)
-        | Filter::UrlRewrite(_)
-        | Filter::RequestMirror(_) => None,
-    })
 }
 
 fn route_object(key: &RouteKey) -> ObjectKey {

@@ -1,15 +1,17 @@
 //! Where a request goes from a waypoint: the backends of its rule, the ends of each, and what their
 //! nodes say.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use mesh::address::NamespacedHostname;
 use mesh::local_reply::Reason;
+use mesh::request::Request;
 use mesh::route::{Backend, BackendRef};
+use mesh::waypoint::{self, Destination, Policies};
 use mesh::workload::Workload;
 
-use super::{AtWaypoint, Policies};
+use super::{AtWaypoint, answered};
 use crate::command::why::answer::{Enforcer, Outcome, Ruling, Stage, Step};
 use crate::command::why::decision::at_node;
 
@@ -23,10 +25,10 @@ impl AtWaypoint<'_> {
     /// What becomes of it at each backend and end that it may be sent to.
     pub(super) fn backends(
         &self,
-        backends: Option<&[Backend]>,
-        is_uniform: bool,
+        destination: &Destination,
+        (backends, request): (Option<&[Backend]>, Option<&Request<'_>>),
         told: &Ruling,
-        judge: impl Fn((&Policies, SocketAddr)) -> Ruling,
+        judge: impl Fn(&Policies, SocketAddr) -> Ruling,
     ) -> Ruling {
         let Some(backends) = backends else {
             let service = self.key();
@@ -37,14 +39,23 @@ impl AtWaypoint<'_> {
                 }],
                 None => self.ends(service.as_ref(), self.dialled.address.port()),
             };
-            return self.at_ends(&ends, is_uniform, told, &judge);
+            let decided = destination.is_decided_for(service.as_ref());
+            return self.at_ends(&ends, decided, told, &judge);
         };
         let weighted: Vec<&Backend> = backends.iter().filter(|one| one.weight > 0).collect();
         if weighted.is_empty() {
             return no_backend("no backend has a weight");
         }
         let rulings = weighted.into_iter().map(|backend| {
+            let answer = request.and_then(|request| waypoint::answer(&backend.filters, request));
             let ruling = match &backend.backend {
+                BackendRef::Service { .. } if answer.is_some() => {
+                    let told = told.clone();
+                    match answer.filter(|_| told.allowed) {
+                        Some(answer) => answered(told, &answer),
+                        None => told,
+                    }
+                }
                 BackendRef::Invalid(why) => no_backend(why),
                 BackendRef::Service {
                     service,
@@ -56,8 +67,8 @@ impl AtWaypoint<'_> {
                         no_backend(&format!("{service} is not there"))
                     } else {
                         let ends = self.ends(Some(service), *port);
-                        let same = self.key().as_ref() == Some(service) && is_uniform;
-                        self.at_ends(&ends, same, told, &judge)
+                        let decided = destination.is_decided_for(Some(service));
+                        self.at_ends(&ends, decided, told, &judge)
                     }
                 }
             };
@@ -73,10 +84,12 @@ impl AtWaypoint<'_> {
             return Vec::new();
         };
         let ends = entry.endpoints.iter().filter_map(|endpoint| {
-            let address = endpoint.workload.addresses.first()?;
+            let workload = &endpoint.workload;
+            let named = || workload.hostname.as_ref().map(|_| &UNRESOLVED);
+            let address = workload.addresses.first().or_else(named)?;
             let port = entry.target_port(endpoint, port)?;
             Some(End {
-                workload: endpoint.workload.clone(),
+                workload: workload.clone(),
                 target: SocketAddr::new(*address, port),
             })
         });
@@ -88,7 +101,7 @@ impl AtWaypoint<'_> {
         ends: &[End],
         is_decided: bool,
         told: &Ruling,
-        judge: &impl Fn((&Policies, SocketAddr)) -> Ruling,
+        judge: &impl Fn(&Policies, SocketAddr) -> Ruling,
     ) -> Ruling {
         let rulings = ends.iter().map(|end| {
             let name = format!("{}/{}", end.workload.namespace, end.workload.name);
@@ -97,10 +110,16 @@ impl AtWaypoint<'_> {
                     steps: Vec::new(),
                     ..told.clone()
                 },
-                false => judge((&self.policies_of(&end.workload), end.target)),
+                false => {
+                    let policies = self.policies_of(&end.workload, end.target.port());
+                    judge(&policies, end.target)
+                }
             };
             if !decided.allowed {
                 return (name, decided);
+            }
+            if end.target.ip() == UNRESOLVED {
+                return (name, to_name(decided, &end.workload));
             }
             let known = self.dialled.known;
             let identity = Some(self.proxy.identity());
@@ -124,6 +143,20 @@ impl AtWaypoint<'_> {
             let text = "refused: no endpoint of the backend is ready";
             Ruling::new(false, Enforcer::Waypoint, text).status(status)
         })
+    }
+}
+
+/// Of an endpoint outside the mesh that has only a name.
+const UNRESOLVED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// Who asks DNS decides where it goes; what is the mesh's gets no plaintext.
+fn to_name(decided: Ruling, workload: &Workload) -> Ruling {
+    let hostname = workload.hostname.as_deref().unwrap_or_default();
+    let text = format!("passed on in plaintext to whatever addresses {hostname} has");
+    let step = Step::new(Stage::Backend, Outcome::Neutral, text);
+    Ruling {
+        steps: [decided.steps, vec![step]].concat(),
+        ..decided
     }
 }
 
