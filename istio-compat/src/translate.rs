@@ -17,7 +17,7 @@ mod service;
 mod service_entry;
 mod tcp_route;
 mod waypoint;
-mod workload;
+pub(crate) mod workload;
 mod workload_entry;
 
 use mesh::authorization::Authorization;
@@ -27,6 +27,7 @@ use mesh::service::Service;
 use mesh::workload::Workload;
 
 use crate::kind::Kind;
+use crate::kinds::gateway::GatewayStatus;
 use crate::kinds::metadata::Condition;
 use crate::kinds::route::RouteParentStatus;
 use crate::object::ObjectKey;
@@ -52,6 +53,8 @@ pub struct Translation {
     pub binding: Option<Binding>,
     /// For a route's status.
     pub parents: Vec<RouteParentStatus>,
+    /// Of a Gateway's status, what is no condition of its own.
+    pub gateway: Option<GatewayStatus>,
 }
 
 impl View {

@@ -26,6 +26,7 @@ use crate::kinds::peer_authentication::PeerAuthentication;
 use crate::kinds::pod::Pod;
 use crate::kinds::reference_grant::ReferenceGrant;
 use crate::kinds::request_authentication::RequestAuthentication;
+use crate::kinds::selector::Labels;
 use crate::kinds::service::Service;
 use crate::kinds::service_entry::ServiceEntry;
 use crate::kinds::tcp_route::TcpRoute;
@@ -351,6 +352,18 @@ impl View {
 // === impl Contents ===
 
 impl Contents {
+    /// What a Service or ServiceEntry chooses its workloads by; none where it chooses none.
+    pub(crate) fn selector(&self, service: &ObjectKey) -> Option<&Labels> {
+        let labels = match service.kind {
+            Kind::Service => &self.services.get(&service.name)?.spec.selector,
+            _ => {
+                let entry = self.service_entries.get(&service.name)?;
+                &entry.spec.workload_selector.as_ref()?.labels
+            }
+        };
+        Some(labels).filter(|labels| !labels.is_empty())
+    }
+
     fn insert_pod(&mut self, name: Arc<str>, pod: &Arc<Pod>) {
         if waypoint::is_waypoint_pod(&pod.metadata) {
             self.waypoint_pods.insert(name.clone());

@@ -3,7 +3,9 @@
 //!
 //! - [`attributes`]: what of an AuthorizationPolicy only a waypoint can know
 //! - [`reasons`]: why a service, or a workload, needs a waypoint
+//! - `guards`: services that lead to the same pods
 //! - [`gateway`]: what a Gateway says of its waypoint
+//! - [`canary`]: the second waypoint that gets a share of connections
 //! - [`binding`]: which waypoint stands in front of what
 //! - [`deployment`]: Gateway to Deployment, Service and ServiceAccount
 
@@ -11,7 +13,11 @@ pub mod attributes;
 
 pub mod reasons;
 
+mod guards;
+
 pub mod gateway;
+
+pub mod canary;
 
 pub mod binding;
 

@@ -70,7 +70,7 @@ pub(super) fn set_request_policies(workload: &mut Workload, view: &View, labels:
 }
 
 /// Where each port of a Service or ServiceEntry leads on the workload.
-pub(super) trait Endpoint {
+pub(crate) trait Endpoint {
     fn service_ports(&self, service: &Service) -> Vec<Port>;
     fn service_entry_ports(&self, entry: &ServiceEntry) -> Vec<Port>;
 }

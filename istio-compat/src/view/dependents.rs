@@ -19,6 +19,7 @@ impl View {
         let mut touched = BTreeSet::from([key.clone()]);
         match key.kind {
             Kind::Namespace => {
+                self.of_root(&mut touched);
                 if let Some(contents) = self.contents(&key.name) {
                     endpoints(contents, &Labels::new(), &mut touched);
                     touched.extend(contents.services.values().map(|one| one.key()));
@@ -48,7 +49,10 @@ impl View {
                     touched.extend(self.routes.attached_to(parent).cloned());
                 }
             }
-            Kind::Gateway | Kind::GatewayClass => self.targeting(key, &mut touched),
+            Kind::Gateway | Kind::GatewayClass => {
+                self.targeting(key, &mut touched);
+                self.of_root(&mut touched);
+            }
             Kind::RequestAuthentication => {
                 if let Some(contents) = self.contents(&key.namespace)
                     && let Some(policy) = contents.request_authentications.get(&key.name)
@@ -80,6 +84,14 @@ impl View {
         }
         self.of_waypoints(key, &mut touched);
         touched
+    }
+
+    /// The status of the root namespace's policies says whether waypoints stand in front of all
+    /// that they cover.
+    fn of_root(&self, touched: &mut BTreeSet<ObjectKey>) {
+        if let Some(contents) = self.contents(&self.context.root_namespace) {
+            touched.extend((contents.authorization_policies.values()).map(|one| one.key()));
+        }
     }
 
     fn of_authorization_policy(
@@ -176,19 +188,7 @@ impl View {
         let Some(contents) = self.contents(&key.namespace) else {
             return;
         };
-        let labels = match key.kind {
-            Kind::Service => contents
-                .services
-                .get(&key.name)
-                .map(|one| &one.spec.selector),
-            Kind::ServiceEntry => contents
-                .service_entries
-                .get(&key.name)
-                .and_then(|one| one.spec.workload_selector.as_ref())
-                .map(|selector| &selector.labels),
-            _ => None,
-        };
-        if let Some(labels) = labels.filter(|labels| !labels.is_empty()) {
+        if let Some(labels) = contents.selector(key) {
             endpoints(contents, labels, touched);
         }
     }

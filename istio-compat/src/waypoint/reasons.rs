@@ -13,7 +13,7 @@ use crate::kind::Kind;
 use crate::kinds::authorization_policy::{Action, AuthorizationPolicy, PolicyTargetReference};
 use crate::kinds::selector::{Labels, WorkloadSelector, labels_match};
 use crate::kinds::service::ServiceType;
-use crate::object::{ObjectKey, Resource};
+use crate::object::{Object, ObjectKey, Resource};
 use crate::view::{Contents, View};
 use crate::waypoint::attributes;
 
@@ -32,6 +32,9 @@ pub enum Need {
     Route,
     /// Its `targetRefs` name the service.
     Target,
+    /// Its `targetRefs` name another service, which leads to the same port of the same pods: their
+    /// nodes let in nobody but the waypoint.
+    Guard(ObjectKey),
     /// It covers the service or its pods, and is about requests.
     Attributes { rule: usize, paths: Vec<String> },
     /// It covers the service or its pods, and is about their requests' tokens.
@@ -50,6 +53,7 @@ impl View {
             })
             .collect();
         reasons.extend(self.policies_targeting(service));
+        reasons.extend(self.policies_guarding(service));
         reasons.extend(self.policies_covering(&service.namespace, |labels| {
             self.is_backed_by(service, labels)
         }));
@@ -169,23 +173,16 @@ impl View {
         let Some(contents) = self.contents(&service.namespace) else {
             return false;
         };
-        let (behind, inline) = match service.kind {
-            Kind::Service => {
-                let service = contents.services.get(&service.name);
-                (service.map(|one| &one.spec.selector), None)
-            }
-            _ => {
-                let entry = contents.service_entries.get(&service.name);
-                let behind = entry.and_then(|one| one.spec.workload_selector.as_ref());
-                (behind.map(|one| &one.labels), entry)
-            }
+        let inline = match service.kind {
+            Kind::Service => None,
+            _ => contents.service_entries.get(&service.name),
         };
         let inline = inline.into_iter().flat_map(|entry| &entry.spec.endpoints);
         let mut inline = inline.map(|endpoint| &endpoint.labels);
         if inline.any(|labels| labels_match(selector, labels)) {
             return true;
         }
-        let Some(behind) = behind.filter(|behind| !behind.is_empty()) else {
+        let Some(behind) = contents.selector(service) else {
             return false;
         };
         let chosen =
@@ -219,10 +216,19 @@ impl Reason {
         match &self.need {
             Need::Route => "is attached to it".to_owned(),
             Need::Target => "targets it".to_owned(),
+            Need::Guard(service) => format!("targets {service}, which leads to the same pods"),
             Need::Attributes { rule, paths } => {
                 format!("covers it, and its rule {rule} uses {}", paths.join(", "))
             }
             Need::Tokens => "covers it, and is about tokens of requests".to_owned(),
+        }
+    }
+
+    /// Where it was written: of a policy's rule, the rule.
+    pub fn line(&self, object: &Object) -> u32 {
+        match &self.need {
+            Need::Attributes { rule, .. } => object.rule_line(rule.saturating_sub(1)),
+            Need::Route | Need::Target | Need::Guard(_) | Need::Tokens => object.origin.line,
         }
     }
 
@@ -231,7 +237,7 @@ impl Reason {
     pub fn is_policy(&self) -> bool {
         match self.need {
             Need::Route => false,
-            Need::Target | Need::Attributes { .. } | Need::Tokens => true,
+            Need::Target | Need::Guard(_) | Need::Attributes { .. } | Need::Tokens => true,
         }
     }
 }

@@ -98,6 +98,11 @@ impl View {
                 self.members(backend, touched);
             }
         }
+        // Whom its policies guard is asked of the services that lead to the same pods.
+        let mut guarding = self.policies_targeting(key);
+        if guarding.next().is_some() {
+            self.of_sharing(key, touched);
+        }
         // A waypoint is programmed once its Service has an address.
         if let Some(contents) = self.contents(&key.namespace) {
             touched.extend(contents.gateways.values().map(|one| one.key()));
@@ -112,6 +117,12 @@ impl View {
         self.targeting(service, touched);
     }
 
+    fn of_sharing(&self, service: &ObjectKey, touched: &mut BTreeSet<ObjectKey>) {
+        for other in self.sharing(service) {
+            self.of_reasons(&other, touched);
+        }
+    }
+
     fn of_targets<'a>(
         &self,
         policy: &ObjectKey,
@@ -123,6 +134,7 @@ impl View {
                 if known.name() == kind {
                     let service = ObjectKey::new(known, policy.namespace.clone(), name);
                     self.of_reasons(&service, touched);
+                    self.of_sharing(&service, touched);
                 }
             }
         }
@@ -171,6 +183,7 @@ impl View {
 
     /// A policy about requests that selects the workload covers the services it backs.
     fn of_endpoint(&self, namespace: &str, labels: &Labels, touched: &mut BTreeSet<ObjectKey>) {
+        touched.extend(self.guarded_with(namespace, labels));
         let selects = |selector: Option<&WorkloadSelector>| {
             selector.is_some_and(|selector| labels_match(&selector.match_labels, labels))
         };
@@ -210,8 +223,14 @@ impl View {
 
 /// Whether something here names a waypoint of that namespace.
 fn names(contents: &Contents, namespace: &str) -> bool {
-    let named =
-        |metadata: &ObjectMeta| metadata.label(labels::USE_WAYPOINT_NAMESPACE) == Some(namespace);
+    let named = |metadata: &ObjectMeta| {
+        let keys = [
+            labels::USE_WAYPOINT_NAMESPACE,
+            labels::USE_WAYPOINT_CANARY_NAMESPACE,
+        ];
+        keys.into_iter()
+            .any(|key| metadata.label(key) == Some(namespace))
+    };
     contents
         .namespace
         .as_ref()
