@@ -176,6 +176,28 @@ impl Kind {
         self.names().plural
     }
 
+    /// Where its rules are, that decide one by one.
+    pub(crate) fn rules(self) -> Option<&'static str> {
+        match self {
+            Self::AuthorizationPolicy | Self::HttpRoute | Self::GrpcRoute | Self::TcpRoute => {
+                Some("rules")
+            }
+            Self::RequestAuthentication => Some("jwtRules"),
+            Self::Namespace
+            | Self::Node
+            | Self::ServiceAccount
+            | Self::Pod
+            | Self::Deployment
+            | Self::Service
+            | Self::PeerAuthentication
+            | Self::ServiceEntry
+            | Self::WorkloadEntry
+            | Self::Gateway
+            | Self::GatewayClass
+            | Self::ReferenceGrant => None,
+        }
+    }
+
     pub fn is_namespaced(self) -> bool {
         self.names().namespaced
     }
@@ -226,6 +248,7 @@ const KNOWN_GROUPS: &[&str] = &[
     "telemetry.istio.io",
     "extensions.istio.io",
     "gateway.networking.k8s.io",
+    "gateway.networking.x-k8s.io",
 ];
 
 const NOT_HONOURED_YET: &[(&str, &[&str])] = &[
@@ -251,6 +274,10 @@ const NOT_HONOURED_YET: &[(&str, &[&str])] = &[
     (
         "gateway.networking.k8s.io",
         &["BackendTLSPolicy", "ListenerSet", "TLSRoute", "UDPRoute"],
+    ),
+    (
+        "gateway.networking.x-k8s.io",
+        &["XBackendTrafficPolicy", "XListenerSet", "XMesh"],
     ),
 ];
 

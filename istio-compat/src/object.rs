@@ -9,7 +9,7 @@ use crate::diagnostic::Origin;
 use crate::kind::Kind;
 use crate::kinds::authorization_policy::AuthorizationPolicy;
 use crate::kinds::deployment::Deployment;
-use crate::kinds::gateway::Gateway;
+use crate::kinds::gateway::{Gateway, GatewayStatus};
 use crate::kinds::gateway_class::GatewayClass;
 use crate::kinds::grpc_route::GrpcRoute;
 use crate::kinds::http_route::HttpRoute;
@@ -32,6 +32,8 @@ use crate::kinds::workload_entry::WorkloadEntry;
 pub struct Object {
     pub origin: Origin,
     pub body: Body,
+    /// The line of each rule, where the kind has rules and the place is known.
+    pub rules: Arc<[u32]>,
     /// The document as it was written, unknown fields included, where it was asked for.
     pub raw: Option<Arc<serde_json::Value>>,
 }
@@ -206,8 +208,14 @@ impl Object {
         Self {
             origin,
             body: content.into_body(),
+            rules: Arc::default(),
             raw: None,
         }
+    }
+
+    /// Where a rule was written, by its index; else where the object was.
+    pub fn rule_line(&self, index: usize) -> u32 {
+        self.rules.get(index).copied().unwrap_or(self.origin.line)
     }
 
     pub fn kind(&self) -> Kind {
@@ -261,6 +269,16 @@ impl Object {
 pub fn set_parents(route: &mut serde_json::Value, parents: &[RouteParentStatus]) {
     if !parents.is_empty() {
         set_status(route, "parents", &parents);
+    }
+}
+
+/// Puts into the JSON of a Gateway where its waypoint is, and what became of its listeners.
+pub fn set_gateway(gateway: &mut serde_json::Value, status: &GatewayStatus) {
+    if !status.addresses.is_empty() {
+        set_status(gateway, "addresses", &status.addresses);
+    }
+    if !status.listeners.is_empty() {
+        set_status(gateway, "listeners", &status.listeners);
     }
 }
 

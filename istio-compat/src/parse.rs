@@ -61,11 +61,11 @@ pub fn parse(file: &str, content: &[u8], raw: Raw) -> Result<Parsed, Rejected> {
         Err(error) => return Err(unreadable(file, error)),
     };
     let parsed = parse_documents(file, &documents.nodes, raw);
-    if documents.placed
-        || parsed
-            .as_ref()
-            .is_ok_and(|parsed| parsed.warnings.is_empty())
-    {
+    let needs_places = |parsed: &Parsed| {
+        let mut kinds = parsed.objects.iter().map(Object::kind);
+        !parsed.warnings.is_empty() || kinds.any(|kind| kind.rules().is_some())
+    };
+    if documents.placed || parsed.as_ref().is_ok_and(|parsed| !needs_places(parsed)) {
         return parsed;
     }
     match documents::read(content, Positions::Always) {
@@ -286,11 +286,23 @@ impl Reading {
         self.objects.push(Object {
             origin: Origin::new(self.file.clone(), node.position.line.max(1)),
             body: content.into_body(),
+            rules: rule_lines(T::KIND, node),
             raw: match self.raw {
                 Raw::Keep => Some(Arc::new(node.to_json())),
                 Raw::Drop => None,
             },
         });
+    }
+}
+
+fn rule_lines(kind: Kind, node: &Node) -> Arc<[u32]> {
+    let rules = kind.rules().and_then(|field| node.get("spec")?.get(field));
+    match rules.map(|rules| &rules.value) {
+        Some(Value::Sequence(rules)) => {
+            let lines = rules.iter().map(|rule| rule.position.line);
+            lines.take_while(|line| *line > 0).collect()
+        }
+        _ => Arc::default(),
     }
 }
 

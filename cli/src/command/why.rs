@@ -150,11 +150,12 @@ impl Arguments {
         // People look for what they wrote, not for what became of it.
         let origins: HashMap<_, _> = written
             .into_iter()
-            .map(|object| (object.key(), object.origin))
+            .map(|object| (object.key(), (object.origin, object.rules)))
             .collect();
         for object in &mut objects {
-            if let Some(origin) = origins.get(&object.key()) {
+            if let Some((origin, rules)) = origins.get(&object.key()) {
                 object.origin = origin.clone();
+                object.rules = rules.clone();
             }
         }
         Ok(Known::new(objects, &trust_domain(&state)?))

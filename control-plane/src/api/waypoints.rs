@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use istio_compat::object::ObjectKey;
+use istio_compat::object::{Object, ObjectKey};
 use istio_compat::waypoint::binding::{Binding, Cause};
 use istio_compat::waypoint::{WaypointName, gateway};
 use serde_json::{Value, json};
@@ -87,14 +87,17 @@ fn is_demanded(binding: &Binding) -> bool {
 
 fn object(index: &Index, key: &ObjectKey, binding: &Binding) -> Value {
     let reasons: Vec<Value> = match &binding.cause {
-        Cause::Label(source) => vec![reason(
-            index,
-            source,
-            "says istio.io/use-waypoint".to_owned(),
-        )],
+        Cause::Label(source) => {
+            let said = "says istio.io/use-waypoint".to_owned();
+            vec![reason(index, source, said, |object| object.origin.line)]
+        }
         Cause::Demand(reasons) => reasons
             .iter()
-            .map(|one| reason(index, &one.object, one.sentence()))
+            .map(|one| {
+                reason(index, &one.object, one.sentence(), |object| {
+                    one.line(object)
+                })
+            })
             .collect(),
     };
     json!({
@@ -106,12 +109,17 @@ fn object(index: &Index, key: &ObjectKey, binding: &Binding) -> Value {
     })
 }
 
-fn reason(index: &Index, object: &ObjectKey, sentence: String) -> Value {
-    let origin = index.object(object).map(|object| &object.origin);
+fn reason(
+    index: &Index,
+    key: &ObjectKey,
+    sentence: String,
+    line: impl Fn(&Object) -> u32,
+) -> Value {
+    let object = index.object(key);
     json!({
-        "object": object.to_string(),
+        "object": key.to_string(),
         "reason": sentence,
-        "file": origin.map(|origin| origin.file.clone()),
-        "line": origin.map(|origin| origin.line),
+        "file": object.map(|object| object.origin.file.clone()),
+        "line": object.map(line),
     })
 }

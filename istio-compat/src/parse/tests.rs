@@ -303,3 +303,80 @@ fn raw_keeps_what_is_not_known() {
     assert_eq!(json["spec"]["ports"][0]["color"], "red");
     assert_eq!(json["status"]["conditions"][0]["type"], "Seen");
 }
+
+#[test]
+fn each_rule_knows_its_line() {
+    let yaml = "\
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: rules, namespace: shop}
+spec:
+  rules:
+  - from: [{source: {namespaces: [a]}}]
+  - to:
+    - operation: {methods: [GET]}
+";
+    let json = "{\"apiVersion\": \"security.istio.io/v1\", \"kind\": \"AuthorizationPolicy\",\n\
+                \"metadata\": {\"name\": \"rules\"}, \"spec\": {\"rules\": [\n{},\n{}]}}";
+    for (text, lines) in [(yaml, [10, 11]), (json, [3, 4])] {
+        let parsed = parse("policy", text.as_bytes(), Raw::Drop);
+        let parsed = parsed.unwrap_or_else(|rejected| panic!("{:?}", rejected.errors));
+        let policy = parsed.objects.last().expect("one");
+        assert_eq!([policy.rule_line(0), policy.rule_line(1)], lines);
+        assert_eq!(policy.rule_line(2), policy.origin.line, "no such rule");
+    }
+}
+
+/// What would change the mesh if it were honoured, by every name it goes by.
+#[test]
+fn what_is_not_honoured_yet_is_warned_of_by_name_and_line() {
+    for (api_version, kinds) in [
+        (
+            "networking.istio.io/v1",
+            &[
+                "VirtualService",
+                "DestinationRule",
+                "EnvoyFilter",
+                "Sidecar",
+                "ProxyConfig",
+                "Gateway",
+                "WorkloadGroup",
+            ][..],
+        ),
+        ("telemetry.istio.io/v1", &["Telemetry"]),
+        (
+            "extensions.istio.io/v1alpha1",
+            &["WasmPlugin", "TrafficExtension"],
+        ),
+        (
+            "gateway.networking.k8s.io/v1alpha2",
+            &["TLSRoute", "UDPRoute", "BackendTLSPolicy", "ListenerSet"],
+        ),
+        (
+            "gateway.networking.x-k8s.io/v1alpha1",
+            &["XBackendTrafficPolicy", "XListenerSet"],
+        ),
+    ] {
+        for kind in kinds {
+            let text = format!(
+                "# a comment\napiVersion: {api_version}\nkind: {kind}\n\
+                 metadata: {{name: it, namespace: shop}}\nspec: {{}}\n"
+            );
+            let parsed = parse("own.yaml", text.as_bytes(), Raw::Drop).expect("read");
+            let [warning] = &parsed.warnings[..] else {
+                panic!("{kind}: {:?}", parsed.warnings);
+            };
+            let told = warning.to_string();
+            let expected = format!(
+                "own.yaml:3:7: warning: {kind} shop/it: kind: {kind} ({api_version}) is not \
+                 honoured yet: the object has no effect"
+            );
+            assert_eq!(told, expected);
+            assert!(parsed.objects.is_empty());
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! What of an AuthorizationPolicy only a waypoint can know: attributes of HTTP requests.
 
-use crate::kinds::authorization_policy::{AuthorizationPolicy, Rule};
+use crate::kinds::authorization_policy::{Action, AuthorizationPolicy, Rule};
 
 /// The first rule that needs a waypoint, counted from 1, and what in it does, by its path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +18,17 @@ pub fn of(policy: &AuthorizationPolicy) -> Option<Attributes> {
             paths: of_rule(content),
         })
         .find(|attributes| !attributes.paths.is_empty())
+}
+
+/// The rules that a node has, by their indexes in the policy: of an ALLOW policy only those that
+/// are about connections alone.
+pub fn rules_at_nodes(policy: &AuthorizationPolicy) -> Vec<usize> {
+    let rules = policy.spec.rules.iter().enumerate();
+    let kept = rules.filter(|(_, rule)| match policy.spec.action {
+        Action::Allow => of_rule(rule).is_empty(),
+        Action::Deny | Action::Audit | Action::Custom => true,
+    });
+    kept.map(|(index, _)| index).collect()
 }
 
 fn of_rule(rule: &Rule) -> Vec<String> {

@@ -105,18 +105,21 @@ impl Answer {
             })?;
         let key = service.key();
         let view = view(objects);
-        let reason = |object: &ObjectKey, reason: String| {
-            let origin = objects.get(object).map(|object| &object.origin);
+        let reason = |key: &ObjectKey, reason: String, line: &dyn Fn(&Object) -> u32| {
+            let object = objects.get(key);
             Reason {
-                object: object.to_string(),
+                object: key.to_string(),
                 reason,
-                file: origin.map(|origin| origin.file.to_string()),
-                line: origin.map(|origin| origin.line),
+                file: object.map(|object| object.origin.file.to_string()),
+                line: object.map(line),
             }
         };
         let binding = view.binding_of_service(key.kind, service.metadata());
         let label = binding.as_ref().and_then(|binding| match &binding.cause {
-            Cause::Label(source) => Some(reason(source, "says istio.io/use-waypoint".to_owned())),
+            Cause::Label(source) => {
+                let said = "says istio.io/use-waypoint".to_owned();
+                Some(reason(source, said, &|object| object.origin.line))
+            }
             Cause::Demand(_) => None,
         });
         let said = |label: &str| {
@@ -127,7 +130,7 @@ impl Answer {
             reasons: view
                 .reasons(&key)
                 .iter()
-                .map(|one| reason(&one.object, one.sentence()))
+                .map(|one| reason(&one.object, one.sentence(), &|object| one.line(object)))
                 .collect(),
             off: said(labels::WAYPOINT).as_deref() == Some("off"),
             ambient: said(labels::DATAPLANE_MODE).as_deref() == Some("ambient"),

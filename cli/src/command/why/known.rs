@@ -55,11 +55,24 @@ impl Known {
     }
 
     pub(super) fn place(&self, key: &ObjectKey) -> Option<Place> {
-        let origin = &self.index.object(key)?.origin;
+        self.place_in(key, |object| object.origin.line)
+    }
+
+    /// Of one of the object's rules, by its index.
+    pub(super) fn rule_place(&self, key: &ObjectKey, rule: usize) -> Option<Place> {
+        self.place_in(key, |object| object.rule_line(rule))
+    }
+
+    pub(super) fn place_in(
+        &self,
+        key: &ObjectKey,
+        line: impl FnOnce(&Object) -> u32,
+    ) -> Option<Place> {
+        let object = self.index.object(key)?;
         // What is made up has no file.
-        (origin.line > 0).then(|| Place {
-            file: origin.file.to_string(),
-            line: origin.line,
+        (object.origin.line > 0).then(|| Place {
+            file: object.origin.file.to_string(),
+            line: line(object),
         })
     }
 

@@ -2,9 +2,11 @@
 //! turned.
 
 use istio_compat::kind::Kind;
+use istio_compat::kinds::authorization_policy::AuthorizationPolicy;
 use istio_compat::kinds::peer_authentication::{Mode, PeerAuthentication};
 use istio_compat::kinds::selector::labels_match;
 use istio_compat::object::{Object, ObjectKey};
+use istio_compat::waypoint::attributes::rules_at_nodes;
 use istio_compat::waypoint::binding::{Binding, Cause};
 use mesh::authorization::{
     Action, AttributeTrace, ClauseTrace, Explanation, PolicyKey, PolicyTrace, RuleTrace, Seen,
@@ -24,9 +26,24 @@ const CONVERTED: &str = "converted_peer_authentication_";
 struct Named {
     name: String,
     place: Option<Place>,
+    /// Number and place of each rule, as its author counts them; where they are told at all.
+    rules: Vec<(usize, Option<Place>)>,
     /// What it is for, where the object doesn't say it.
     meaning: Option<String>,
     causes: Vec<String>,
+}
+
+/// What of a policy turned the verdict: a rule, where it was written, and on which attribute.
+struct Turn {
+    text: String,
+    place: Option<Place>,
+}
+
+/// The policies that are told of.
+struct Told<'a> {
+    known: &'a Known,
+    workload: Option<&'a Workload>,
+    enforcer: Enforcer,
 }
 
 /// The ruling of a set of policies, and a step for each policy.
@@ -36,21 +53,26 @@ pub(super) fn ruling(
     workload: Option<&Workload>,
     enforcer: Enforcer,
 ) -> Ruling {
+    let told = Told {
+        known,
+        workload,
+        enforcer,
+    };
     let mut steps: Vec<(u8, Step)> = explanation
         .policies
         .iter()
-        .map(|policy| step(known, policy, &explanation.verdict, workload))
+        .map(|policy| told.step(policy, &explanation.verdict))
         .collect();
     // What decided comes first.
     steps.sort_by_key(|(rank, _)| *rank);
-    let (verdict, reasons) = told(known, explanation, &explanation.verdict, workload);
+    let (verdict, reasons) = told.verdict(explanation, &explanation.verdict);
     let allowed = explanation.verdict.is_allowed();
     let mut ruling = Ruling::new(allowed, enforcer, verdict);
     ruling.reasons = reasons;
     if let Some(tried) = &explanation.dry_run
         && tried.is_allowed() != allowed
     {
-        let (would, reasons) = told(known, explanation, tried, workload);
+        let (would, reasons) = told.verdict(explanation, tried);
         ruling.reasons.push(format!("dry run: would be {would}"));
         let reasons = reasons.into_iter().map(|one| format!("dry run: {one}"));
         ruling.reasons.extend(reasons);
@@ -59,166 +81,135 @@ pub(super) fn ruling(
     ruling
 }
 
-/// The verdict in a sentence, and what it rests on.
-fn told(
-    known: &Known,
-    explanation: &Explanation,
-    verdict: &Verdict,
-    workload: Option<&Workload>,
-) -> (String, Vec<String>) {
-    let is_tried = *verdict != explanation.verdict;
-    let by = |key: &PolicyKey| {
-        let named = Named::of(known, key, workload);
-        let traced = explanation.policies.iter().find(|one| one.policy == *key);
-        let mut reasons: Vec<String> = named.meaning.clone().into_iter().collect();
-        reasons.extend(named.causes.iter().cloned());
-        if named.meaning.is_none() {
-            reasons.extend(traced.into_iter().flat_map(holds));
-        }
-        (named.title(), reasons)
-    };
-    match verdict {
-        Verdict::AllowedByDefault => (
-            "allowed: no policy applies that only lets some in".to_owned(),
-            Vec::new(),
-        ),
-        Verdict::AllowedBy(key) => {
-            let (title, reasons) = by(key);
-            (format!("allowed by {title}"), reasons)
-        }
-        Verdict::AdmittedWaypoint(identity) => (
-            format!("allowed: it comes from the waypoint {identity}, which has evaluated policies"),
-            Vec::new(),
-        ),
-        Verdict::DeniedBy(key) => {
-            let (title, reasons) = by(key);
-            (format!("denied by {title}"), reasons)
-        }
-        Verdict::NoAllowMatched => {
-            let allow = explanation
-                .policies
-                .iter()
-                .filter(|one| one.action == Action::Allow && (is_tried || !one.dry_run));
-            let reasons = allow
-                .flat_map(|policy| {
-                    let title = Named::of(known, &policy.policy, workload).title();
+// === impl Told ===
+
+impl Told<'_> {
+    fn named(&self, key: &PolicyKey) -> Named {
+        Named::of(self.known, key, self.workload, self.enforcer)
+    }
+
+    /// The verdict in a sentence, and what it rests on.
+    fn verdict(&self, explanation: &Explanation, verdict: &Verdict) -> (String, Vec<String>) {
+        let is_tried = *verdict != explanation.verdict;
+        let by = |key: &PolicyKey| {
+            let named = self.named(key);
+            let traced = explanation.policies.iter().find(|one| one.policy == *key);
+            let turns: Vec<Turn> = traced.map_or(Vec::new(), |traced| named.holds(traced));
+            let title = named.title(turns.first());
+            let mut reasons: Vec<String> = named.meaning.iter().cloned().collect();
+            reasons.extend(named.causes);
+            reasons.extend(turns.into_iter().map(|turn| turn.text));
+            (title, reasons)
+        };
+        match verdict {
+            Verdict::AllowedByDefault => (
+                "allowed: no policy applies that only lets some in".to_owned(),
+                Vec::new(),
+            ),
+            Verdict::AllowedBy(key) => {
+                let (title, reasons) = by(key);
+                (format!("allowed by {title}"), reasons)
+            }
+            Verdict::AdmittedWaypoint(identity) => (
+                format!(
+                    "allowed: it comes from the waypoint {identity}, which has evaluated policies"
+                ),
+                Vec::new(),
+            ),
+            Verdict::DeniedBy(key) => {
+                let (title, reasons) = by(key);
+                (format!("denied by {title}"), reasons)
+            }
+            Verdict::NoAllowMatched => {
+                let allow = explanation
+                    .policies
+                    .iter()
+                    .filter(|one| one.action == Action::Allow && (is_tried || !one.dry_run));
+                let reasons = allow.flat_map(|policy| {
+                    let named = self.named(&policy.policy);
                     if policy.rules.is_empty() {
-                        return vec![format!("{title} has no rule: it allows nobody")];
+                        let text = format!("{} {}", named.title(None), self.no_rule(policy));
+                        return vec![text];
                     }
-                    let misses = misses(policy);
-                    let misses = misses.into_iter();
-                    misses.map(|miss| format!("{title}: {miss}")).collect()
-                })
-                .collect();
-            let verdict = "denied: none of the ALLOW policies that apply matches";
-            (verdict.to_owned(), reasons)
+                    let misses = named.misses(policy).into_iter();
+                    misses
+                        .map(|turn| format!("{}: {}", named.title(Some(&turn)), turn.text))
+                        .collect()
+                });
+                let verdict = "denied: none of the ALLOW policies that apply matches";
+                (verdict.to_owned(), reasons.collect())
+            }
+            Verdict::PolicyUnknown(key) => (
+                format!("denied: policy {key} is named and is not there"),
+                Vec::new(),
+            ),
         }
-        Verdict::PolicyUnknown(key) => (
-            format!("denied: policy {key} is named and is not there"),
-            Vec::new(),
-        ),
     }
-}
 
-fn step(
-    known: &Known,
-    policy: &PolicyTrace,
-    verdict: &Verdict,
-    workload: Option<&Workload>,
-) -> (u8, Step) {
-    let named = Named::of(known, &policy.policy, workload);
-    let decides = match verdict {
-        Verdict::DeniedBy(key) | Verdict::AllowedBy(key) => *key == policy.policy,
-        Verdict::NoAllowMatched => policy.action == Action::Allow,
-        Verdict::AllowedByDefault | Verdict::AdmittedWaypoint(_) | Verdict::PolicyUnknown(_) => {
-            false
+    fn no_rule(&self, policy: &PolicyTrace) -> &'static str {
+        let object = self
+            .known
+            .index
+            .object(&authorization_policy(&policy.policy));
+        match object.and_then(|object| object.get::<AuthorizationPolicy>()) {
+            Some(written) if !written.spec.rules.is_empty() => {
+                "has no rule that a node can judge: it allows nobody"
+            }
+            _ => "has no rule: it allows nobody",
         }
-    } && !policy.dry_run;
-    let action = match policy.action {
-        Action::Allow => "ALLOW",
-        Action::Deny => "DENY",
-        Action::Audit => "AUDIT",
-    };
-    let trial = if policy.dry_run { ", dry run" } else { "" };
-    let held = if policy.held {
-        "matches"
-    } else {
-        "does not match"
-    };
-    let outcome = match (decides, policy.action) {
-        (true, Action::Deny) => Outcome::Refuse,
-        (true, Action::Allow) if policy.held => Outcome::Pass,
-        (true, Action::Allow) => Outcome::Refuse,
-        (true, Action::Audit) | (false, _) => Outcome::Neutral,
-    };
-    let text = format!("{} ({action}{trial}) {held}", named.name);
-    let mut details: Vec<String> = named.meaning.iter().cloned().collect();
-    details.extend(named.causes.iter().cloned());
-    if named.meaning.is_none() {
-        details.extend(match policy.held {
-            true => holds(policy),
-            false => misses(policy),
-        });
     }
-    let rank = match (decides, policy.held, policy.dry_run) {
-        (true, _, _) => 0,
-        (false, true, false) => 1,
-        (false, false, false) => 2,
-        (false, _, true) => 3,
-    };
-    let step = Step::new(Stage::Policy, outcome, text)
-        .at(named.place)
-        .with(details);
-    (rank, step)
-}
 
-/// What made the first rule that holds hold.
-fn holds(policy: &PolicyTrace) -> Vec<String> {
-    let mut rules = policy.rules.iter().enumerate();
-    let Some((index, rule)) = rules.find(|(_, rule)| rule.held) else {
-        return Vec::new();
-    };
-    let number = index + 1;
-    if rule.clauses.is_empty() {
-        return vec![format!("rule {number} matches everything")];
+    fn step(&self, policy: &PolicyTrace, verdict: &Verdict) -> (u8, Step) {
+        let named = self.named(&policy.policy);
+        let decides = match verdict {
+            Verdict::DeniedBy(key) | Verdict::AllowedBy(key) => *key == policy.policy,
+            Verdict::NoAllowMatched => policy.action == Action::Allow,
+            Verdict::AllowedByDefault
+            | Verdict::AdmittedWaypoint(_)
+            | Verdict::PolicyUnknown(_) => false,
+        } && !policy.dry_run;
+        let action = match policy.action {
+            Action::Allow => "ALLOW",
+            Action::Deny => "DENY",
+            Action::Audit => "AUDIT",
+        };
+        let trial = if policy.dry_run { ", dry run" } else { "" };
+        let held = if policy.held {
+            "matches"
+        } else {
+            "does not match"
+        };
+        let outcome = match (decides, policy.action) {
+            (true, Action::Deny) => Outcome::Refuse,
+            (true, Action::Allow) if policy.held => Outcome::Pass,
+            (true, Action::Allow) => Outcome::Refuse,
+            (true, Action::Audit) | (false, _) => Outcome::Neutral,
+        };
+        let text = format!("{} ({action}{trial}) {held}", named.name);
+        let turns = match policy.held {
+            true => named.holds(policy),
+            false => named.misses(policy),
+        };
+        let place = turns.first().and_then(|turn| turn.place.clone());
+        let place = place.or_else(|| named.place.clone());
+        let mut details: Vec<String> = named.meaning.iter().cloned().collect();
+        details.extend(named.causes);
+        details.extend(turns.into_iter().map(|turn| match turn.place {
+            // The first one stands beside the policy.
+            Some(at) if Some(&at) != place.as_ref() => format!("{}, {at}", turn.text),
+            Some(_) | None => turn.text,
+        }));
+        let rank = match (decides, policy.held, policy.dry_run) {
+            (true, _, _) => 0,
+            (false, true, false) => 1,
+            (false, false, false) => 2,
+            (false, _, true) => 3,
+        };
+        let step = Step::new(Stage::Policy, outcome, text)
+            .at(place)
+            .with(details);
+        (rank, step)
     }
-    let matches = rule.clauses.iter().flat_map(|clause| &clause.matches);
-    matches
-        .filter(|one| one.held)
-        .flat_map(|one| {
-            let unparsable = one.unparsable.iter().map(ToString::to_string);
-            let attributes = one.attributes.iter().filter(|one| one.held);
-            attributes.map(describe).chain(unparsable)
-        })
-        .map(|text| format!("rule {number} matches {text}"))
-        .collect()
-}
-
-/// What kept each rule from holding.
-fn misses(policy: &PolicyTrace) -> Vec<String> {
-    if policy.rules.is_empty() {
-        return vec!["it has no rule".to_owned()];
-    }
-    let rules = policy.rules.iter().enumerate();
-    rules
-        .filter(|(_, rule)| !rule.held)
-        .flat_map(|(index, rule)| {
-            let failed = rule.clauses.iter().filter(|clause| !clause.held);
-            let matches = failed.flat_map(|clause| &clause.matches);
-            matches.flat_map(move |one| {
-                let unparsable = one.unparsable.iter().map(ToString::to_string);
-                let attributes = one.attributes.iter().filter(|one| !one.held);
-                attributes
-                    .map(describe)
-                    .chain(unparsable)
-                    .map(move |text| format!("rule {} fails on {text}", index + 1))
-            })
-        })
-        .collect()
-}
-
-fn describe(attribute: &AttributeTrace) -> String {
-    attribute.to_string()
 }
 
 /// Whether a connection is refused whatever is sent on it.
@@ -251,16 +242,22 @@ pub(super) fn refuses_every_request(explanation: &Explanation) -> bool {
 
 /// The reasons of a binding, each with its place.
 pub(super) fn causes_of(known: &Known, binding: &Binding) -> Vec<String> {
-    let placed = |object: &ObjectKey, text: String| match known.place(object) {
-        Some(place) => format!("{object} {text}, {place}"),
-        None => format!("{object} {text}"),
+    let placed = |text: String, place: Option<Place>| match place {
+        Some(place) => format!("{text}, {place}"),
+        None => text,
     };
     match &binding.cause {
-        Cause::Label(source) => vec![placed(source, "says istio.io/use-waypoint".to_owned())],
+        Cause::Label(source) => {
+            let text = format!("{source} says istio.io/use-waypoint");
+            vec![placed(text, known.place(source))]
+        }
         Cause::Demand(reasons) => {
             let reasons = reasons.iter();
             reasons
-                .map(|one| placed(&one.object, one.sentence()))
+                .map(|one| {
+                    let place = known.place_in(&one.object, |object| one.line(object));
+                    placed(one.to_string(), place)
+                })
                 .collect()
         }
     }
@@ -269,7 +266,7 @@ pub(super) fn causes_of(known: &Known, binding: &Binding) -> Vec<String> {
 // === impl Named ===
 
 impl Named {
-    fn of(known: &Known, key: &PolicyKey, workload: Option<&Workload>) -> Self {
+    fn of(known: &Known, key: &PolicyKey, workload: Option<&Workload>, enforcer: Enforcer) -> Self {
         let name = &*key.name;
         if let Some(waypoint) = name.strip_prefix(REQUIRED) {
             return Self::required(known, waypoint, workload);
@@ -277,17 +274,88 @@ impl Named {
         if name == STRICT || name.starts_with(CONVERTED) {
             return Self::strict(known, key, workload);
         }
-        let object = ObjectKey::new(
-            Kind::AuthorizationPolicy,
-            key.namespace.clone(),
-            key.name.clone(),
-        );
+        let object = authorization_policy(key);
+        let written = known.index.object(&object);
+        let policy = written.and_then(|written| written.get::<AuthorizationPolicy>());
+        let numbers = policy.map_or(Vec::new(), |policy| match enforcer {
+            Enforcer::Node => rules_at_nodes(policy),
+            Enforcer::Waypoint | Enforcer::Nobody => (0..policy.spec.rules.len()).collect(),
+        });
         Self {
             name: object.to_string(),
             place: known.place(&object),
+            rules: numbers
+                .into_iter()
+                .map(|index| (index + 1, known.rule_place(&object, index)))
+                .collect(),
             meaning: None,
             causes: Vec::new(),
         }
+    }
+
+    /// What made the first rule that holds hold.
+    fn holds(&self, policy: &PolicyTrace) -> Vec<Turn> {
+        let mut rules = policy.rules.iter().enumerate();
+        let held = rules.find(|(_, rule)| rule.held);
+        let Some((index, rule)) = held.filter(|_| self.meaning.is_none()) else {
+            return Vec::new();
+        };
+        let (number, place) = self.rule(index);
+        let turn = |text: String| Turn {
+            text: format!("rule {number} matches {text}"),
+            place: place.clone(),
+        };
+        if rule.clauses.is_empty() {
+            return vec![turn("everything".to_owned())];
+        }
+        let matches = rule.clauses.iter().flat_map(|clause| &clause.matches);
+        matches
+            .filter(|one| one.held)
+            .flat_map(|one| {
+                let unparsable = one.unparsable.iter().map(ToString::to_string);
+                let attributes = one.attributes.iter().filter(|one| one.held);
+                attributes.map(ToString::to_string).chain(unparsable)
+            })
+            .map(turn)
+            .collect()
+    }
+
+    /// What kept each rule from holding.
+    fn misses(&self, policy: &PolicyTrace) -> Vec<Turn> {
+        if self.meaning.is_some() {
+            return Vec::new();
+        }
+        if policy.rules.is_empty() {
+            let place = self.place.clone();
+            let text = "it has no rule".to_owned();
+            return vec![Turn { text, place }];
+        }
+        let rules = policy.rules.iter().enumerate();
+        rules
+            .filter(|(_, rule)| !rule.held)
+            .flat_map(|(index, rule)| {
+                let (number, place) = self.rule(index);
+                let failed = rule.clauses.iter().filter(|clause| !clause.held);
+                let matches = failed.flat_map(|clause| &clause.matches);
+                matches.flat_map(move |one| {
+                    let unparsable = one.unparsable.iter().map(ToString::to_string);
+                    let attributes = one.attributes.iter().filter(|one| !one.held);
+                    let place = place.clone();
+                    attributes
+                        .map(ToString::to_string)
+                        .chain(unparsable)
+                        .map(move |text| Turn {
+                            text: format!("rule {number} fails on {text}"),
+                            place: place.clone(),
+                        })
+                })
+            })
+            .collect()
+    }
+
+    fn rule(&self, index: usize) -> (usize, Option<Place>) {
+        let rule = self.rules.get(index).cloned();
+        rule.unwrap_or_else(|| (index + 1, self.place.clone()))
     }
 
     fn required(known: &Known, waypoint: &str, workload: Option<&Workload>) -> Self {
@@ -310,6 +378,7 @@ impl Named {
         Self {
             name: format!("weft's rule that waypoint {waypoint} is not bypassed"),
             place: None,
+            rules: Vec::new(),
             meaning: Some(format!(
                 "only waypoint {waypoint} may connect here, because policies need it"
             )),
@@ -328,17 +397,25 @@ impl Named {
         Self {
             name,
             place: object.and_then(|object| known.place(&object)),
+            rules: Vec::new(),
             meaning: Some("mutual TLS is STRICT: plaintext is refused".to_owned()),
             causes: Vec::new(),
         }
     }
 
-    fn title(&self) -> String {
-        match &self.place {
+    /// With the place of the rule that turned the verdict.
+    fn title(&self, turn: Option<&Turn>) -> String {
+        let at = turn.and_then(|turn| turn.place.as_ref());
+        match at.or(self.place.as_ref()) {
             Some(place) => format!("{}, {place}", self.name),
             None => self.name.clone(),
         }
     }
+}
+
+fn authorization_policy(key: &PolicyKey) -> ObjectKey {
+    let kind = Kind::AuthorizationPolicy;
+    ObjectKey::new(kind, key.namespace.clone(), key.name.clone())
 }
 
 /// The PeerAuthentication that makes a workload STRICT: its own, its namespace's, the mesh's.

@@ -54,6 +54,7 @@ fn made(body: Body) -> Object {
     Object {
         origin: Origin::new("", 0),
         body,
+        rules: Arc::default(),
         raw: None,
     }
 }

@@ -143,7 +143,7 @@ fn a_node_denies_by_identity() {
         &deny,
         (CLIENT, "web.shop:80", &[]),
         (false, Enforcer::Node, None),
-        "AuthorizationPolicy shop/no-client, more.yaml:1",
+        "AuthorizationPolicy shop/no-client, more.yaml:7",
     );
     check(
         &deny,
@@ -195,7 +195,7 @@ fn no_allow_policy_matches() {
         &allow,
         (CLIENT, "web.shop:80", &[]),
         (false, Enforcer::Node, None),
-        "AuthorizationPolicy shop/only-api, more.yaml:1: rule 1 fails on from.source.principals: \
+        "AuthorizationPolicy shop/only-api, more.yaml:6: rule 1 fails on from.source.principals: \
          \"cluster.local/ns/shop/sa/client\", wanted cluster.local/ns/shop/sa/api",
     );
     check(
@@ -204,6 +204,39 @@ fn no_allow_policy_matches() {
         (true, Enforcer::Node, None),
         "allowed by AuthorizationPolicy shop/only-api",
     );
+}
+
+/// At a node, which has only the rules about connections, and with the numbers of the file.
+#[test]
+fn each_rule_is_told_with_its_own_line() {
+    let text = policy(
+        "some",
+        "  rules:\n  - to: [{operation: {methods: [GET]}}]\n    from: [{source: {namespaces: [bank]}}]\n  \
+         - from: [{source: {namespaces: [mars]}}]\n  - from: [{source: {namespaces: [shop]}}]\n",
+    );
+    let off = "---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  \
+               labels: {istio.io/dataplane-mode: ambient, weft.dev/waypoint: 'off'}\n";
+    let text = format!("{text}{off}");
+    let known = |text: &str| {
+        let mut objects = objects("");
+        let own = parse("own.yaml", text.as_bytes(), Raw::Drop).expect("read");
+        objects.retain(|object| own.objects.iter().all(|one| one.key() != object.key()));
+        objects.extend(own.objects);
+        simulation::of(objects, DEFAULT_TRUST_DOMAIN)
+    };
+    let known = known(&text);
+    let source = Source::find(&known, CLIENT, "default").expect("the client");
+    let destination = Destination::find(&known, "web", "shop", &source).expect("the service");
+    let answer = decision::decide(&known, &source, &destination, None, NOW);
+    assert_eq!(
+        (answer.enforced_by, answer.verdict.as_str()),
+        (
+            Enforcer::Node,
+            "allowed by AuthorizationPolicy shop/some, own.yaml:9"
+        )
+    );
+    let reasons = answer.reasons.join("\n");
+    assert!(reasons.starts_with("rule 3 matches"), "{reasons}");
 }
 
 #[test]
@@ -328,7 +361,7 @@ fn a_pod_behind_a_waypoint_is_not_reached_around_it() {
             &deny,
             (CLIENT, destination, &["GET", "/admin"]),
             (false, Enforcer::Waypoint, Some(403)),
-            "AuthorizationPolicy shop/no-admin, more.yaml:1",
+            "AuthorizationPolicy shop/no-admin, more.yaml:7",
         );
         check(
             &deny,

@@ -5,7 +5,9 @@ use istio_compat::object::ObjectKey;
 use mesh::json_web_token::{KeySet, Token, TokenError, location};
 use mesh::local_reply::Reason;
 use mesh::request::Claims;
-use mesh::request_authentication::{AuthenticationSet, JwtKeys, JwtRule, TokenLocation};
+use mesh::request_authentication::{
+    AuthenticationSet, JwtKeys, JwtRule, RequestAuthentication, TokenLocation,
+};
 
 use super::answer::{Enforcer, Outcome, Ruling, Stage, Step};
 use super::known::Known;
@@ -16,6 +18,12 @@ enum Signature {
     Verified,
     /// Its keys are somewhere else.
     Believed,
+}
+
+/// A token that no rule accepts, and the rule that came closest.
+struct Failed<'a> {
+    error: TokenError,
+    rule: Option<&'a JwtRule>,
 }
 
 /// What the tokens say, or that the request is refused for one.
@@ -33,17 +41,20 @@ pub(super) fn authenticate(
     }
     let mut steps: Vec<Step> = Vec::new();
     let mut accepted = None;
-    let refused = |error: &TokenError| {
+    let refused = |Failed { error, rule }: Failed<'_>| {
         // A token for somebody else is a good token.
-        let reason = match *error == TokenError::Audience {
+        let reason = match error == TokenError::Audience {
             true => Reason::AuthorizationDenied(None),
             false => Reason::InvalidToken(error.to_string().into()),
         };
         let status = reason.reply().status;
         let policies = set.policies.iter().map(|policy| {
-            let key = policy.key();
-            let object = ObjectKey::new(Kind::RequestAuthentication, key.namespace, key.name);
-            match known.place(&object) {
+            let object = object_of(policy);
+            let place = match rule.and_then(|rule| index_in(policy, rule)) {
+                Some(rule) => known.rule_place(&object, rule),
+                None => known.place(&object),
+            };
+            match place {
                 Some(place) => format!("{object} accepts no such token, {place}"),
                 None => format!("{object} accepts no such token"),
             }
@@ -55,25 +66,27 @@ pub(super) fn authenticate(
             .after(vec![step]);
         Box::new(ruling)
     };
-    let presented = presented(set, canonical).map_err(|error| refused(&error))?;
+    let presented = presented(set, canonical).map_err(|error| refused(error.into()))?;
     for (text, at) in &presented {
-        let token = Token::parse(text).map_err(|error| refused(&error))?;
-        let (rule, signature) = accept(set, &token, at, now).map_err(|error| refused(&error))?;
+        let token = Token::parse(text).map_err(|error| refused(error.into()))?;
+        let (rule, signature) = accept(set, &token, at, now).map_err(&refused)?;
         let claims = token.claims(rule);
         let how = match signature {
             Signature::Verified => "verified with the inline keys",
             Signature::Believed => "taken as if verified: its keys are not at hand",
         };
         let text = format!("token of {}, {how}", claims.principal());
-        let object = accepting(set, rule);
-        let place = object.as_ref().and_then(|object| known.place(object));
+        let mut policies = set.policies.iter();
+        let place = policies.find_map(|policy| {
+            let index = index_in(policy, rule)?;
+            known.rule_place(&object_of(policy), index)
+        });
         steps.push(Step::new(Stage::Token, Outcome::Pass, text).at(place));
         accepted.get_or_insert(claims);
     }
     if presented.is_empty() {
         steps.extend(set.policies.iter().map(|policy| {
-            let key = policy.key();
-            let object = ObjectKey::new(Kind::RequestAuthentication, key.namespace, key.name);
+            let object = object_of(policy);
             let text = format!("{object} applies, and the request brings no token");
             Step::new(Stage::Token, Outcome::Neutral, text).at(known.place(&object))
         }));
@@ -97,14 +110,15 @@ fn presented<'a, 's>(
     Ok(presented)
 }
 
-/// The first rule that the token satisfies, of those that look where it was.
+/// The first rule that the token satisfies, of those that look where it was; else the last one
+/// that it doesn't.
 fn accept<'s>(
     set: &'s AuthenticationSet,
     token: &Token<'_>,
     at: &TokenLocation,
     now: f64,
-) -> Result<(&'s JwtRule, Signature), TokenError> {
-    let mut error = TokenError::UnknownIssuer;
+) -> Result<(&'s JwtRule, Signature), Failed<'s>> {
+    let mut failed = Failed::from(TokenError::UnknownIssuer);
     let rules = set
         .rules()
         .filter(|rule| token.is_of(rule) && rule.locations.contains(at));
@@ -121,21 +135,29 @@ fn accept<'s>(
             });
         match verified {
             Ok(signature) => return Ok((rule, signature)),
-            Err(refused) => error = refused,
+            Err(error) => {
+                let rule = Some(rule);
+                failed = Failed { error, rule };
+            }
         }
     }
-    Err(error)
+    Err(failed)
 }
 
-fn accepting(set: &AuthenticationSet, rule: &JwtRule) -> Option<ObjectKey> {
-    let policy = set
-        .policies
-        .iter()
-        .find(|policy| policy.rules.iter().any(|one| std::ptr::eq(one, rule)))?;
+fn object_of(policy: &RequestAuthentication) -> ObjectKey {
     let key = policy.key();
-    Some(ObjectKey::new(
-        Kind::RequestAuthentication,
-        key.namespace,
-        key.name,
-    ))
+    ObjectKey::new(Kind::RequestAuthentication, key.namespace, key.name)
+}
+
+fn index_in(policy: &RequestAuthentication, rule: &JwtRule) -> Option<usize> {
+    let mut rules = policy.rules.iter();
+    rules.position(|one| std::ptr::eq(one, rule))
+}
+
+// === impl Failed ===
+
+impl From<TokenError> for Failed<'_> {
+    fn from(error: TokenError) -> Self {
+        Self { error, rule: None }
+    }
 }
