@@ -11,9 +11,11 @@ use crate::kinds::authorization_policy::{Action, AuthorizationPolicy};
 use crate::kinds::metadata::{self, ObjectMeta};
 use crate::kinds::selector::{Labels, labels_match};
 use crate::labels;
+use crate::object::Resource;
 use crate::translate::authorization_policy::rules::Losses;
 use crate::translate::{Translation, policy_target};
 use crate::view::View;
+use crate::waypoint::reasons::{Need, Reason, needs_requests};
 
 const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
 
@@ -41,7 +43,7 @@ fn for_nodes(view: &View, policy: &AuthorizationPolicy) -> Translation {
         Ok(enforcement) => enforcement,
         Err(reason) => {
             return Translation {
-                conditions: vec![unsupported(reason)],
+                conditions: vec![instead(view, policy).unwrap_or_else(|| unsupported(reason))],
                 ..Translation::default()
             };
         }
@@ -64,14 +66,15 @@ fn for_nodes(view: &View, policy: &AuthorizationPolicy) -> Translation {
             rules,
         }],
         conditions: vec![match losses.attributes.is_empty() {
-            false if is_enforced_at_waypoints(view, policy) => at_waypoints(&losses),
+            false => at_waypoints(view, policy, &losses)
+                .unwrap_or_else(|| losses.condition(enforcement.action)),
             true if enforcement.dry_run => metadata::Condition::new(
                 ZTUNNEL_ACCEPTED,
                 true,
                 "Accepted",
                 "attached to ztunnel as a dry run: what it would do is logged and counted",
             ),
-            _ => losses.condition(enforcement.action),
+            true => losses.condition(enforcement.action),
         }],
         ..Translation::default()
     }
@@ -155,23 +158,54 @@ fn unsupported(message: impl Into<String>) -> metadata::Condition {
     metadata::Condition::new(ZTUNNEL_ACCEPTED, false, "UnsupportedValue", message)
 }
 
-/// Whether what the policy covers is bound to waypoints made on demand. What the root namespace
-/// says goes for namespaces that make none too, so that it stays a warning.
-fn is_enforced_at_waypoints(view: &View, policy: &AuthorizationPolicy) -> bool {
-    let namespace = view.namespace(&policy.metadata.namespace);
-    let label = |key| namespace.and_then(|one| one.metadata.label(key));
-    *policy.metadata.namespace != *view.context.root_namespace
-        && label(labels::DATAPLANE_MODE) == Some("ambient")
-        && label(labels::WAYPOINT) != Some("off")
-        && label(labels::USE_WAYPOINT).is_none()
+/// Said of what nodes leave to waypoints as a whole; none where none stands in front.
+fn instead(view: &View, policy: &AuthorizationPolicy) -> Option<metadata::Condition> {
+    let does = match policy.spec.action {
+        Action::Audit => "tells of what it matches",
+        Action::Allow | Action::Deny => "tries it out",
+        // It is denied there, and not as its author means it.
+        Action::Custom => return None,
+    };
+    needs_requests(policy)?;
+    is_behind_waypoints(view, policy).then(|| accepted(format!("the waypoint {does}")))
 }
 
-fn at_waypoints(losses: &Losses) -> metadata::Condition {
+/// Said of attributes that only waypoints know; none where none stands in front.
+fn at_waypoints(
+    view: &View,
+    policy: &AuthorizationPolicy,
+    losses: &Losses,
+) -> Option<metadata::Condition> {
     let attributes: Vec<&str> = losses.attributes.iter().map(String::as_str).collect();
     let message = format!(
         "the waypoint enforces {}; the node refuses what comes around it",
         attributes.join(", ")
     );
+    is_behind_waypoints(view, policy).then(|| accepted(message))
+}
+
+/// Whether a waypoint is bound to whatever the policy covers: in its namespace, or for the root
+/// namespace in every one that is in the mesh.
+fn is_behind_waypoints(view: &View, policy: &AuthorizationPolicy) -> bool {
+    let namespace = policy.metadata.namespace.as_str();
+    let reason = Reason {
+        object: policy.key(),
+        need: Need::Tokens,
+    };
+    let bound = |namespace: &str| view.binds_with(namespace, &reason);
+    if namespace != &*view.context.root_namespace {
+        return bound(namespace);
+    }
+    view.namespaces
+        .iter()
+        .filter(|(_, contents)| {
+            let metadata = contents.namespace.as_ref().map(|one| &one.metadata);
+            metadata.and_then(|one| one.label(labels::DATAPLANE_MODE)) == Some("ambient")
+        })
+        .all(|(name, _)| bound(name))
+}
+
+fn accepted(message: String) -> metadata::Condition {
     metadata::Condition::new(ZTUNNEL_ACCEPTED, true, "Accepted", message)
 }
 
