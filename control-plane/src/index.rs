@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use istio_compat::kind::Kind;
+use istio_compat::kinds::gateway::GatewayStatus;
 use istio_compat::kinds::metadata::Condition;
 use istio_compat::kinds::route::RouteParentStatus;
 use istio_compat::object::{Body, Object, ObjectKey};
@@ -39,6 +40,7 @@ pub struct Index {
     conditions: HashMap<ObjectKey, Vec<Condition>>,
     bindings: BTreeMap<ObjectKey, Binding>,
     parents: HashMap<ObjectKey, Vec<RouteParentStatus>>,
+    gateways: HashMap<ObjectKey, GatewayStatus>,
     address_book: AddressBook,
 }
 
@@ -55,6 +57,7 @@ impl Index {
             conditions: HashMap::new(),
             bindings: BTreeMap::new(),
             parents: HashMap::new(),
+            gateways: HashMap::new(),
             address_book: AddressBook::default(),
         }
     }
@@ -129,6 +132,10 @@ impl Index {
         } else {
             self.parents.insert(key.clone(), translation.parents);
         }
+        match translation.gateway {
+            Some(status) => self.gateways.insert(key.clone(), status),
+            None => self.gateways.remove(&key),
+        };
         if let Some(Body::ServiceEntry(entry)) = body(self.objects.get(&key)) {
             for host in &entry.spec.hosts {
                 if let Some(addresses) = self.view.allocated(&key, host) {
@@ -224,6 +231,11 @@ impl Index {
     /// What each parent of a route makes of it, as its status has it.
     pub fn parents(&self, key: &ObjectKey) -> &[RouteParentStatus] {
         self.parents.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// Where a Gateway's waypoint is, and its listeners.
+    pub fn gateway(&self, key: &ObjectKey) -> Option<&GatewayStatus> {
+        self.gateways.get(key)
     }
 
     /// Every resource in force.

@@ -125,7 +125,6 @@ pub struct GatewayStatus {
 #[serde(rename_all = "camelCase", default)]
 pub struct ListenerStatus {
     pub name: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub supported_kinds: Vec<RouteGroupKind>,
     pub attached_routes: u32,
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -9,6 +9,7 @@ use crate::kinds::container::{
 };
 use crate::kinds::deployment::{Deployment, DeploymentSpec, PodTemplateSpec};
 use crate::kinds::gateway::{Gateway, GatewaySpec, Listener};
+use crate::kinds::gateway_class::{GatewayClass, GatewayClassSpec};
 use crate::kinds::metadata::{ObjectMeta, OwnerReference};
 use crate::kinds::pod::PodSpec;
 use crate::kinds::probe::{HttpGetAction, Probe};
@@ -58,6 +59,23 @@ pub fn on_demand_gateway(namespace: &str) -> Gateway {
     }
 }
 
+/// The class whose Gateways are waypoints, where nobody else has one of the name.
+fn class(name: &str) -> GatewayClass {
+    GatewayClass {
+        metadata: ObjectMeta {
+            name: name.to_owned(),
+            labels: Labels::from([(labels::MANAGED.to_owned(), CONTROLLER.to_owned())]),
+            ..ObjectMeta::default()
+        },
+        spec: GatewayClassSpec {
+            controller_name: "istio.io/mesh-controller".to_owned(),
+            parameters_ref: None,
+            description: "Waypoints of the mesh".to_owned(),
+        },
+        ..GatewayClass::default()
+    }
+}
+
 /// What every waypoint's Gateway says.
 pub fn spec(class: &str) -> GatewaySpec {
     GatewaySpec {
@@ -93,8 +111,8 @@ pub fn obstacle(view: &View, gateway: &Gateway) -> Option<Obstacle> {
     foreign.map(|_| Obstacle::Service(name.to_owned()))
 }
 
-/// All objects of waypoints that there are to be: of the users' Gateways, and of those made for
-/// the namespaces where something needs one.
+/// All objects of waypoints that there are to be: of the users' Gateways, of those made for the
+/// namespaces where something needs one, and their classes.
 pub fn wanted<'a>(view: &View, demand: impl IntoIterator<Item = &'a str>) -> Vec<Body> {
     let explicit = view
         .waypoints()
@@ -113,7 +131,12 @@ pub fn wanted<'a>(view: &View, demand: impl IntoIterator<Item = &'a str>) -> Vec
             bodies.push(gateway.into_body());
             bodies
         });
-    explicit.chain(made).collect()
+    let classes = gateway::CLASSES.into_iter().filter(|name| {
+        let known = view.gateway_classes.get(*name);
+        known.is_none_or(|known| is_managed(&known.metadata))
+    });
+    let classes = classes.map(|name| class(name).into_body());
+    explicit.chain(made).chain(classes).collect()
 }
 
 /// The objects that run a Gateway's waypoint; none where something keeps it from running.

@@ -117,6 +117,10 @@ fn translate(case: &Path) -> String {
             let value = serde_json::to_value(&parent).expect("serializable");
             add("parents", value);
         }
+        if let Some(gateway) = translation.gateway {
+            let value = serde_json::to_value(&gateway).expect("serializable");
+            add("gateways", without_blanks(value));
+        }
         // Those of a route are its parents', together.
         let conditions = match object.kind() {
             Kind::HttpRoute | Kind::GrpcRoute | Kind::TcpRoute => Vec::new(),

@@ -1,6 +1,6 @@
 //! The status of a waypoint's Gateway, and of a GatewayClass.
 
-use crate::kinds::gateway::Gateway;
+use crate::kinds::gateway::{Gateway, GatewayAddress, GatewayStatus, Listener, ListenerStatus};
 use crate::kinds::gateway_class::GatewayClass;
 use crate::kinds::metadata::Condition;
 use crate::object::ObjectKey;
@@ -13,6 +13,7 @@ use crate::waypoint::{WaypointName, gateway};
 const RESOLVED_WAYPOINTS: &str = "ResolvedWaypoints";
 const ACCEPTED: &str = "Accepted";
 const PROGRAMMED: &str = "Programmed";
+const ONE_LISTENER: &str = "a waypoint listens on port 15008 with protocol HBONE alone";
 
 pub(in crate::translate) fn of_gateway(view: &View, gateway: &Gateway) -> Translation {
     if !gateway::is_waypoint(view, gateway) {
@@ -23,10 +24,72 @@ pub(in crate::translate) fn of_gateway(view: &View, gateway: &Gateway) -> Transl
         true => programmed(view, gateway),
         false => Condition::new(PROGRAMMED, false, "Invalid", accepted.message.clone()),
     };
+    let status = GatewayStatus {
+        addresses: match accepted.is_true() {
+            true => addresses(view, gateway),
+            false => Vec::new(),
+        },
+        listeners: listeners(gateway, &programmed),
+        conditions: Vec::new(),
+    };
     Translation {
         conditions: vec![accepted, programmed],
+        gateway: Some(status),
         ..Translation::default()
     }
+}
+
+/// Where the waypoint is, once its Service has an address: numbers first, then the name.
+fn addresses(view: &View, gateway: &Gateway) -> Vec<GatewayAddress> {
+    let metadata = &gateway.metadata;
+    let name = gateway::name_of_objects(metadata);
+    let contents = view.contents(&metadata.namespace);
+    let service = contents.and_then(|contents| contents.services.get(name));
+    let of_type = |type_: &str, value: String| GatewayAddress {
+        type_: Some(type_.to_owned()),
+        value,
+    };
+    let mut addresses: Vec<GatewayAddress> = service
+        .map_or(Vec::new(), |service| service.cluster_ips())
+        .into_iter()
+        .map(|address| of_type("IPAddress", address.to_string()))
+        .collect();
+    if !addresses.is_empty() {
+        let hostname = view.context.service_hostname(name, &metadata.namespace);
+        addresses.push(of_type("Hostname", hostname));
+    }
+    addresses
+}
+
+/// Routes of a mesh are attached to services, and none to a waypoint's listener.
+fn listeners(gateway: &Gateway, programmed: &Condition) -> Vec<ListenerStatus> {
+    let listeners = &gateway.spec.listeners;
+    listeners
+        .iter()
+        .map(|listener| {
+            let same = |other: &&Listener| other.port == listener.port;
+            let conflicted = listeners.iter().filter(same).count() > 1;
+            let accepted = match gateway::is_hbone(listener) {
+                true => Condition::new(ACCEPTED, true, ACCEPTED, "the waypoint listens there"),
+                false => Condition::new(ACCEPTED, false, "UnsupportedProtocol", ONE_LISTENER),
+            };
+            let (reason, message) = match conflicted {
+                true => ("ProtocolConflict", "another listener has the same port"),
+                false => ("NoConflicts", "no other listener has the port"),
+            };
+            let resolved = "it refers to nothing";
+            ListenerStatus {
+                name: listener.name.clone(),
+                conditions: vec![
+                    accepted,
+                    programmed.clone(),
+                    Condition::new("Conflicted", conflicted, reason, message),
+                    Condition::new("ResolvedRefs", true, "ResolvedRefs", resolved),
+                ],
+                ..ListenerStatus::default()
+            }
+        })
+        .collect()
 }
 
 pub(in crate::translate) fn of_class(class: &GatewayClass) -> Translation {
@@ -85,10 +148,7 @@ fn accepted(view: &View, gateway: &Gateway) -> Condition {
     if let Some(listener) = (gateway.spec.listeners.iter()).find(|one| !gateway::is_hbone(one)) {
         return refused(
             "ListenersNotValid",
-            format!(
-                "listener {:?}: a waypoint listens on port 15008 with protocol HBONE alone",
-                listener.name
-            ),
+            format!("listener {:?}: {ONE_LISTENER}", listener.name),
         );
     }
     match deployment::obstacle(view, gateway) {
