@@ -3,6 +3,11 @@
 pub const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 pub const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 pub const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
+/// A second waypoint, for a share of connections.
+pub const USE_WAYPOINT_CANARY: &str = "istio.io/use-waypoint-canary";
+pub const USE_WAYPOINT_CANARY_NAMESPACE: &str = "istio.io/use-waypoint-canary-namespace";
+/// Annotation beside it: its percentage.
+pub const USE_WAYPOINT_CANARY_WEIGHT: &str = "istio.io/use-waypoint-canary-weight";
 pub const INGRESS_USE_WAYPOINT: &str = "istio.io/ingress-use-waypoint";
 pub const TUNNEL: &str = "networking.istio.io/tunnel";
 pub const NETWORK: &str = "topology.istio.io/network";

@@ -34,6 +34,9 @@ pub(super) fn translate(view: &View, service: &Service) -> Translation {
             .collect(),
         ports: ports::of_service(service),
         waypoint: front.as_ref().map(|front| front.address.clone()),
+        weighted_waypoints: front
+            .as_ref()
+            .map_or(Vec::new(), |one| one.weighted.clone()),
         load_balancing: load_balancing(view, service),
         ip_families: ip_families(&spec.ip_families),
         canonical: true,

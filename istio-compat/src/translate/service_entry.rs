@@ -52,6 +52,9 @@ pub(super) fn translate(view: &View, entry: &ServiceEntry) -> Translation {
                     .map(|name| name.as_str().into())
                     .collect(),
                 waypoint: front.as_ref().map(|one| one.address.clone()),
+                weighted_waypoints: front
+                    .as_ref()
+                    .map_or(Vec::new(), |one| one.weighted.clone()),
                 load_balancing: load_balancing(view, entry),
                 canonical: view.owner(host, None) == Some(&entry.key()),
                 ingress_use_waypoint: service::ingress_use_waypoint(view, metadata),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use mesh::address::GatewayAddress;
 use mesh::authorization::{Action, Authorization, Clause, Match, Rule, Scope, StringMatch};
+use mesh::service::WeightedWaypoint;
 use mesh::workload::Workload;
 
 use crate::kind::Kind;
@@ -26,6 +27,8 @@ const REQUIRED: &str = "weft_waypoint_required";
 pub(super) struct Front {
     pub(super) binding: Binding,
     pub(super) address: GatewayAddress,
+    /// It and its canary, where there is one.
+    pub(super) weighted: Vec<WeightedWaypoint>,
     pub(super) condition: Condition,
 }
 
@@ -75,7 +78,7 @@ fn admit(view: &View, workload: &mut Workload, services: &[ObjectKey], binding: 
     let labelled = services
         .iter()
         .chain(sources)
-        .filter_map(|service| view.labelled_waypoint(service));
+        .flat_map(|service| view.labelled_waypoints(service));
     let own = binding.filter(|binding| binding.refusal.is_none());
     let named = labelled.chain(own.map(|binding| binding.waypoint.clone()));
     let mut admitted: Vec<_> = named.map(|name| view.waypoint_identity(&name)).collect();
@@ -168,8 +171,25 @@ fn deny_all_but(
 }
 
 fn front(view: &View, binding: Binding) -> Front {
+    let address = view.address(&binding);
+    let canary = binding.canary.as_ref().filter(|canary| canary.has_share());
+    let weighted = canary.map_or(Vec::new(), |canary| {
+        let second = view.address_of(&canary.waypoint, None);
+        let shares = [
+            (address.clone(), 100 - canary.weight),
+            (second, canary.weight),
+        ];
+        let shares = shares.into_iter();
+        shares
+            .map(|(destination, weight)| WeightedWaypoint {
+                destination,
+                weight,
+            })
+            .collect()
+    });
     Front {
-        address: view.address(&binding),
+        address,
+        weighted,
         condition: condition(view, &binding),
         binding,
     }
@@ -202,7 +222,9 @@ fn condition(view: &View, binding: &Binding) -> Condition {
             Condition::new(WAYPOINT_BOUND, false, refusal.reason(), message)
         }
         None if view.is_ready(waypoint) => {
-            let message = format!("bound to waypoint {waypoint}: {why}");
+            let canary = binding.canary.as_ref();
+            let canary = canary.map_or(String::new(), |one| format!("; {}", one.sentence()));
+            let message = format!("bound to waypoint {waypoint}: {why}{canary}");
             Condition::new(WAYPOINT_BOUND, true, "WaypointAccepted", message)
         }
         None => unusable("WaypointIsNotReady", "is not ready"),

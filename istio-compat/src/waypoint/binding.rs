@@ -9,6 +9,7 @@ use crate::kinds::metadata::ObjectMeta;
 use crate::labels;
 use crate::object::ObjectKey;
 use crate::view::View;
+use crate::waypoint::canary::Canary;
 use crate::waypoint::gateway::{self, Traffic};
 use crate::waypoint::reasons::{Need, Reason};
 use crate::waypoint::{HBONE_PORT, WaypointName, is_managed};
@@ -20,6 +21,8 @@ pub struct Binding {
     pub cause: Cause,
     /// Why the waypoint can't be used, where it can't: connections are refused.
     pub refusal: Option<Refusal>,
+    /// Another one that labels give a share of a service's connections.
+    pub canary: Option<Canary>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +70,15 @@ impl View {
                 name,
                 by,
                 inherited,
-            } => self.judge(namespace, name, by, inherited, Traffic::Service),
+            } => {
+                let binding = self.judge(namespace, name, by, inherited, Traffic::Service)?;
+                let whole = self.namespace(namespace).filter(|_| inherited);
+                let sources = [Some(metadata), whole.map(|one| &one.metadata)];
+                Some(Binding {
+                    canary: self.canary(namespace, sources, &binding.waypoint),
+                    ..binding
+                })
+            }
             Labelled::Nothing => self.on_demand(namespace, self.reasons(&key)),
         }
     }
@@ -105,26 +116,48 @@ impl View {
         }
     }
 
-    /// The waypoint that a label names for a service, where it may be used.
-    pub(crate) fn labelled_waypoint(&self, service: &ObjectKey) -> Option<WaypointName> {
-        let contents = self.contents(&service.namespace)?;
-        let name = &service.name;
-        let metadata = match service.kind {
-            Kind::Service => contents.services.get(name).map(|one| &one.metadata),
-            _ => contents.service_entries.get(name).map(|one| &one.metadata),
-        }?;
-        match self.labelled(service, metadata) {
+    /// The waypoints that labels name for a service, where they may be used.
+    pub(crate) fn labelled_waypoints(&self, service: &ObjectKey) -> Vec<WaypointName> {
+        let metadata = self.contents(&service.namespace).and_then(|contents| {
+            let name = &service.name;
+            match service.kind {
+                Kind::Service => contents.services.get(name).map(|one| &one.metadata),
+                _ => contents.service_entries.get(name).map(|one| &one.metadata),
+            }
+        });
+        let labelled = metadata.filter(|metadata| {
+            matches!(self.labelled(service, metadata), Labelled::Waypoint { .. })
+        });
+        let binding = labelled.and_then(|metadata| self.binding_of_service(service.kind, metadata));
+        let Some(binding) = binding else {
+            return Vec::new();
+        };
+        let canary = binding.canary.filter(Canary::has_share);
+        let first = binding.refusal.is_none().then_some(binding.waypoint);
+        first
+            .into_iter()
+            .chain(canary.map(|canary| canary.waypoint))
+            .collect()
+    }
+
+    /// Whether services of the namespace are bound to a waypoint that they may use, given a reason
+    /// for one and no label of their own.
+    pub(crate) fn binds_with(&self, namespace: &str, reason: &Reason) -> bool {
+        let nothing = ObjectMeta {
+            namespace: namespace.to_owned(),
+            ..ObjectMeta::default()
+        };
+        let key = ObjectKey::new(Kind::Service, namespace, "");
+        let binding = match self.labelled(&key, &nothing) {
+            Labelled::None => None,
             Labelled::Waypoint {
                 name,
                 by,
                 inherited,
-            } => {
-                let binding =
-                    self.judge(&service.namespace, name, by, inherited, Traffic::Service)?;
-                binding.refusal.is_none().then_some(binding.waypoint)
-            }
-            Labelled::Nothing | Labelled::None => None,
-        }
+            } => self.judge(namespace, name, by, inherited, Traffic::Service),
+            Labelled::Nothing => self.on_demand(namespace, vec![reason.clone()]),
+        };
+        binding.is_some_and(|binding| binding.refusal.is_none())
     }
 
     fn labelled(&self, key: &ObjectKey, metadata: &ObjectMeta) -> Labelled {
@@ -162,31 +195,43 @@ impl View {
         inherited: bool,
         traffic: Traffic,
     ) -> Option<Binding> {
-        let refusal = match self.gateway(&waypoint) {
+        let refusal = self.refusal(namespace, &waypoint, traffic);
+        match (refusal, traffic) {
             // What a Gateway that isn't there would be for is not known: for services.
-            None if inherited && traffic == Traffic::Workload => return None,
+            (Some(Refusal::Missing), Traffic::Workload) if inherited => return None,
+            (Some(Refusal::UnsupportedTrafficType), _) if inherited => return None,
+            (_, Traffic::Service | Traffic::Workload) => {}
+        }
+        Some(Binding {
+            waypoint,
+            cause: Cause::Label(by),
+            refusal,
+            canary: None,
+        })
+    }
+
+    /// Why what is in a namespace can't use a waypoint for such traffic.
+    pub(super) fn refusal(
+        &self,
+        namespace: &str,
+        waypoint: &WaypointName,
+        traffic: Traffic,
+    ) -> Option<Refusal> {
+        match self.gateway(waypoint) {
             None => Some(Refusal::Missing),
             Some(gateway) if !gateway::is_waypoint(self, gateway) => Some(Refusal::NotAWaypoint),
             Some(gateway) if !gateway::is_for(self, gateway, traffic) => {
-                if inherited {
-                    return None;
-                }
                 Some(Refusal::UnsupportedTrafficType)
             }
             Some(gateway) if !gateway::admits(self, gateway, namespace) => {
                 Some(Refusal::AttachmentDenied)
             }
             Some(_) => None,
-        };
-        Some(Binding {
-            waypoint,
-            cause: Cause::Label(by),
-            refusal,
-        })
+        }
     }
 
     /// In an ambient namespace, unless it says `weft.dev/waypoint: off`. A policy that names
-    /// the service can be enforced by nothing else, so that it counts in any.
+    /// the service, or one with the same pods, can be enforced by nothing else, so that it counts in any.
     fn on_demand(&self, namespace: &str, reasons: Vec<Reason>) -> Option<Binding> {
         let metadata = self.namespace(namespace).map(|one| &one.metadata);
         let label = |key| metadata.and_then(|metadata| metadata.label(key));
@@ -194,7 +239,10 @@ impl View {
             return None;
         }
         let ambient = label(labels::DATAPLANE_MODE) == Some("ambient");
-        let targeted = || reasons.iter().any(|reason| reason.need == Need::Target);
+        let targeted = || {
+            let mut needs = reasons.iter().map(|reason| &reason.need);
+            needs.any(|need| matches!(need, Need::Target | Need::Guard(_)))
+        };
         if reasons.is_empty() || !(ambient || targeted()) {
             return None;
         }
@@ -205,18 +253,27 @@ impl View {
             waypoint,
             cause: Cause::Demand(reasons),
             refusal: foreign.then_some(Refusal::NotAWaypoint),
+            canary: None,
         })
     }
 
     /// What the data plane is told. What may not be used is named so that nothing has the name:
     /// top-level domain `invalid` (RFC 2606).
     pub(crate) fn address(&self, binding: &Binding) -> GatewayAddress {
-        let WaypointName { namespace, name } = &binding.waypoint;
-        let object = match self.gateway(&binding.waypoint) {
+        self.address_of(&binding.waypoint, binding.refusal)
+    }
+
+    pub(crate) fn address_of(
+        &self,
+        waypoint: &WaypointName,
+        refusal: Option<Refusal>,
+    ) -> GatewayAddress {
+        let WaypointName { namespace, name } = waypoint;
+        let object = match self.gateway(waypoint) {
             Some(gateway) => gateway::name_of_objects(&gateway.metadata),
             None => name,
         };
-        let hostname = match binding.refusal {
+        let hostname = match refusal {
             None | Some(Refusal::Missing) => self.context.service_hostname(object, namespace),
             Some(refusal) => format!("{name}.{namespace}.{}.invalid", refusal.label()),
         };

@@ -170,7 +170,10 @@ metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient, weft.dev/waypo
     let view = view(&format!("{off}{ROUTE}"));
     assert_eq!(view.reasons(&web()).len(), 1);
     assert_eq!(view.translate(&web()).binding, None);
-    assert!(deployment::wanted(&view, []).is_empty());
+    assert_eq!(
+        wanted(&view),
+        ["GatewayClass istio-waypoint", "GatewayClass weft-waypoint"]
+    );
 }
 
 #[test]
@@ -200,6 +203,43 @@ fn a_targets_waypoint_is_required_on_its_ports_alone() {
     let policy = pod.authorizations.first().expect("a policy");
     assert_eq!(&*policy.name, "weft_waypoint_required_shop_waypoint_8080");
     assert_eq!(policy.rules[0].clauses.len(), 2);
+}
+
+/// A second service over the pods of `web`.
+fn beside(target: u16) -> String {
+    let service = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: beside, namespace: shop}}\n\
+         spec: {{clusterIP: 10.96.0.2, selector: {{app: web}}, ports: [{{port: 80, targetPort: {target}}}]}}\n---\n"
+    );
+    let policy = "{targetRefs: [{group: '', kind: Service, name: beside}], rules: [{}]}";
+    service + &self::policy("shop", policy)
+}
+
+#[test]
+fn what_guards_the_pods_of_another_service_is_a_reason() {
+    check_reasons(
+        &beside(8080),
+        &[
+            "AuthorizationPolicy shop/rules targets Service shop/beside, which leads to the same pods",
+        ],
+    );
+    check_reasons(&beside(9090), &[]);
+}
+
+/// The order in which they come makes no difference.
+#[test]
+fn a_pod_that_two_services_share_changes_what_they_need() {
+    let mut view = view(&beside(8080));
+    let pod = ObjectKey::new(Kind::Pod, "shop", "web-1");
+    let touched = view.apply(&pod, None);
+    assert!(touched.contains(&web()), "{touched:?}");
+    assert_eq!(view.reasons(&web()), Vec::new());
+    let parsed = parse("shop.yaml", SHOP.as_bytes(), Raw::Drop).expect("read");
+    let mut objects = parsed.objects.iter();
+    let again = objects.find(|object| object.key() == pod);
+    let touched = view.apply(&pod, again);
+    assert!(touched.contains(&web()), "{touched:?}");
+    assert_eq!(view.reasons(&web()).len(), 1);
 }
 
 const LABELLED: &str = "
@@ -237,6 +277,51 @@ fn a_label_binds_where_the_gateway_admits_it_and_refuses_otherwise() {
     );
 }
 
+/// A Gateway in `infra` for all, and a ready pod of it.
+fn running(name: &str) -> String {
+    let admits = ", allowedRoutes: {namespaces: {from: All}}";
+    gateway("infra", name, "", admits)
+        + &format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}-1\n  namespace: infra\n  \
+             labels: {{gateway.istio.io/managed: istio.io-mesh-controller, gateway.networking.k8s.io/gateway-name: {name}}}\n\
+             spec: {{serviceAccountName: {name}, containers: [{{name: it}}]}}\n\
+             status: {{phase: Running, podIP: 10.244.9.9, conditions: [{{type: Ready, status: \"True\"}}]}}\n---\n"
+        )
+}
+
+#[test]
+fn a_canary_waypoint_gets_its_share_or_nothing() {
+    let service = |canary: &str, weight: &str| {
+        LABELLED.replace(
+            "labels: {",
+            &format!(
+                "annotations: {{istio.io/use-waypoint-canary-weight: '{weight}'}}\n  \
+                     labels: {{istio.io/use-waypoint-canary: {canary}, \
+                     istio.io/use-waypoint-canary-namespace: infra, "
+            ),
+        )
+    };
+    let check = |canary, weight, shares: &[u32], said: &str| {
+        let view = view(&(service(canary, weight) + &running("gate") + &running("next")));
+        let translation = view.translate(&web());
+        let weighted = translation.services[0].weighted_waypoints.iter();
+        let seen: Vec<u32> = weighted.map(|one| one.weight).collect();
+        assert_eq!(seen, shares, "{canary} {weight}");
+        let condition = &translation.conditions[0];
+        assert!(condition.is_true(), "{condition:?}");
+        assert!(condition.message.contains(said), "{}", condition.message);
+        let admitted = pod(&view).workloads[0].admitted_waypoints.len();
+        assert_eq!(admitted, if shares.is_empty() { 1 } else { 2 }, "{canary}");
+    };
+    check("next", "20", &[80, 20], "20 % of connections");
+    check("next", "0", &[], "0 % of connections");
+    check("next", "many", &[], "CanaryInvalidWeight");
+    check("next", "101", &[], "CanaryInvalidWeight");
+    check("gate", "20", &[], "CanarySameAsPrimary");
+    check("gone", "20", &[], "WaypointIsNotReady");
+    check("none", "20", &[], "bound to waypoint");
+}
+
 #[test]
 fn none_and_what_runs_waypoints_have_none() {
     let none = LABELLED.replace("use-waypoint: gate", "use-waypoint: none");
@@ -263,14 +348,46 @@ fn an_account_of_others_is_nobodys_waypoint() {
     assert!(pod.workloads[0].admitted_waypoints.is_empty());
     let gateway = ObjectKey::new(Kind::Gateway, "shop", "web");
     assert!(!view.translate(&gateway).conditions[0].is_true());
-    assert!(deployment::wanted(&view, []).is_empty());
+    assert_eq!(
+        wanted(&view),
+        ["GatewayClass istio-waypoint", "GatewayClass weft-waypoint"]
+    );
+}
+
+fn wanted(view: &View) -> Vec<String> {
+    let bodies = deployment::wanted(view, []);
+    let names = bodies.iter();
+    names
+        .map(|body| format!("{} {}", body.kind(), body.metadata().name))
+        .collect()
+}
+
+#[test]
+fn a_class_that_somebody_else_has_is_not_made() {
+    let class = "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\n\
+                 metadata: {name: istio-waypoint}\nspec: {controllerName: example.com/own}\n";
+    assert_eq!(wanted(&view(class)), ["GatewayClass weft-waypoint"]);
+    // What was made stays, though it is there now.
+    let mut view = view("");
+    for body in deployment::wanted(&view, []) {
+        let object = crate::object::Object {
+            origin: crate::diagnostic::Origin::new("", 0),
+            body,
+            rules: Default::default(),
+            raw: None,
+        };
+        view.apply(&object.key(), Some(&object));
+    }
+    assert_eq!(wanted(&view).len(), 2);
 }
 
 #[test]
 fn a_users_gateway_takes_the_place_of_one_on_demand() {
     let names = |view: &View| -> Vec<String> {
         let bodies = deployment::wanted(view, ["shop"]);
-        let names = bodies.iter();
+        let names = bodies
+            .iter()
+            .filter(|body| body.kind() != Kind::GatewayClass);
         names
             .map(|body| format!("{} {}", body.kind(), body.metadata().name))
             .collect()
