@@ -55,6 +55,7 @@ use std::sync::Arc;
 use http::{Request, Response, StatusCode};
 use mesh::address::{NamespacedHostname, NetworkAddress};
 use mesh::policy_target::Gateway;
+use mesh::waypoint::Destination;
 use mesh::workload::Workload;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -62,13 +63,14 @@ use rand::rngs::SmallRng;
 use self::cluster::{Cluster, ClusterKey, Loads};
 use self::parties::Parties;
 pub use self::parties::Remembered;
-use self::plan::{Destination, DestinationKey, Plans};
+use self::plan::{DestinationKey, Plans};
 use self::streams::Streams;
 use crate::jwt::Verified;
 use crate::message::{
     Admission, Arrival, Body, ConnectionRoute, Downstream, Endpoint, Exchange, Interim, Pipeline,
     Protocol, Refusal, Upstream,
 };
+use crate::names::Names;
 use crate::shared::Shared;
 use crate::telemetry::Telemetry;
 
@@ -82,6 +84,7 @@ pub(crate) struct Worker<U> {
     gateway: Gateway,
     plans: RefCell<Plans>,
     loads: Loads,
+    names: Names,
     telemetry: Rc<Telemetry>,
     streams: Streams,
     verified: RefCell<Verified>,
@@ -102,6 +105,7 @@ impl<U: Upstream + Clone + 'static> WorkerPipeline<U> {
             },
             plans: RefCell::new(Plans::new(shared.state.snapshot(), proxy)),
             loads: Loads::default(),
+            names: Names::default(),
             telemetry: Rc::new(Telemetry::new(shared.registry.clone())),
             streams: Streams::default(),
             verified: RefCell::default(),
@@ -143,7 +147,7 @@ impl<U: Upstream + Clone + 'static> Pipeline for WorkerPipeline<U> {
         &self,
         downstream: &Rc<Downstream>,
     ) -> Result<ConnectionRoute, String> {
-        self.0.route_connection(downstream)
+        self.0.route_connection(downstream).await
     }
 
     fn rejected(&self, downstream: &Rc<Downstream>, status: StatusCode, reason: &str) {
@@ -205,7 +209,21 @@ impl<U> Worker<U> {
             port,
         };
         let random = &mut *self.random.borrow_mut();
-        self.plans(|plans| plans.cluster(&key, &self.loads, random))
+        self.plans(|plans| plans.cluster(&key, &self.loads, &self.names, random))
+    }
+
+    /// The cluster once the names of its endpoints have been asked for.
+    async fn resolved(&self, cluster: Rc<Cluster>) -> Rc<Cluster> {
+        if cluster.is_current() {
+            return cluster;
+        }
+        let timeout = self.shared.config.limits.connect_timeout;
+        let names = cluster.hostnames().iter();
+        let asking = names.map(|hostname| self.names.resolve(hostname, timeout));
+        futures::future::join_all(asking).await;
+        let key = &cluster.key;
+        let now = self.cluster(&key.service, key.port);
+        now.unwrap_or(cluster)
     }
 
     /// An endpoint for a request of our own, where the name is a service's.
@@ -215,8 +233,15 @@ impl<U> Worker<U> {
             let entry = plans.snapshot.service_named(host, namespace)?;
             Some(entry.service.key())
         })?;
-        let chosen = self
-            .cluster(&service, port)
+        let cluster = self.cluster(&service, port);
+        // What has only a name is outside, as names are that are no service's.
+        if cluster
+            .as_ref()
+            .is_some_and(|one| !one.hostnames().is_empty())
+        {
+            return None;
+        }
+        let chosen = cluster
             .and_then(|cluster| cluster.choose(&[], &mut *self.random.borrow_mut()))
             .map(|(_, hop)| Endpoint {
                 hop,

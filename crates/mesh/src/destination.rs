@@ -4,14 +4,18 @@
 //! decides. What can't be resolved is refused, with the reason.
 //!
 //! - `outbound`: connections that a pod opens, planned when the configuration changes.
+//! - `outside`: the addresses of what has only a name.
 //! - `inbound`: HBONE requests for a pod.
 
 mod inbound;
 
 mod outbound;
 
+mod outside;
+
 pub use self::inbound::{Authority, Inbound, InboundRefusal, inbound};
 pub use self::outbound::{Hop, Hops, Outbound, Plan, Refusal, Route, Transport};
+pub use self::outside::{NotOutside, outside};
 use crate::address::{GatewayAddress, GatewayDestination};
 use crate::snapshot::Snapshot;
 use crate::workload::Workload;

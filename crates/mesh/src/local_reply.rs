@@ -33,6 +33,8 @@ pub enum Reason {
     /// The rule has no backend with a weight, or the one drawn is not there.
     NoBackend(Arc<str>),
     NoHealthyUpstream,
+    /// The name of the only endpoint leads nowhere; says why.
+    NoAddress(Arc<str>),
     /// Nothing reached an endpoint.
     ConnectFailure(Arc<str>),
     UpstreamReset,
@@ -112,6 +114,12 @@ impl Reason {
             }
             Self::NoHealthyUpstream => reply(503, "no_healthy_upstream", "no healthy upstream")
                 .flag(Flag::NoHealthyUpstream),
+            Self::NoAddress(why) => reply(
+                503,
+                "dns_resolution_failure",
+                format!("no healthy upstream: {why}"),
+            )
+            .flag(Flag::DnsResolutionFailed),
             Self::ConnectFailure(why) => reset(
                 "connection_failure",
                 format!("upstream connect error: {why}"),

@@ -9,16 +9,18 @@ use std::sync::Arc;
 use mesh::address::NamespacedHostname;
 use mesh::balancing;
 use mesh::balancing::balancer::{Algorithm, Balancer, Pick};
-use mesh::destination::{HBONE_PORT, Hop, Transport};
+use mesh::destination::{HBONE_PORT, Hop, Transport, outside};
 use mesh::identity::Identity;
+use mesh::local_reply::Reason;
 use mesh::retry::budget::RetryBudget;
 use mesh::service::{AppProtocol, Service};
-use mesh::snapshot::{Endpoint, ServiceEntry};
+use mesh::snapshot::{Endpoint, ServiceEntry, Snapshot};
 use mesh::workload::{TunnelProtocol, Workload, WorkloadUid};
 use rand::Rng;
 use tokio::time::Instant;
 
 use crate::message::Protocol;
+use crate::names::Names;
 
 /// What a backend refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -29,12 +31,31 @@ pub(crate) struct ClusterKey {
 
 /// The usable endpoints of a port, as one snapshot has them.
 pub(crate) struct Cluster {
+    pub(crate) key: ClusterKey,
     pub(crate) name: Arc<str>,
     pub(crate) service: Arc<Service>,
     /// None: as the client speaks.
     pub(crate) protocol: Option<Protocol>,
     hops: HashMap<WorkloadUid, Hop>,
     load: Rc<Load>,
+    named: Named,
+}
+
+/// The endpoints that have only a name, and what it came to.
+#[derive(Default)]
+struct Named {
+    hostnames: Vec<Arc<str>>,
+    /// When the first of their addresses has to be asked for again.
+    until: Option<Instant>,
+    /// Why one of them has none that may be used.
+    failure: Option<Arc<str>>,
+}
+
+/// What is known besides a service: the waypoint itself, and names.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) own: &'a Workload,
+    pub(crate) names: &'a Names,
 }
 
 /// One try's endpoint: under way there until dropped.
@@ -62,10 +83,12 @@ impl Cluster {
     pub(crate) fn new(
         key: &ClusterKey,
         entry: &ServiceEntry,
-        own: &Workload,
+        around: &Surroundings<'_>,
         loads: &Loads,
         random: &mut impl Rng,
     ) -> Self {
+        let own = around.own;
+        let mut named = Named::default();
         let tiers = balancing::tiers(entry, own, key.port);
         let nearest = tiers.into_iter().next().unwrap_or_default();
         let mut hops = HashMap::new();
@@ -73,6 +96,13 @@ impl Cluster {
         for endpoint in nearest {
             if let Some(hop) = hop_of(entry, endpoint, own, key.port) {
                 let uid = endpoint.workload.uid.clone();
+                weights.push((uid.clone(), endpoint.workload.capacity));
+                hops.insert(uid, hop);
+            }
+            // All addresses of a name share its weight alike.
+            for hop in named.hops(entry, endpoint, around, key.port) {
+                let uid = format!("{}@{}", endpoint.workload.uid, hop.target.ip());
+                let uid = WorkloadUid::new(uid);
                 weights.push((uid.clone(), endpoint.workload.capacity));
                 hops.insert(uid, hop);
             }
@@ -86,12 +116,32 @@ impl Cluster {
             AppProtocol::Unknown | AppProtocol::Tcp | AppProtocol::Tls => None,
         };
         Self {
+            key: key.clone(),
             // Envoy's form, which tools know from logs.
             name: format!("inbound-vip|{}|http|{}", key.port, key.service.hostname).into(),
             service: entry.service.clone(),
             protocol,
             hops,
             load,
+            named,
+        }
+    }
+
+    /// Whether what its endpoints' names came to may still be used.
+    pub(crate) fn is_current(&self) -> bool {
+        self.named.until.is_none_or(|until| until > Instant::now())
+    }
+
+    /// The names of endpoints that have no address of their own.
+    pub(crate) fn hostnames(&self) -> &[Arc<str>] {
+        &self.named.hostnames
+    }
+
+    /// Why there is no endpoint to choose.
+    pub(crate) fn why_none(&self) -> Reason {
+        match &self.named.failure {
+            Some(why) => Reason::NoAddress(why.clone()),
+            None => Reason::NoHealthyUpstream,
         }
     }
 
@@ -128,6 +178,56 @@ impl Cluster {
     pub(crate) fn is_within_budget(&self) -> bool {
         let (retries, requests) = (self.load.retries.get(), self.load.requests.get());
         RetryBudget::default().admits(retries, requests)
+    }
+}
+
+// === impl Named ===
+
+impl Named {
+    /// The addresses of an endpoint's name, where it has no others.
+    fn hops(
+        &mut self,
+        entry: &ServiceEntry,
+        endpoint: &Endpoint,
+        around: &Surroundings<'_>,
+        port: u16,
+    ) -> Vec<Hop> {
+        let workload = &endpoint.workload;
+        let plain = workload.tunnel_protocol == TunnelProtocol::None;
+        let hostname = workload.hostname.as_ref();
+        let hostname = hostname.filter(|_| plain && workload.addresses.is_empty());
+        let (Some(hostname), Some(port)) = (hostname, entry.target_port(endpoint, port)) else {
+            return Vec::new();
+        };
+        self.hostnames.push(hostname.clone());
+        let now = Instant::now();
+        let Some(known) = around.names.known(hostname, now) else {
+            self.until = Some(now);
+            return Vec::new();
+        };
+        let first = self
+            .until
+            .map_or(known.until, |until| until.min(known.until));
+        self.until = Some(first);
+        let network = &around.own.network;
+        let addresses = known.addresses.and_then(|addresses| {
+            let outside = outside(around.snapshot, network, hostname, &addresses);
+            outside.map_err(|why| why.to_string().into())
+        });
+        match addresses {
+            Ok(addresses) => addresses
+                .into_iter()
+                .map(|ip| Hop {
+                    workload: workload.clone(),
+                    target: SocketAddr::new(ip, port),
+                    transport: Transport::Tcp,
+                })
+                .collect(),
+            Err(why) => {
+                self.failure = Some(why);
+                Vec::new()
+            }
+        }
     }
 }
 

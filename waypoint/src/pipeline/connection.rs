@@ -10,17 +10,17 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use http::StatusCode;
-use mesh::authorization::{Connection, Verdict};
+use mesh::authorization::Connection;
 use mesh::destination::Hop;
+use mesh::local_reply::Reason;
 use mesh::local_reply::response_flag::{ResponseFlag, ResponseFlags};
-use mesh::route::select::RouteTable;
 use mesh::route::{BackendRef, backend};
+use mesh::waypoint::{Course, Destination, is_denied_anyway};
 
 use self::meter::{Meter, line};
 use super::Worker;
 use super::authorization::authorize;
-use super::cluster::hop;
-use super::plan::Destination;
+use super::cluster::{Cluster, hop};
 use crate::message::{ConnectionRoute, Downstream};
 use crate::telemetry::Peers;
 
@@ -30,12 +30,12 @@ const CANDIDATES: usize = 5;
 // === impl Worker ===
 
 impl<U: 'static> Worker<U> {
-    pub(super) fn route_connection(
+    pub(super) async fn route_connection(
         self: &Rc<Self>,
         downstream: &Rc<Downstream>,
     ) -> Result<ConnectionRoute, String> {
         let mut meter = self.meter(downstream);
-        match self.choose_hops(downstream, &mut meter) {
+        match self.choose_hops(downstream, &mut meter).await {
             Ok(hops) => Ok(ConnectionRoute {
                 hops,
                 meter: Rc::new(meter),
@@ -47,7 +47,7 @@ impl<U: 'static> Worker<U> {
         }
     }
 
-    fn choose_hops(
+    async fn choose_hops(
         &self,
         downstream: &Rc<Downstream>,
         meter: &mut Meter,
@@ -60,8 +60,8 @@ impl<U: 'static> Worker<U> {
         meter.service = destination.service.clone();
         let before = connection(downstream, &destination, destination.policy_address);
         let verdict = authorize(&destination.policies.authorization, &before, None);
-        let final_verdict = destination.is_uniform || is_denied_anyway(&verdict);
-        if final_verdict && !verdict.is_allowed() {
+        let course = destination.course(&verdict, None);
+        if let Course::Denied = course {
             return Err((
                 ResponseFlag::UnauthorizedExternalService,
                 verdict.to_string(),
@@ -72,8 +72,8 @@ impl<U: 'static> Worker<U> {
             return Ok(vec![hop(workload, downstream.destination, expected)]);
         }
         let service = destination.service.as_ref().ok_or_else(gone)?.key();
-        let (service, port) = match &destination.routes {
-            RouteTable::Tcp(selected) => {
+        let (service, port) = match course {
+            Course::Connection(selected) => {
                 let chosen =
                     backend::choose(&selected.rule.backends, &mut *self.random.borrow_mut());
                 match chosen.map(|chosen| &chosen.backend) {
@@ -87,14 +87,23 @@ impl<U: 'static> Worker<U> {
                     }
                 }
             }
-            // Not HTTP after all: it goes where it was sent.
-            RouteTable::Unrouted | RouteTable::Http(_) => (service, downstream.destination.port()),
+            // What is only for requests never comes of a connection.
+            Course::Direct
+            | Course::Denied
+            | Course::NoRoute
+            | Course::Answer(..)
+            | Course::Rule(_) => (service, downstream.destination.port()),
         };
-        let unhealthy = || {
-            let text = format!("service {service} has no usable endpoint for port {port}");
-            (ResponseFlag::NoHealthyUpstream, text)
+        let unhealthy = |cluster: Option<&Cluster>| match cluster.map(Cluster::why_none) {
+            Some(Reason::NoAddress(why)) => (ResponseFlag::DnsResolutionFailed, why.to_string()),
+            Some(_) | None => {
+                let text = format!("service {service} has no usable endpoint for port {port}");
+                (ResponseFlag::NoHealthyUpstream, text)
+            }
         };
-        let cluster = self.cluster(&service, port).ok_or_else(unhealthy)?;
+        let cluster = self.cluster(&service, port);
+        let cluster = cluster.ok_or_else(|| unhealthy(None))?;
+        let cluster = self.resolved(cluster).await;
         meter.cluster = Some(cluster.name.clone());
         let addressed = destination.service.as_ref().map(|service| service.key());
         let mut hops: Vec<Hop> = Vec::new();
@@ -104,11 +113,10 @@ impl<U: 'static> Worker<U> {
             let chosen = cluster.choose(&tried, &mut *self.random.borrow_mut());
             let Some((pick, hop)) = chosen else { break };
             tried.push(pick.id.clone());
-            let same = addressed.as_ref() == Some(&service) && destination.is_uniform;
-            if !same {
-                let policies = self.plans(|plans| {
-                    plans.endpoint_policies(&self.gateway, addressed.as_ref(), &hop.workload)
-                });
+            if !destination.is_decided_for(Some(&service)) {
+                let at = (&*hop.workload, hop.target.port());
+                let policies = self
+                    .plans(|plans| plans.endpoint_policies(&self.gateway, addressed.as_ref(), at));
                 let at = connection(downstream, &destination, Some(hop.target));
                 let verdict = authorize(&policies.authorization, &at, None);
                 if !verdict.is_allowed() {
@@ -123,7 +131,7 @@ impl<U: 'static> Worker<U> {
                 ResponseFlag::UnauthorizedExternalService,
                 verdict.to_string(),
             )),
-            (true, None) => Err(unhealthy()),
+            (true, None) => Err(unhealthy(Some(&cluster))),
             (false, _) => {
                 meter.active = Some(cluster.begin_request());
                 Ok(hops)
@@ -146,9 +154,9 @@ impl<U: 'static> Worker<U> {
             }
         }
         let addressed = destination.service.as_ref().map(|service| service.key());
-        let policies = self.plans(|plans| {
-            plans.endpoint_policies(&self.gateway, addressed.as_ref(), &hop.workload)
-        });
+        let at = (&*hop.workload, hop.target.port());
+        let policies =
+            self.plans(|plans| plans.endpoint_policies(&self.gateway, addressed.as_ref(), at));
         let at = connection(downstream, &destination, Some(hop.target));
         policies.authorization.authorize(&at, None).is_allowed()
     }
@@ -182,17 +190,6 @@ impl<U: 'static> Worker<U> {
             line.response_code_details = format!("http_protocol_error_{reason}").into();
             line.write();
         }
-    }
-}
-
-/// What no endpoint's ALLOW policy could change.
-pub(super) fn is_denied_anyway(verdict: &Verdict) -> bool {
-    match verdict {
-        Verdict::DeniedBy(_) | Verdict::PolicyUnknown(_) => true,
-        Verdict::NoAllowMatched
-        | Verdict::AllowedByDefault
-        | Verdict::AllowedBy(_)
-        | Verdict::AdmittedWaypoint(_) => false,
     }
 }
 

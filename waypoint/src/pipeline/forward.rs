@@ -11,6 +11,7 @@ use mesh::local_reply::{LocalReply, Reason};
 use mesh::retry::{Circumstances, Decision, Final, Outcome, Retries, RetryPolicy};
 use mesh::route::{PathMatch, Timeouts};
 use mesh::timeout::Limits;
+use mesh::waypoint::Destination;
 use mesh::workload::WorkloadUid;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -23,7 +24,6 @@ use super::exchange::{Flight, Head};
 use super::filters::Filters;
 use super::headers;
 use super::mirror;
-use super::plan::Destination;
 use super::request_body::RequestBody;
 use crate::message::{
     Body, BodyError, Endpoint, Interim, Protocol, UpgradeRequested, Upstream, UpstreamError,
@@ -64,7 +64,7 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
         flight: &mut Flight<'_>,
         destination: &Destination,
         before: &Authenticated,
-        to: To<'_>,
+        mut to: To<'_>,
     ) -> Result<Response<Body>, LocalReply> {
         let head = flight.head.clone();
         let limits = Limits::of(to.timeouts, &head.headers);
@@ -77,6 +77,16 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
         }
         let deadline = limits.request.map(|limit| Instant::now() + limit);
         flight.lasting.deadline = deadline;
+        if let Destined::Cluster(cluster) = &mut to.destined {
+            let resolving = Box::pin(self.resolved(cluster.clone()));
+            *cluster = match deadline {
+                None => resolving.await,
+                Some(at) => {
+                    let resolved = timeout_at(at, resolving).await;
+                    resolved.map_err(|_| Reason::RequestTimeout.reply())?
+                }
+            };
+        }
         let kept = if policy.is_on() {
             self.shared.config.replay_buffer
         } else {
@@ -134,7 +144,7 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
             };
             let reason = match decision {
                 Decision::Retry { after } => {
-                    tried.push(endpoint.hop.workload.uid.clone());
+                    tried.extend(chosen.as_ref().map(|chosen| chosen.id.clone()));
                     // What failed is let go of before the pause.
                     drop((outcome, chosen));
                     retrying = cluster.as_ref().map(|cluster| cluster.begin_retry());
@@ -176,13 +186,17 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
         destined: &Destined,
         tried: &[WorkloadUid],
     ) -> Result<(Option<Chosen>, Hop), Reason> {
-        let chosen = match destined {
-            Destined::Cluster(cluster) => cluster
-                .choose(tried, &mut *self.random.borrow_mut())
-                .map(|(chosen, hop)| (Some(chosen), hop)),
-            Destined::Workload(hop) => hop.clone().map(|hop| (None, hop)),
-        };
-        chosen.ok_or(Reason::NoHealthyUpstream)
+        match destined {
+            Destined::Cluster(cluster) => {
+                let chosen = cluster.choose(tried, &mut *self.random.borrow_mut());
+                let (chosen, hop) = chosen.ok_or_else(|| cluster.why_none())?;
+                Ok((Some(chosen), hop))
+            }
+            Destined::Workload(hop) => {
+                let hop = hop.clone().ok_or(Reason::NoHealthyUpstream)?;
+                Ok((None, hop))
+            }
+        }
     }
 
     /// What was decided before routing holds for this endpoint, or is decided again.
@@ -194,17 +208,14 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
         cluster: Option<&Cluster>,
         hop: &Hop,
     ) -> Result<Authenticated, LocalReply> {
-        let addressed = destination.service.as_ref();
-        let same = match (cluster, addressed) {
-            (Some(cluster), Some(addressed)) => cluster.service.key() == addressed.key(),
-            (Some(_), None) | (None, Some(_)) | (None, None) => cluster.is_none(),
-        };
-        if same && destination.is_uniform {
+        let backend = cluster.map(|cluster| cluster.service.key());
+        if destination.is_decided_for(backend.as_ref()) {
             return Ok(before.clone());
         }
-        let service = addressed.map(|service| service.key());
-        let policies = self
-            .plans(|plans| plans.endpoint_policies(&self.gateway, service.as_ref(), &hop.workload));
+        let service = destination.service.as_ref().map(|service| service.key());
+        let at = (&*hop.workload, hop.target.port());
+        let policies =
+            self.plans(|plans| plans.endpoint_policies(&self.gateway, service.as_ref(), at));
         let head = &flight.head;
         let authenticated = self
             .authenticate(&policies.authentication, &head.canonical, &head.headers)
@@ -319,6 +330,11 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
                 continue;
             }
             let cluster = self.backend_cluster(&mirror.backend).ok();
+            if let Some(cluster) = cluster.clone().filter(|one| !one.is_current()) {
+                // For the next one: nobody waits for a copy.
+                let worker = self.clone();
+                tokio::task::spawn_local(async move { drop(worker.resolved(cluster).await) });
+            }
             let chosen = cluster.as_ref().and_then(|cluster| {
                 let random = &mut *self.random.borrow_mut();
                 cluster.choose(&[], random)

@@ -3,22 +3,19 @@
 //! Everything here is made of one snapshot and goes with it.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use mesh::address::NamespacedHostname;
-use mesh::authorization::{PolicySet, uniform_endpoint};
 use mesh::policy_target::Gateway;
-use mesh::request_authentication::AuthenticationSet;
-use mesh::route::select::RouteTable;
-use mesh::service::Service;
 use mesh::snapshot::Snapshot;
+use mesh::waypoint::{Destination, Policies};
 use mesh::workload::{Workload, WorkloadUid};
 use rand::Rng;
 
-use super::cluster::{Cluster, ClusterKey, Loads};
+use super::cluster::{Cluster, ClusterKey, Loads, Surroundings};
 use crate::config::Proxy;
+use crate::names::Names;
 
 /// Destinations kept at most; a client that dials more makes them anew.
 const DESTINATIONS: usize = 16_384;
@@ -32,7 +29,7 @@ pub(crate) struct Plans {
     own: Arc<Workload>,
     destinations: HashMap<DestinationKey, Rc<Destination>>,
     clusters: HashMap<ClusterKey, Option<Rc<Cluster>>>,
-    endpoints: HashMap<(Option<NamespacedHostname>, WorkloadUid), Rc<Policies>>,
+    endpoints: HashMap<(Option<NamespacedHostname>, WorkloadUid, u16), Arc<Policies>>,
 }
 
 /// What was dialled, by whom.
@@ -42,27 +39,6 @@ pub(crate) struct DestinationKey {
     pub(crate) workload: Option<WorkloadUid>,
     pub(crate) port: u16,
     pub(crate) client_namespace: Arc<str>,
-}
-
-/// What is decided of requests to one port of one service, or of one workload.
-pub(crate) struct Destination {
-    pub(crate) service: Option<Arc<Service>>,
-    pub(crate) workload: Option<Arc<Workload>>,
-    pub(crate) port: u16,
-    pub(crate) routes: RouteTable,
-    /// Evaluated before routing.
-    pub(crate) policies: Rc<Policies>,
-    /// What policies take for the destination: any endpoint where all are alike.
-    pub(crate) policy_address: Option<SocketAddr>,
-    /// Whether they are the endpoints' too, whichever is chosen.
-    pub(crate) is_uniform: bool,
-}
-
-/// What is required of requests to one destination.
-#[derive(Debug, Default)]
-pub(crate) struct Policies {
-    pub(crate) authentication: AuthenticationSet,
-    pub(crate) authorization: PolicySet,
 }
 
 // === impl Plans ===
@@ -97,44 +73,16 @@ impl Plans {
     }
 
     fn make_destination(&self, key: &DestinationKey, gateway: &Gateway) -> Option<Destination> {
-        let snapshot = &self.snapshot;
-        let Some(service) = &key.service else {
-            let workload = snapshot.workload(key.workload.as_ref()?)?;
-            return Some(Destination {
-                service: None,
-                workload: Some(workload.clone()),
-                port: key.port,
-                routes: RouteTable::Unrouted,
-                policies: Rc::new(Policies::for_endpoint(snapshot, gateway, None, workload)),
-                policy_address: None,
-                is_uniform: true,
-            });
-        };
-        let entry = snapshot.service(service)?;
-        let uniform = uniform_endpoint(snapshot, gateway, entry, key.port);
-        let policies = match uniform {
-            Some(endpoint) => {
-                let workload = &endpoint.workload;
-                Policies::for_endpoint(snapshot, gateway, Some(service), workload)
+        let (snapshot, clients) = (&self.snapshot, &key.client_namespace);
+        match &key.service {
+            Some(service) => Destination::of_service(snapshot, gateway, service, key.port, clients),
+            None => {
+                let workload = snapshot.workload(key.workload.as_ref()?)?;
+                Some(Destination::of_workload(
+                    snapshot, gateway, workload, key.port,
+                ))
             }
-            None => Policies {
-                authentication: AuthenticationSet::for_service(snapshot, gateway, service),
-                authorization: PolicySet::for_service(snapshot, gateway, service),
-            },
-        };
-        Some(Destination {
-            service: Some(entry.service.clone()),
-            workload: None,
-            port: key.port,
-            routes: RouteTable::new(snapshot, service, key.port, &key.client_namespace),
-            policies: Rc::new(policies),
-            policy_address: uniform.and_then(|endpoint| {
-                let address = endpoint.workload.addresses.first()?;
-                let port = entry.target_port(endpoint, key.port)?;
-                Some(SocketAddr::new(*address, port))
-            }),
-            is_uniform: uniform.is_some(),
-        })
+        }
     }
 
     /// The endpoints of a service's port; none where the service is not there.
@@ -142,32 +90,42 @@ impl Plans {
         &mut self,
         key: &ClusterKey,
         loads: &Loads,
+        names: &Names,
         random: &mut impl Rng,
     ) -> Option<Rc<Cluster>> {
-        if let Some(known) = self.clusters.get(key) {
+        let current = |known: &&Option<Rc<Cluster>>| {
+            known.as_ref().is_none_or(|cluster| cluster.is_current())
+        };
+        if let Some(known) = self.clusters.get(key).filter(current) {
             return known.clone();
         }
+        let around = Surroundings {
+            snapshot: &self.snapshot,
+            own: &self.own,
+            names,
+        };
         let entry = self.snapshot.service(&key.service);
         let cluster = entry.map(|entry| {
-            let cluster = Cluster::new(key, entry, &self.own, loads, random);
+            let cluster = Cluster::new(key, entry, &around, loads, random);
             Rc::new(cluster)
         });
         self.clusters.insert(key.clone(), cluster.clone());
         cluster
     }
 
-    /// What is required of requests to `service` that go to this workload.
+    /// What is required of requests to `service` that go to this port of this workload.
     pub(crate) fn endpoint_policies(
         &mut self,
         gateway: &Gateway,
         service: Option<&NamespacedHostname>,
-        workload: &Workload,
-    ) -> Rc<Policies> {
+        (workload, port): (&Workload, u16),
+    ) -> Arc<Policies> {
         let snapshot = &self.snapshot;
         // What is open knows its endpoint as it was; policies are asked of it as it is.
         let workload = snapshot.workload(&workload.uid).map_or(workload, |now| now);
-        let make = || Rc::new(Policies::for_endpoint(snapshot, gateway, service, workload));
-        let key = (service.cloned(), workload.uid.clone());
+        let at = (workload, port);
+        let make = || Arc::new(Policies::for_endpoint(snapshot, gateway, service, at));
+        let key = (service.cloned(), workload.uid.clone(), port);
         self.endpoints.entry(key).or_insert_with(make).clone()
     }
 
@@ -192,20 +150,4 @@ fn own_workload(snapshot: &Snapshot, proxy: &Proxy) -> Arc<Workload> {
     workload.cluster_id = proxy.cluster_id.clone();
     workload.addresses = vec![proxy.address];
     Arc::new(workload)
-}
-
-// === impl Policies ===
-
-impl Policies {
-    fn for_endpoint(
-        snapshot: &Snapshot,
-        gateway: &Gateway,
-        service: Option<&NamespacedHostname>,
-        workload: &Workload,
-    ) -> Self {
-        Self {
-            authentication: AuthenticationSet::for_endpoint(snapshot, gateway, service, workload),
-            authorization: PolicySet::for_endpoint(snapshot, gateway, service, workload),
-        }
-    }
 }
