@@ -7,6 +7,8 @@
 //! - [`report`]: runs all of it; [`table`] shows it.
 //! - [`http`]: loads of HTTP through a waypoint.
 
+pub mod apply;
+
 pub mod client;
 
 pub mod server;

@@ -9,6 +9,8 @@ pub mod raw;
 
 pub mod server;
 
+pub mod watch;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

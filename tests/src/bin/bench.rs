@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
-use tests::bench::{client, http, report, server, tunnel};
+use tests::bench::{apply, client, http, report, server, tunnel};
 use tokio::task::LocalSet;
 
 /// What the mesh costs, as ratios to plain TCP between the same pods in the same run
@@ -21,6 +21,11 @@ struct Bench {
 
 #[derive(Subcommand)]
 enum Command {
+    /// How long a route takes to be in force.
+    Apply {
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
     /// The server, in a pod.
     Serve,
     /// A server that takes one connection a tunnel, in a pod outside the mesh.
@@ -62,6 +67,7 @@ fn main() -> Result<()> {
     let bench = Bench::parse();
     match bench.command {
         None => report::run(&bench.report),
+        Some(Command::Apply { rounds }) => apply::run(rounds),
         Some(Command::Serve) => block_on(server::run()),
         Some(Command::ServeTunnels {
             namespace,

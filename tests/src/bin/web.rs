@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tests::web::{client, load, raw, server};
+use tests::web::{client, load, raw, server, watch};
 
 #[derive(Parser)]
 struct Arguments {
@@ -27,6 +27,8 @@ enum Command {
     Raw { target: String, bytes: Vec<String> },
     /// Requests one after another; prints what became of them.
     Load(load::Arguments),
+    /// Requests until it is ended; prints a line whenever a header of the answers changes.
+    Watch(watch::Arguments),
 }
 
 fn main() -> Result<()> {
@@ -45,6 +47,7 @@ fn main() -> Result<()> {
             println!("{}", serde_json::to_string(&answers)?);
             Ok(())
         }
+        Command::Watch(arguments) => runtime.block_on(watch::run(&arguments)),
         Command::Load(arguments) => {
             let report = runtime.block_on(load::run(&arguments))?;
             println!("{}", serde_json::to_string(&report)?);
