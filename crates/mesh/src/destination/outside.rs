@@ -88,11 +88,11 @@ mod tests {
     #[test]
     fn plaintext_goes_to_what_is_nobodys_in_the_mesh() {
         let pod = |name: &str, last, tunnel_protocol| {
-            Change::Workload(Workload {
-                addresses: vec![[10, 0, 0, last].into()],
-                tunnel_protocol,
-                ..Workload::new(&format!("Kubernetes//Pod/shop/{name}"), name, "shop")
-            })
+            let uid = format!("Kubernetes//Pod/shop/{name}");
+            let mut workload = Workload::new(&uid, name, "shop");
+            workload.addresses = vec![[10, 0, 0, last].into()];
+            workload.tunnel_protocol = tunnel_protocol;
+            Change::Workload(workload)
         };
         let network: Arc<str> = "".into();
         let mut snapshot = Snapshot::default();
