@@ -292,10 +292,24 @@ impl Shared {
 
     fn disconnected(&self, number: u64) {
         let mut state = self.state();
-        state.connections.retain(|one| one.number != number);
-        for entry in state.pods.values_mut() {
+        let State {
+            pods, connections, ..
+        } = &mut *state;
+        let newest = connections.last().is_some_and(|one| one.number == number);
+        connections.retain(|one| one.number != number);
+        for entry in pods.values_mut() {
             if entry.delivery == Delivery::Offered {
                 entry.delivery = Delivery::disconnected();
+            }
+        }
+        // A successor that is gone may have been given pods that its predecessor, which serves
+        // on, has never heard of. Those it knows it takes without doing anything.
+        if let (true, Some(former)) = (newest, connections.last()) {
+            for (uid, entry) in pods.iter_mut() {
+                let offered = entry.live(uid).map(|request| former.order(request));
+                if let Some(Ok(_)) = offered {
+                    entry.delivery = Delivery::Offered;
+                }
             }
         }
         drop(state);

@@ -168,6 +168,35 @@ async fn additions_go_to_the_newest_and_removals_to_all() {
     );
 }
 
+/// An upgrade that failed: what the new ztunnel was given in the meantime is not lost with it.
+#[tokio::test]
+async fn a_predecessor_gets_what_its_lost_successor_was_given() {
+    let fixture = Fixture::new();
+    let old = fixture.ztunnel().await;
+    old.expect("snapshot sent").await;
+    let new = fixture.ztunnel().await;
+    new.expect("snapshot sent").await;
+    tokio::join!(
+        fixture.server.add("a", info("a"), Some(netns())),
+        new.expect("add a")
+    );
+    new.0.shutdown(std::net::Shutdown::Both).unwrap();
+    let mut changed = fixture.server.changed();
+    old.expect("add a").await;
+    while fixture.server.delivery("a") != Some(Delivery::Done) {
+        changed.changed().await.unwrap();
+    }
+    // The end of a predecessor changes nothing for its successor.
+    let new = fixture.ztunnel().await;
+    new.expect("add a").await;
+    new.expect("snapshot sent").await;
+    old.0.shutdown(std::net::Shutdown::Both).unwrap();
+    while fixture.server.peers().len() > 1 {
+        changed.changed().await.unwrap();
+    }
+    tokio::join!(fixture.server.del("a"), new.expect("del a"));
+}
+
 #[tokio::test]
 async fn a_refusal_is_kept_with_its_reason_and_the_connection_goes_on() {
     let fixture = Fixture::new();
