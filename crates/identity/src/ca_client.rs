@@ -72,6 +72,25 @@ pub struct WithRevocations {
     pub lists: Arc<RevocationLists>,
 }
 
+// === impl FetchError ===
+
+impl FetchError {
+    /// Whether the CA has judged the request, so that the same one will fail again.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => matches!(
+                code,
+                tonic::Code::PermissionDenied | tonic::Code::InvalidArgument
+            ),
+            Self::Request(_)
+            | Self::Timeout
+            | Self::Answer(_)
+            | Self::OtherIdentity(_)
+            | Self::Expired => false,
+        }
+    }
+}
+
 // === impl CitadelClient ===
 
 impl CitadelClient {

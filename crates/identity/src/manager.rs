@@ -1,7 +1,9 @@
 //! Keeps a current certificate for every identity that was asked for: fetched once, shared, renewed, forgotten.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mesh::identity::Identity;
@@ -19,6 +21,13 @@ pub use schedule::Priority;
 
 use worker::{Command, Worker};
 
+/// How often the file of roots is looked at; a change counts once it was the same for two looks.
+const LOOK: Duration = Duration::from_millis(500);
+/// What a reason begins with where there was a certificate and no other followed.
+const EXPIRED: &str = "CERT_EXPIRED";
+/// Nodes see such a change together, and the CA should not.
+const SPREAD: Duration = Duration::from_secs(2);
+
 /// What is known about one identity.
 ///
 /// ```text
@@ -29,7 +38,16 @@ use worker::{Command, Worker};
 pub enum State {
     Initializing,
     Available(Arc<WorkloadCertificate>),
-    Unavailable(Arc<str>),
+    Unavailable(Failure),
+}
+
+/// Why there is no certificate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Failure {
+    pub reason: Arc<str>,
+    /// The CA has judged the request: asking again changes nothing.
+    pub refused: bool,
 }
 
 /// There is no certificate to use now.
@@ -38,6 +56,8 @@ pub enum State {
 pub struct Unavailable {
     pub identity: Identity,
     pub reason: Arc<str>,
+    /// The CA has judged the request: asking again changes nothing.
+    pub refused: bool,
 }
 
 /// A handle on the certificates of this process; clones share them. When the last one goes, fetching ends.
@@ -91,6 +111,7 @@ impl CertificateManager {
         let stopped = || Unavailable {
             identity: identity.clone(),
             reason: "certificates are no longer fetched".into(),
+            refused: false,
         };
         self.commands.send(want).map_err(|_| stopped())?;
         answer.await.unwrap_or_else(|_| Err(stopped()))
@@ -107,6 +128,30 @@ impl CertificateManager {
     /// The last workload with this identity is gone: no more renewals.
     pub fn forget(&self, identity: &Identity) {
         let _ = self.commands.send(Command::Forget(identity.clone()));
+    }
+
+    /// Renews every certificate within `spread`, each at a time of its own.
+    pub fn renew_all(&self, spread: Duration) {
+        let _ = self.commands.send(Command::RenewAll(spread));
+    }
+
+    /// Renews everything whenever the file of the CA's roots has changed, for as long as it is
+    /// polled: a root that was added is trusted, and one that was taken away no longer, with new
+    /// certificates only.
+    pub async fn follow_roots(self, path: PathBuf) {
+        let mut known = tokio::fs::read(&path).await.ok();
+        let mut seen = known.clone();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let content = tokio::fs::read(&path).await.ok();
+            let settled = content == seen;
+            seen = content;
+            if settled && seen.is_some() && seen != known {
+                tracing::info!(path = %path.display(), "the CA's roots have changed; renewing certificates");
+                known.clone_from(&seen);
+                self.renew_all(SPREAD);
+            }
+        }
     }
 
     /// Every identity with its state, sorted.
@@ -137,9 +182,22 @@ impl State {
     fn at_present(self) -> Self {
         match self {
             Self::Available(certificate) if certificate.is_expired() => {
-                Self::Unavailable("the certificate has expired".into())
+                Self::Unavailable(Failure::expired(&certificate, "not renewed in time"))
             }
             Self::Initializing | Self::Available(_) | Self::Unavailable(_) => self,
+        }
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// Told by a word of its own: what helps is not what helps somebody who never had one.
+    fn expired(certificate: &WorkloadCertificate, renewal: &str) -> Self {
+        let until = humantime::format_rfc3339_seconds(certificate.not_after());
+        Self {
+            reason: format!("{EXPIRED}: it was valid until {until}; {renewal}").into(),
+            refused: false,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::certificate::CertificateSummary;
 pub(super) fn entry(identity: &Identity, state: &State) -> Value {
     let (state, chain, roots): (_, Vec<_>, Vec<_>) = match state {
         State::Initializing => ("Initializing".to_owned(), Vec::new(), Vec::new()),
-        State::Unavailable(reason) => (format!("Unavailable: {reason}"), Vec::new(), Vec::new()),
+        State::Unavailable(failure) => (format!("Unavailable: {failure}"), Vec::new(), Vec::new()),
         State::Available(certificate) => (
             "Available".to_owned(),
             certificate.chain().map(summary).collect(),

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 /// Fetches that may run at once.
 const PARALLEL: usize = 8;
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
-const MAX_BACKOFF: Duration = Duration::from_secs(150);
+/// Once the CA is back, everything that waited is here within half a minute.
+const MAX_BACKOFF: Duration = Duration::from_secs(24);
 /// A fetch somebody waits for need not sit out a long backoff, but the CA keeps this much rest.
 const REAL_TIME_REST: Duration = Duration::from_secs(5);
 /// An answer that is almost expired must not make us ask in a tight loop.
@@ -39,14 +40,16 @@ struct Entry {
     due: Instant,
     finished: Option<Instant>,
     running: bool,
+    /// What the running fetch brings is outdated already.
+    again: bool,
     failures: u32,
 }
 
-/// How long from `now` until a certificate that came in now is renewed: half of the life it has left.
-/// Counting from `not_before`, which lies in the past, would renew the shortest-lived ones at once and forever.
-pub(super) fn renew_after(now: SystemTime, not_after: SystemTime) -> Duration {
+/// How long from `now` until a certificate that came in now is renewed: half of the life it has left, or up to
+/// a tenth of it sooner, by `jitter` in 0..1, so that what was issued together is not renewed together. Counting from `not_before`, which lies in the past, would renew the shortest-lived ones at once and forever.
+pub(super) fn renew_after(now: SystemTime, not_after: SystemTime, jitter: f64) -> Duration {
     let left = not_after.duration_since(now).unwrap_or_default();
-    (left / 2).max(MIN_RENEWAL)
+    left.mul_f64(0.5 - 0.1 * jitter).max(MIN_RENEWAL)
 }
 
 /// How long to wait after so many failures in a row; `jitter` in 0..1 spreads it by a fifth to either side.
@@ -68,12 +71,23 @@ impl Schedule {
                 due: now,
                 finished: None,
                 running: false,
+                again: false,
                 failures: 0,
             });
         entry.priority = entry.priority.max(priority);
         if priority == Priority::RealTime && entry.failures > 0 {
             let rested = entry.finished.map_or(now, |last| last + REAL_TIME_REST);
             entry.due = entry.due.min(rested.max(now));
+        }
+    }
+
+    /// What is here is to be fetched anew after `wait`, which is told for each.
+    pub(super) fn renew_all(&mut self, now: Instant, mut wait: impl FnMut() -> Duration) {
+        for entry in self.entries.values_mut() {
+            match entry.running {
+                true => entry.again = true,
+                false => entry.due = entry.due.min(now + wait()),
+            }
         }
     }
 
@@ -111,11 +125,16 @@ impl Schedule {
     pub(super) fn succeeded(&mut self, identity: &Identity, now: Instant, renew_after: Duration) {
         self.running = self.running.saturating_sub(1);
         if let Some(entry) = self.entries.get_mut(identity) {
+            let due = match entry.again {
+                true => MIN_RENEWAL,
+                false => renew_after,
+            };
             *entry = Entry {
                 priority: Priority::Background,
-                due: now + renew_after,
+                due: now + due,
                 finished: Some(now),
                 running: false,
+                again: false,
                 failures: 0,
             };
         }
@@ -159,10 +178,16 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         for (left, expected) in [(86_400, 43_200), (60, 30), (1, 1), (0, 1)] {
             let not_after = now + Duration::from_secs(left);
-            assert_eq!(renew_after(now, not_after), Duration::from_secs(expected));
+            let latest = renew_after(now, not_after, 0.0);
+            assert_eq!(latest, Duration::from_secs(expected));
+            let earliest = renew_after(now, not_after, 1.0);
+            assert!(
+                earliest <= latest && earliest >= latest.mul_f64(0.79),
+                "{earliest:?}"
+            );
         }
         let past = now - Duration::from_secs(10);
-        assert_eq!(renew_after(now, past), MIN_RENEWAL);
+        assert_eq!(renew_after(now, past, 0.5), MIN_RENEWAL);
     }
 
     #[test]
@@ -170,10 +195,7 @@ mod tests {
         let middle: Vec<_> = [1, 2, 3, 9, 10, 1000, u32::MAX]
             .map(|failures| backoff(failures, 0.5).as_millis())
             .into();
-        assert_eq!(
-            middle,
-            [500, 1000, 2000, 128_000, 150_000, 150_000, 150_000]
-        );
+        assert_eq!(middle, [500, 1000, 2000, 24_000, 24_000, 24_000, 24_000]);
         assert_eq!(backoff(1, 0.0), Duration::from_millis(400));
         assert_eq!(backoff(1, 1.0), Duration::from_millis(600));
     }
@@ -212,6 +234,28 @@ mod tests {
         assert_eq!(schedule.wait(&web, now), Some(MAX_BACKOFF));
         schedule.request(&web, Priority::RealTime, now);
         assert_eq!(schedule.wait(&web, now), Some(REAL_TIME_REST));
+    }
+
+    #[test]
+    fn all_is_renewed_and_what_is_on_its_way_once_more() {
+        let now = Instant::now();
+        let mut schedule = Schedule::default();
+        let (web, api) = (identity("web"), identity("api"));
+        let hour = Duration::from_secs(3600);
+        schedule.request(&web, Priority::WarmUp, now);
+        schedule.start_next(now);
+        schedule.succeeded(&web, now, hour);
+        schedule.request(&api, Priority::WarmUp, now);
+        schedule.start_next(now);
+        assert_eq!(schedule.wait(&web, now), Some(hour));
+        schedule.renew_all(now, || Duration::from_millis(700));
+        assert_eq!(schedule.wait(&web, now), Some(Duration::from_millis(700)));
+        schedule.succeeded(&api, now, hour);
+        assert_eq!(schedule.wait(&api, now), Some(MIN_RENEWAL));
+        schedule.start_next(now + MIN_RENEWAL);
+        schedule.start_next(now + MIN_RENEWAL);
+        schedule.succeeded(&api, now, hour);
+        assert_eq!(schedule.wait(&api, now), Some(hour));
     }
 
     #[test]

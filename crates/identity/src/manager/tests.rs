@@ -125,9 +125,9 @@ async fn a_certificate_is_renewed_at_half_of_its_life() {
     let manager = CertificateManager::new(ca.clone());
     let web = identity("web");
     let first = manager.certificate(&web).await.expect("available");
-    sleep(DAY / 2 - Duration::from_secs(60)).await;
+    sleep(DAY * 2 / 5 - Duration::from_secs(60)).await;
     assert_eq!(ca.fetches(), 1);
-    sleep(Duration::from_secs(120)).await;
+    sleep(DAY / 10 + Duration::from_secs(120)).await;
     assert_eq!(ca.fetches(), 2);
     let second = manager.cached(&web).expect("available");
     assert_ne!(first.serial(), second.serial());
@@ -154,6 +154,7 @@ async fn a_valid_certificate_is_served_while_renewal_fails_and_an_expired_one_ne
     let refused = manager.certificate(&web).await.expect_err("expired");
     assert!(asked.elapsed() < Duration::from_secs(1), "answered at once");
     assert_eq!(refused.identity, web);
+    assert!(refused.reason.starts_with("CERT_EXPIRED"), "{refused}");
     ca.set_down(false);
     let _ = manager.certificate(&web).await;
     sleep(Duration::from_secs(6)).await;
@@ -161,6 +162,54 @@ async fn a_valid_certificate_is_served_while_renewal_fails_and_an_expired_one_ne
         manager.cached(&web).is_some(),
         "an asker shortens the backoff"
     );
+}
+
+/// After an outage the CA is asked by everybody, but not by everybody at once.
+#[tokio::test(start_paused = true)]
+async fn a_ca_that_is_back_has_renewed_everything_within_half_a_minute() {
+    let ca = TestCa::new(Duration::from_secs(3600), Duration::from_millis(20));
+    let manager = CertificateManager::new(ca.clone());
+    let all: Vec<_> = (0..400)
+        .map(|index| identity(&format!("a-{index}")))
+        .collect();
+    futures::future::join_all(all.iter().map(|one| manager.certificate(one))).await;
+    ca.set_down(true);
+    sleep(Duration::from_secs(3000)).await;
+    ca.set_down(false);
+    let mut most = 0;
+    for _ in 0..30 {
+        let before = ca.fetches();
+        sleep(Duration::from_secs(1)).await;
+        most = most.max(ca.fetches() - before);
+    }
+    assert!(most <= 50, "{most} requests within a second");
+    for one in &all {
+        let certificate = manager.cached(one).expect("available");
+        assert!(certificate.remaining() > Duration::from_secs(3500));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_roots_renew_everything() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("root-cert.pem");
+    std::fs::write(&path, "one").expect("written");
+    let ca = TestCa::new(DAY, Duration::ZERO);
+    let manager = CertificateManager::new(ca.clone());
+    manager
+        .certificate(&identity("web"))
+        .await
+        .expect("available");
+    let following = tokio::spawn(manager.clone().follow_roots(path.clone()));
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(ca.fetches(), 1);
+    std::fs::write(&path, "one and two").expect("written");
+    while ca.fetches() < 2 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(ca.fetches(), 2);
+    following.abort();
 }
 
 #[tokio::test(start_paused = true)]

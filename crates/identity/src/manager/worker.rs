@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::schedule::{Priority, Schedule, renew_after};
-use super::{State, States, Unavailable};
+use super::{EXPIRED, Failure, State, States, Unavailable};
 use crate::WorkloadCertificate;
 use crate::ca_client::{CaClient, FetchError};
 
@@ -26,6 +26,7 @@ pub(super) type Reply = oneshot::Sender<Result<Arc<WorkloadCertificate>, Unavail
 pub(super) enum Command {
     Want(Identity, Priority, Option<Reply>),
     Forget(Identity),
+    RenewAll(Duration),
 }
 
 type Outcome = Result<WorkloadCertificate, FetchError>;
@@ -63,6 +64,9 @@ impl Worker {
                         self.want(&identity, priority, reply);
                     }
                     Some(Command::Forget(identity)) => self.forget(&identity),
+                    Some(Command::RenewAll(spread)) => self
+                        .schedule
+                        .renew_all(Instant::now(), || spread.mul_f64(rand::random())),
                     None => return,
                 },
                 Some(finished) = self.fetches.join_next_with_id() => self.joined(finished),
@@ -111,11 +115,8 @@ impl Worker {
         self.schedule.request(identity, priority, now);
         let Some(reply) = reply else { return };
         match state {
-            State::Unavailable(reason) if self.patience_is_over(identity, now) => {
-                let _ = reply.send(Err(Unavailable {
-                    identity: identity.clone(),
-                    reason,
-                }));
+            State::Unavailable(failure) if self.patience_is_over(identity, now) => {
+                let _ = reply.send(Err(unavailable(identity, failure)));
             }
             State::Initializing | State::Available(_) | State::Unavailable(_) => self
                 .waiting
@@ -128,10 +129,11 @@ impl Worker {
     fn forget(&mut self, identity: &Identity) {
         self.schedule.forget(identity);
         self.publish(identity, None);
-        self.answer(
-            identity,
-            Err("no workload with this identity is left".into()),
-        );
+        let gone = Failure {
+            reason: "no workload with this identity is left".into(),
+            refused: true,
+        };
+        self.answer(identity, Err(gone));
     }
 
     fn finish(&mut self, identity: &Identity, outcome: Outcome) {
@@ -142,7 +144,8 @@ impl Worker {
         });
         match outcome {
             Ok(certificate) => {
-                let renew_after = renew_after(certificate.now(), certificate.not_after());
+                let renew_after =
+                    renew_after(certificate.now(), certificate.not_after(), rand::random());
                 self.schedule.succeeded(identity, now, renew_after);
                 if !self.schedule.wants(identity) {
                     return;
@@ -157,12 +160,30 @@ impl Worker {
                     return;
                 }
                 warn!(%identity, %error, "no certificate");
-                let reason: Arc<str> = error.to_string().into();
+                let failure = self.failure(identity, &error);
                 if !matches!(self.state(identity), State::Available(_)) {
-                    self.publish(identity, Some(State::Unavailable(reason.clone())));
+                    self.publish(identity, Some(State::Unavailable(failure.clone())));
                 }
                 if self.patience_is_over(identity, now) {
-                    self.answer(identity, Err(reason));
+                    self.answer(identity, Err(failure));
+                }
+            }
+        }
+    }
+
+    /// What the failure means for those who have a certificate, had one, or never had.
+    fn failure(&self, identity: &Identity, error: &FetchError) -> Failure {
+        let known = self.states.load();
+        match known.get(identity) {
+            Some(State::Available(certificate)) if certificate.is_expired() => {
+                Failure::expired(certificate, &error.to_string())
+            }
+            // Since when is in the log of its first failure.
+            Some(State::Unavailable(known)) if known.reason.starts_with(EXPIRED) => known.clone(),
+            Some(State::Available(_) | State::Unavailable(_) | State::Initializing) | None => {
+                Failure {
+                    reason: error.to_string().into(),
+                    refused: error.is_refusal(),
                 }
             }
         }
@@ -191,12 +212,18 @@ impl Worker {
         self.states.store(Arc::new(states));
     }
 
-    fn answer(&mut self, identity: &Identity, answer: Result<Arc<WorkloadCertificate>, Arc<str>>) {
+    fn answer(&mut self, identity: &Identity, answer: Result<Arc<WorkloadCertificate>, Failure>) {
         for reply in self.waiting.remove(identity).into_iter().flatten() {
-            let _ = reply.send(answer.clone().map_err(|reason| Unavailable {
-                identity: identity.clone(),
-                reason,
-            }));
+            let answer = answer.clone();
+            let _ = reply.send(answer.map_err(|failure| unavailable(identity, failure)));
         }
+    }
+}
+
+fn unavailable(identity: &Identity, failure: Failure) -> Unavailable {
+    Unavailable {
+        identity: identity.clone(),
+        reason: failure.reason,
+        refused: failure.refused,
     }
 }
