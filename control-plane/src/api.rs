@@ -1,9 +1,11 @@
 //! What people and their tools ask the control plane, as JSON over HTTP.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use istio_compat::kind::Kind;
 use istio_compat::object::{Object, ObjectKey, set_gateway, set_parents};
@@ -11,8 +13,10 @@ use serde_json::{Value, json};
 use xds::server::Peers;
 
 mod status;
+mod trust;
 mod waypoints;
 
+use crate::ca::Authority;
 use crate::controller::Knowledge;
 use crate::index::Resource;
 
@@ -20,6 +24,7 @@ use crate::index::Resource;
 pub(crate) struct Api {
     pub(crate) knowledge: Knowledge,
     pub(crate) peers: Peers,
+    pub(crate) authority: Arc<Authority>,
 }
 
 // === impl Api ===
@@ -36,6 +41,8 @@ impl Api {
             )
             .route("/api/v1/objects/{kind}/{namespace}/{name}", get(object))
             .route("/api/v1/waypoints", get(waypoints))
+            .route("/api/v1/trust", get(trust::show))
+            .route("/api/v1/trust/{step}", post(trust::take))
             .route("/api/v1/debug/snapshot", get(snapshot))
             .route("/ready", get(ready))
             .with_state(self)

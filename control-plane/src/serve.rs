@@ -109,6 +109,7 @@ impl ControlPlane {
         let api = Api {
             knowledge: self.knowledge.clone(),
             peers: peers.clone(),
+            authority: self.security.authority.clone(),
         };
 
         let mut tasks = JoinSet::new();
@@ -195,7 +196,10 @@ fn open_security(args: &Args) -> Result<(Security, Serving), Failure> {
 fn store_failure(error: &StoreError) -> Failure {
     let kind = match error {
         StoreError::Read { error, .. } | StoreError::Write { error, .. } => Kind::of(error),
-        StoreError::Incomplete { .. } | StoreError::Unusable { .. } => Kind::BadInput,
+        StoreError::Incomplete { .. }
+        | StoreError::Unusable { .. }
+        | StoreError::OutOfTurn { .. }
+        | StoreError::NotOurs => Kind::BadInput,
     };
     Failure::new(kind, error.to_string())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use http::{HeaderMap, HeaderValue};
 use identity::ca_client::{self, CitadelClient};
-use identity::grpc::ControlPlane;
+use identity::grpc::{ControlPlane, Roots};
 use identity::manager::CertificateManager;
 use runtime::admin::Listeners;
 use runtime::metrics::{Metrics, Settings};
@@ -165,6 +165,9 @@ fn own_certificate(config: &Config) -> anyhow::Result<OwnCertificate> {
     let control_plane = ControlPlane::new(&config.ca).context("CA_ADDRESS")?;
     let client = CitadelClient::new(control_plane, ca_client::Mode::Dedicated, config.secret_ttl);
     let manager = CertificateManager::new(Arc::new(client));
+    if let Roots::File(path) = &config.ca.roots {
+        tokio::spawn(manager.clone().follow_roots(path.clone()));
+    }
     Ok(OwnCertificate::new(config.proxy.identity(), manager))
 }
 

@@ -55,10 +55,16 @@ impl Serving {
         self.config.clone()
     }
 
-    /// Renews at half of each certificate's life, for as long as it is polled.
+    /// Renews at half of each certificate's life, and when the authority has changed, for as long
+    /// as it is polled.
     pub async fn renew(mut self) {
+        let mut changes = self.authority.changes();
         loop {
-            tokio::time::sleep(self.rest()).await;
+            tokio::select! {
+                () = tokio::time::sleep(self.rest()) => {}
+                // The sender is the authority, which is held here.
+                _ = changes.changed() => {}
+            }
             match self.replace() {
                 Ok(()) => tracing::info!("renewed the serving certificate"),
                 Err(error) => {

@@ -9,13 +9,15 @@ use std::time::{Duration, SystemTime};
 use identity::authority::{Signer, SignerError};
 use zeroize::Zeroizing;
 
-const ROOT: &str = "root-cert.pem";
-const KEY: &str = "ca-key.pem";
+use super::rotation::{self, Phase, Step};
+
+pub(super) const ROOT: &str = "root-cert.pem";
+pub(super) const KEY: &str = "ca-key.pem";
 const CERTIFICATE: &str = "ca-cert.pem";
 const CHAIN: &str = "cert-chain.pem";
 
-const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
-const ORGANIZATION: &str = "weft";
+pub(super) const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
+pub(super) const ORGANIZATION: &str = "weft";
 
 /// Why there is no authority to start with.
 #[derive(Debug, thiserror::Error)]
@@ -34,12 +36,23 @@ pub enum StoreError {
     Write { path: PathBuf, error: io::Error },
     #[error("the authority in {folder} can't be used: {error}")]
     Unusable { folder: PathBuf, error: SignerError },
+    #[error("{step:?} is not the next step of a rotation that is {phase:?}")]
+    OutOfTurn { step: Step, phase: Phase },
+    #[error("the authority is the operator's own: its root is rotated where it was made")]
+    NotOurs,
+}
+
+/// Whether what `folder` holds is an operator's set.
+pub(super) fn is_plugged(folder: &Path) -> bool {
+    [CERTIFICATE, CHAIN]
+        .iter()
+        .any(|name| folder.join(name).exists())
 }
 
 /// Loads whatever set `folder` holds, and makes a new root if it holds none.
 pub(super) fn load_or_create(folder: &Path, now: SystemTime) -> Result<Signer, StoreError> {
     let present = |name| folder.join(name).exists();
-    if present(CERTIFICATE) || present(CHAIN) {
+    if is_plugged(folder) {
         load_plugged(folder, now)
     } else if present(ROOT) || present(KEY) {
         load_own(folder, now)
@@ -59,7 +72,7 @@ fn load_own(folder: &Path, now: SystemTime) -> Result<Signer, StoreError> {
     let key = folder.join(KEY);
     fs::set_permissions(&key, Permissions::from_mode(0o600))
         .map_err(|error| StoreError::Write { path: key, error })?;
-    signer(folder, ROOT, ROOT, now)
+    rotation::load(folder, now).map(|(signer, _)| signer)
 }
 
 /// The key is written first: a root without its key could already have been handed out.
@@ -93,7 +106,7 @@ fn create(folder: &Path, now: SystemTime) -> Result<Signer, StoreError> {
 }
 
 /// Under a temporary name first, synced before it gets its own: after a crash a file is whole or absent.
-fn write(folder: &Path, name: &str, content: &[u8], mode: u32) -> io::Result<()> {
+pub(super) fn write(folder: &Path, name: &str, content: &[u8], mode: u32) -> io::Result<()> {
     let temporary = folder.join(format!(".{name}.new"));
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

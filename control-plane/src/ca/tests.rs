@@ -196,7 +196,7 @@ impl Mesh {
     fn client(&self, token: String, mode: Mode, lifetime: Duration) -> CitadelClient {
         let control_plane = ControlPlane::new(&Config {
             address: format!("https://{}", self.address),
-            roots: Roots::Inline(self.authority.roots().to_owned()),
+            roots: Roots::Inline(self.authority.roots()),
             alternate_name: None,
             token: Some(Token::parse(&token)),
             headers: Vec::new(),

@@ -164,6 +164,29 @@ impl Signer {
         Ok(signer)
     }
 
+    /// The one of several roots that a key belongs to. It comes first among them, and each is
+    /// there once.
+    pub fn one_of(roots: &str, key: &[u8], now: SystemTime) -> Result<Self, SignerError> {
+        let own = PrivateKey::from_pem(key)?;
+        let (mut first, mut rest) = (None, String::new());
+        let mut seen = Vec::new();
+        for root in read_pem(roots)? {
+            if seen.contains(&root) {
+                continue;
+            }
+            let pem = CertificateSummary::read(&root)?.pem;
+            let public = X509::from_der(&root)?.public_key()?.public_key_to_der()?;
+            match public == own.public().der() {
+                true => first = Some(pem),
+                false => rest.push_str(&pem),
+            }
+            seen.push(root);
+        }
+        let first = first.ok_or(SignerError::KeyMismatch)?;
+        let roots = format!("{first}{rest}");
+        Self::from_pem(&first, key, &roots, &first, now)
+    }
+
     /// Signs a certificate for `subject`: it starts two minutes ago and never outlives the signer.
     pub fn issue(
         &self,
@@ -248,6 +271,21 @@ impl Signer {
     /// The roots peers must trust; PEM.
     pub fn roots(&self) -> &str {
         &self.roots
+    }
+
+    /// How many there are: more than one while one replaces another.
+    pub fn root_count(&self) -> usize {
+        self.roots.matches("BEGIN CERTIFICATE").count()
+    }
+
+    /// The first of the roots; PEM.
+    pub fn own_root(&self) -> String {
+        let roots = read_pem(&self.roots).unwrap_or_default();
+        let first = roots.first().map(CertificateSummary::read);
+        first
+            .and_then(Result::ok)
+            .map(|root| root.pem)
+            .unwrap_or_default()
     }
 
     /// The signing key, to be kept by whoever owns the files.

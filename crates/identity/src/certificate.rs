@@ -262,6 +262,11 @@ impl fmt::Debug for WorkloadCertificate {
 // === impl CertificateSummary ===
 
 impl CertificateSummary {
+    /// Reads all certificates of a PEM text.
+    pub fn read_all(pem: &str) -> Result<Vec<Self>, CertificateError> {
+        read_pem(pem)?.iter().map(Self::read).collect()
+    }
+
     /// Reads one certificate.
     pub fn read(certificate: &CertificateDer<'_>) -> Result<Self, CertificateError> {
         let malformed = |error: &dyn fmt::Display| CertificateError::Malformed(error.to_string());
@@ -278,6 +283,16 @@ impl CertificateSummary {
             not_after: time(validity.not_after.timestamp()),
         })
     }
+}
+
+/// Whether `certificate` was signed with the key of `issuer`; both PEM.
+pub fn is_signed_by(certificate: &str, issuer: &str) -> bool {
+    let parsed = |pem: &str| X509::from_pem(pem.as_bytes());
+    let verified = parsed(certificate).and_then(|certificate| {
+        let key = parsed(issuer)?.public_key()?;
+        certificate.verify(&key)
+    });
+    verified.unwrap_or(false)
 }
 
 /// All certificates of a PEM text.
