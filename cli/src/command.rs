@@ -15,9 +15,11 @@ mod port_forward;
 mod run;
 mod sandbox;
 mod status;
+mod trust;
 mod up;
 mod waypoint;
 mod why;
+mod ztunnel;
 mod ztunnel_config;
 
 use std::path::PathBuf;
@@ -101,6 +103,8 @@ enum Command {
     Status(status::Arguments),
     Waypoint(waypoint::Arguments),
     Why(why::Arguments),
+    Trust(trust::Arguments),
+    Ztunnel(ztunnel::Arguments),
     #[command(visible_alias = "zc")]
     ZtunnelConfig(ztunnel_config::Arguments),
     Demo(demo::Arguments),
@@ -174,6 +178,8 @@ impl Command {
             Self::Status(arguments) => arguments.run(global)?,
             Self::Waypoint(arguments) => return arguments.run(global),
             Self::Why(arguments) => return arguments.run(global),
+            Self::Trust(arguments) => arguments.run(global)?,
+            Self::Ztunnel(arguments) => arguments.run(global)?,
             Self::ZtunnelConfig(arguments) => arguments.run(global)?,
             Self::Demo(arguments) => arguments.run(global)?,
             Self::Completion(arguments) => arguments.run(global)?,

@@ -30,6 +30,12 @@ pub(crate) enum Request {
         target: Target,
         port: u16,
     },
+    /// Has another process take the place of a node's ztunnel.
+    UpgradeZtunnel {
+        node: String,
+        /// The one that runs, where it is none.
+        program: Option<PathBuf>,
+    },
     Status,
     Shutdown,
 }
@@ -54,9 +60,25 @@ pub(crate) enum Reply {
     /// Comes with one descriptor.
     Connected,
     Status(Box<Status>),
+    Upgraded(Upgraded),
     ShuttingDown,
     NotFound(String),
     Failed(String),
+}
+
+/// A ztunnel that took another's place.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Upgraded {
+    /// As seen inside the machine.
+    pub(crate) pid: i32,
+    pub(crate) former: i32,
+    pub(crate) version: String,
+    /// From the new process's start until it served.
+    pub(crate) milliseconds: u64,
+    /// Whether the listening sockets were handed over; else both listened for a moment, and what
+    /// waited in the former's queues may have seen a reset.
+    pub(crate) handed_over: bool,
 }
 
 /// What the machine knows about itself; `weft status` shows it.
@@ -92,6 +114,8 @@ pub(crate) struct Piece {
     /// RFC 3339.
     pub(crate) since: Option<String>,
     pub(crate) last_exit: Option<String>,
+    /// Processes that were replaced and let their connections end.
+    pub(crate) former: Vec<i32>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

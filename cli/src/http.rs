@@ -1,10 +1,11 @@
-//! One HTTP GET over a connection that is already open: the admin and API ports of the pieces.
+//! One HTTP request over a connection that is already open: the admin and API ports of the pieces.
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, bail};
 use http_body_util::{BodyExt, Empty};
+use hyper::Method;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,28 +33,43 @@ pub(crate) async fn get_from(
         .context("the machine sent no connection")?;
     let stream = TcpStream::from(descriptor);
     stream.set_nonblocking(true)?;
-    get(tokio::net::TcpStream::from_std(stream)?, path)
+    ask(tokio::net::TcpStream::from_std(stream)?, Method::GET, path)
         .await
         .or_exit(Exit::Unreachable)
 }
 
 /// Asks the control plane's API.
 pub(crate) async fn get_from_control_plane(state: &State, path: &str) -> Result<Bytes> {
-    let stream = UnixStream::connect(state.api_socket())
+    let stream = control_plane(state).await?;
+    ask(stream, Method::GET, path)
         .await
-        .context("the control plane does not answer")
-        .or_exit(Exit::Unreachable)?;
-    get(stream, path).await.or_exit(Exit::Unreachable)
+        .or_exit(Exit::Unreachable)
 }
 
-async fn get(
+/// Has the control plane do something, which it may refuse.
+pub(crate) async fn post_to_control_plane(state: &State, path: &str) -> Result<Bytes> {
+    let stream = control_plane(state).await?;
+    ask(stream, Method::POST, path).await.or_exit(Exit::Failed)
+}
+
+async fn control_plane(state: &State) -> Result<UnixStream> {
+    UnixStream::connect(state.api_socket())
+        .await
+        .context("the control plane does not answer")
+        .or_exit(Exit::Unreachable)
+}
+
+async fn ask(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    method: Method,
     path: &str,
 ) -> anyhow::Result<Bytes> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
-    let request = hyper::Request::get(path)
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(path)
         .header(hyper::header::HOST, "localhost")
         .body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;

@@ -40,8 +40,9 @@ pub(crate) mod file;
 mod orphans;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,10 +53,11 @@ use istio_compat::exclusions::Exclusions;
 use istio_compat::kinds::pod::Pod;
 use istio_compat::labels;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::control::Reply;
 use crate::exit::{Exit, Result};
 use controller::Controller;
 use desired::Author;
@@ -74,6 +76,8 @@ struct Machine {
     controller: RefCell<Controller>,
     network: Rc<network::Network>,
     pieces: RefCell<Vec<piece::Known>>,
+    /// Of each node's ztunnel.
+    upgrades: RefCell<BTreeMap<String, mpsc::UnboundedSender<piece::Upgrade>>>,
     folder: RefCell<Option<Arc<Report>>>,
     services: watch::Sender<Vec<network::service::Service>>,
     ready: watch::Sender<bool>,
@@ -119,6 +123,7 @@ async fn live(config: Config, mut launcher: UnixStream) -> Result {
         started: now(),
         network,
         pieces: RefCell::default(),
+        upgrades: RefCell::default(),
         folder: RefCell::default(),
         services: watch::channel(Vec::new()).0,
         ready: watch::channel(false).0,
@@ -264,6 +269,22 @@ impl Machine {
             }
             changed
         });
+    }
+
+    /// Has another process take the place of a node's ztunnel.
+    async fn upgrade_ztunnel(&self, node: &str, program: Option<PathBuf>) -> Reply {
+        let upgrades = self.upgrades.borrow().get(node).cloned();
+        let Some(upgrades) = upgrades else {
+            return Reply::NotFound(format!("there is no node {node}"));
+        };
+        let (answer, answered) = oneshot::channel();
+        // A machine that ends answers nobody.
+        let _ = upgrades.send(piece::Upgrade { program, answer });
+        match answered.await {
+            Ok(Ok(upgraded)) => Reply::Upgraded(upgraded),
+            Ok(Err(why)) => Reply::Failed(why),
+            Err(_) => Reply::Failed("the mesh is ending, or its ztunnel has".to_owned()),
+        }
     }
 
     fn status(&self) -> crate::control::Status {

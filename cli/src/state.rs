@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use crate::exit::{Exit, Result};
 
 /// A unix socket's path holds 107 bytes; the longest name we put below the folder is a node's socket.
-const LONGEST_SOCKET_SUFFIX: usize = "/run/nodes/node-255/ztunnel.sock".len();
+const LONGEST_SOCKET_SUFFIX: usize = "/run/nodes/node-255/handover.sock".len();
 const LONGEST_SOCKET_PATH: usize = 107;
 
 #[derive(Debug, Clone)]

@@ -1,5 +1,6 @@
 //! `weft status`: one screen of what runs, what is in sync, what expires, what is not captured.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anstyle::AnsiColor;
@@ -44,6 +45,8 @@ pub(crate) struct Report {
     /// The control plane's own account, or why there is none.
     control_plane: std::result::Result<Value, String>,
     certificates: Vec<Certificate>,
+    /// Nodes whose ztunnel hears nothing of the control plane, and since when (RFC 3339).
+    stale: BTreeMap<String, String>,
     waypoints: Vec<Waypoint>,
 }
 
@@ -79,12 +82,12 @@ impl Report {
     pub(crate) fn gather(state: &State) -> Result<Self> {
         let machine = Client::connect(state)?.status()?;
         let nodes: Vec<_> = machine.nodes.iter().map(|node| node.name.clone()).collect();
-        let (control_plane, certificates) = block_on(async {
+        let (control_plane, certificates, stale) = block_on(async {
             let control_plane = http::get_from_control_plane(state, "/api/v1/status")
                 .await
                 .map_err(|failure| format!("{:#}", failure.error))
                 .and_then(|body| serde_json::from_slice(&body).map_err(|error| error.to_string()));
-            let mut certificates = Vec::new();
+            let (mut certificates, mut stale) = (Vec::new(), BTreeMap::new());
             for node in nodes {
                 let target = Target::Node(node.clone());
                 // A ztunnel that does not answer shows as a piece that is down.
@@ -92,10 +95,13 @@ impl Report {
                     && let Ok(dump) = serde_json::from_slice::<Value>(&body)
                 {
                     certificates.extend(certificates_of(&node, &dump));
+                    if let Some(since) = dump["staleSince"].as_str() {
+                        stale.insert(node, since.to_owned());
+                    }
                 }
             }
             certificates.sort();
-            Ok((control_plane, certificates))
+            Ok((control_plane, certificates, stale))
         })?;
         // Without a control plane there is nothing to tell of them.
         let waypoints = waypoint::waypoints(state).unwrap_or_default();
@@ -106,6 +112,7 @@ impl Report {
             machine,
             control_plane,
             certificates,
+            stale,
         })
     }
 
@@ -131,6 +138,9 @@ impl Report {
                 piece.node.clone().unwrap_or_default(),
                 piece.version.clone(),
                 match (piece.pid, &piece.last_exit) {
+                    (Some(_), _) if !piece.former.is_empty() => {
+                        format!("running, {} former ending", piece.former.len())
+                    }
                     (Some(_), _) => "running".to_owned(),
                     (None, Some(exit)) => format!("down ({exit})"),
                     (None, None) => "down".to_owned(),
@@ -138,7 +148,7 @@ impl Report {
                 piece
                     .node
                     .as_deref()
-                    .map_or_else(String::new, |node| self.sync(node)),
+                    .map_or_else(String::new, |node| self.sync(node, now)),
                 piece.restarts.to_string(),
                 piece
                     .since
@@ -215,8 +225,12 @@ impl Report {
         Ok(out)
     }
 
-    /// Whether a node's ztunnel has acknowledged what it was sent.
-    fn sync(&self, node: &str) -> String {
+    /// Whether a node's ztunnel has acknowledged what it was sent; without a control plane, how
+    /// old what it goes on with is.
+    fn sync(&self, node: &str, now: DateTime<Utc>) -> String {
+        if let Some(since) = self.stale.get(node) {
+            return format!("stale since {since} ({})", age(since, now));
+        }
         let Ok(status) = &self.control_plane else {
             return "control plane down".to_owned();
         };
@@ -409,6 +423,7 @@ mod tests {
                 "objects": [{"file": "a.yaml", "line": 3, "errors": ["bad port"]}]
             })),
             waypoints: Vec::new(),
+            stale: BTreeMap::new(),
             certificates: vec![Certificate {
                 expires: "2026-01-01T01:00:00Z".into(),
                 identity: "spiffe://cluster.local/ns/shop/sa/web".into(),

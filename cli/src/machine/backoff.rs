@@ -11,12 +11,13 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// For the mesh's own pieces: traffic waits for them.
+    /// For the mesh's own pieces: traffic waits for them, so that one which had got as far as
+    /// serving is back at once, and only one that does not get there waits longer and longer.
     pub(crate) fn piece() -> Self {
         Self::new(
             Duration::from_millis(100),
             Duration::from_secs(10),
-            Duration::from_secs(30),
+            Duration::from_secs(2),
         )
     }
 

@@ -1,4 +1,6 @@
-//! One of the mesh's own processes, kept running.
+//! One of the mesh's own processes, kept running, and replaced by another on demand.
+mod upgrade;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -15,11 +17,15 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use crate::control;
 use crate::system::{self, Namespaces};
+
+pub(crate) use upgrade::Upgrade;
 
 /// From SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
@@ -53,23 +59,27 @@ impl Piece {
         }))
     }
 
-    /// Starts it, and again when it ends, until `stop`.
-    pub(crate) async fn supervise(self, known: Known, stop: CancellationToken) {
+    /// Starts it, and again when it ends, until `stop`; replaces it when told to.
+    pub(crate) async fn supervise(
+        mut self,
+        known: Known,
+        stop: CancellationToken,
+        mut upgrades: mpsc::UnboundedReceiver<Upgrade>,
+    ) {
         let mut backoff = Backoff::piece();
+        // Processes that were replaced.
+        let mut former = JoinSet::new();
         while !stop.is_cancelled() {
             let started = Instant::now();
-            let ended = match self.spawn() {
+            let ended = match self.spawn(None) {
                 Ok(mut child) => {
-                    {
-                        let mut known = known.borrow_mut();
-                        known.pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-                        known.since = Some(super::now());
-                    }
+                    note(&known, &child);
                     tracing::info!(piece = %self, "started");
-                    match self.watch(&mut child, &stop).await {
+                    let end = self.watch(&mut child, &known, &stop, &mut upgrades, &mut former);
+                    match end.await {
                         Some(status) => describe(status),
                         None => {
-                            end(&mut child).await;
+                            end_child(&mut child).await;
                             break;
                         }
                     }
@@ -91,15 +101,36 @@ impl Piece {
             }
         }
         known.borrow_mut().pid = None;
+        while former.join_next().await.is_some() {}
     }
 
-    /// Until the child has ended, or must.
-    async fn watch(&self, child: &mut Child, stop: &CancellationToken) -> Option<ExitStatus> {
+    /// Until the child has ended, or must. Another may take its place meanwhile.
+    async fn watch(
+        &mut self,
+        child: &mut Child,
+        known: &Known,
+        stop: &CancellationToken,
+        upgrades: &mut mpsc::UnboundedReceiver<Upgrade>,
+        former: &mut JoinSet<()>,
+    ) -> Option<ExitStatus> {
         let mut look = tokio::time::interval(Duration::from_secs(30));
         loop {
             tokio::select! {
                 status = child.wait() => return status.ok(),
                 () = stop.cancelled() => return None,
+                Some(upgrade) = upgrades.recv() => {
+                    let replaced = tokio::select! {
+                        replaced = self.upgrade(child, upgrade) => replaced,
+                        () = stop.cancelled() => return None,
+                    };
+                    if let Some(replaced) = replaced {
+                        note(known, child);
+                        let version = version(&self.program, "version").await;
+                        known.borrow_mut().version = version;
+                        former.spawn_local(upgrade::bury(replaced, known.clone(), stop.clone()));
+                    }
+                }
+                Some(_) = former.join_next() => {}
                 _ = look.tick() => {
                     if let Err(error) = super::file::rotate(&self.log, LONGEST_LOG) {
                         tracing::warn!(piece = %self, %error, "can't shorten the log");
@@ -109,7 +140,8 @@ impl Piece {
         }
     }
 
-    fn spawn(&self) -> std::io::Result<Child> {
+    /// Starts the program, which tells `notify` when it serves.
+    fn spawn(&self, notify: Option<&Path>) -> std::io::Result<Child> {
         let log = File::options()
             .append(true)
             .create(true)
@@ -126,6 +158,9 @@ impl Piece {
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true);
+        if let Some(notify) = notify {
+            command.env("NOTIFY_SOCKET", notify);
+        }
         let namespaces = Namespaces {
             join: vec![(self.netns.try_clone()?, CloneFlags::CLONE_NEWNET)],
             make: CloneFlags::CLONE_NEWNS,
@@ -183,8 +218,18 @@ pub(crate) fn describe(status: ExitStatus) -> String {
     }
 }
 
-async fn end(child: &mut Child) {
-    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
+fn note(known: &Known, child: &Child) {
+    let mut known = known.borrow_mut();
+    known.pid = pid(child);
+    known.since = Some(super::now());
+}
+
+fn pid(child: &Child) -> Option<i32> {
+    child.id().and_then(|pid| i32::try_from(pid).ok())
+}
+
+async fn end_child(child: &mut Child) {
+    if let Some(pid) = pid(child) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
     }
     if tokio::time::timeout(GRACE, child.wait()).await.is_err() {

@@ -54,6 +54,9 @@ async fn serve(machine: Rc<Machine>, mut connection: Connection) {
     while let Ok(Some(request)) = connection.receive().await {
         let (reply, descriptor) = match request {
             Request::Status => (Reply::Status(Box::new(machine.status())), None),
+            Request::UpgradeZtunnel { node, program } => {
+                (machine.upgrade_ztunnel(&node, program).await, None)
+            }
             Request::Shutdown => {
                 machine.shutdown.cancel();
                 (Reply::ShuttingDown, None)

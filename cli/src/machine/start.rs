@@ -2,13 +2,14 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context;
 use cni::agent::Agent;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,8 @@ use crate::state::State;
 
 pub(super) const CONTROL_PLANE_PORT: u16 = 15012;
 const LOOK: Duration = Duration::from_millis(20);
+/// How often the authority's roots are looked at.
+const ROOT_LOOK: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A piece that ended so often while starting won't start.
 const MOST_RESTARTS: u32 = 5;
@@ -168,6 +171,10 @@ impl Pieces {
     fn add(&mut self, machine: &Rc<Machine>, piece: Piece, version: &'static str) {
         let known = piece.known();
         machine.pieces.borrow_mut().push(known.clone());
+        let (upgrade, upgrades) = mpsc::unbounded_channel();
+        if let Some(node) = &piece.node {
+            machine.upgrades.borrow_mut().insert(node.clone(), upgrade);
+        }
         let (program, waits) = (piece.program.clone(), piece.node.is_some());
         let (state, cacerts) = (machine.config.state.clone(), machine.config.cacerts.clone());
         let stop = self.stop.clone();
@@ -179,8 +186,10 @@ impl Pieces {
                         () = give_root(&state, cacerts.as_deref(), &piece.folder) => {}
                         () = stop.cancelled() => return,
                     }
+                    let folder = piece.folder.clone();
+                    tokio::task::spawn_local(keep_root(state, cacerts, folder));
                 }
-                piece.supervise(known, stop).await;
+                piece.supervise(known, stop, upgrades).await;
             }
         });
         tokio::task::spawn_local(async move {
@@ -192,23 +201,45 @@ impl Pieces {
 
 /// Puts the root certificate where a ztunnel looks for it, as soon as there is one.
 pub(super) async fn give_root(state: &State, cacerts: Option<&Path>, folder: &Path) {
+    while !copy_root(state, cacerts, folder, &mut Vec::new()) {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Keeps it the same as the authority's, whose roots change when one is replaced.
+pub(super) async fn keep_root(state: State, cacerts: Option<PathBuf>, folder: PathBuf) {
+    let mut known = Vec::new();
+    loop {
+        tokio::time::sleep(ROOT_LOOK).await;
+        copy_root(&state, cacerts.as_deref(), &folder, &mut known);
+    }
+}
+
+/// Whether the root is there. It is written only where it is another than the one `known`.
+fn copy_root(state: &State, cacerts: Option<&Path>, folder: &Path, known: &mut Vec<u8>) -> bool {
     let root = match cacerts {
         Some(cacerts) => cacerts.join("root-cert.pem"),
         None => state.ca().join("root-cert.pem"),
     };
-    loop {
-        match std::fs::read(&root) {
-            Ok(content) if !content.is_empty() => {
-                let path = folder.join("var/run/secrets/istio/root-cert.pem");
-                match file::write(&path, &content) {
-                    Ok(()) => return,
-                    Err(error) => tracing::warn!(%error),
-                }
-            }
-            _ => {}
-        }
-        tokio::time::sleep(LOOK).await;
+    let content = std::fs::read(&root).unwrap_or_default();
+    if content.is_empty() {
+        return false;
     }
+    if content != *known {
+        let path = folder.join("var/run/secrets/istio/root-cert.pem");
+        if std::fs::read(&path).is_ok_and(|there| there == content) {
+            *known = content;
+            return true;
+        }
+        match file::write(&path, &content) {
+            Ok(()) => *known = content,
+            Err(error) => {
+                tracing::warn!(%error);
+                return false;
+            }
+        }
+    }
+    true
 }
 
 async fn renew(issuer: Rc<Issuer>, nodes: Vec<Rc<Node>>, state: State) {
@@ -304,6 +335,8 @@ pub(super) fn passed_on() -> BTreeMap<&'static str, String> {
         "LOG_FORMAT",
         "RUST_BACKTRACE",
         "SECRET_TTL",
+        "ZTUNNEL_HANDOVER_DEADLINE",
+        "ZTUNNEL_HANDOVER_UDS",
         "ZTUNNEL_WORKER_THREADS",
         "WAYPOINT_WORKER_THREADS",
     ]

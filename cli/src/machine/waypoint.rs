@@ -71,8 +71,14 @@ impl Outfitter {
         Ok(())
     }
 
-    /// Keeps the token fresh.
+    /// Keeps the token fresh, and the root certificate what it is.
     pub(crate) async fn renew(&self, pod: &Pod, node: &Node) -> Infallible {
+        let folder = self.folder(pod);
+        let root = start::keep_root(self.state.clone(), self.cacerts.clone(), folder);
+        tokio::join!(root, self.renew_token(pod, node)).1
+    }
+
+    async fn renew_token(&self, pod: &Pod, node: &Node) -> Infallible {
         let folder = self.folder(pod);
         loop {
             tokio::time::sleep(token::RENEWAL).await;

@@ -1,0 +1,91 @@
+//! The mesh's own root replaced while it is used: no handshake fails, and nothing that
+//! interrupts it leaves more to do than going on.
+
+use std::process::Child;
+use std::time::Duration;
+
+use anyhow::ensure;
+use tests::lab::Lab;
+use tests::lab::scale::{is_full, scaled};
+use tests::peer::SOURCE_PORT;
+use tests::peer::rate::RateReport;
+
+use crate::shop::own;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn load(lab: &Lab, server: &str, rate: u64, count: u64) -> Child {
+    let address = lab.addresses(server).expect("addresses")[0];
+    let target = format!("{address}:{SOURCE_PORT}");
+    let (rate, count) = (rate.to_string(), count.to_string());
+    let command = ["peer", "rate", &target, "--rate", &rate, "--count", &count];
+    lab.exec_spawn("shop/client", &command).expect("starts")
+}
+
+fn phase(lab: &Lab) -> String {
+    let status = lab
+        .weft(&["trust", "status", "-o", "json"])
+        .expect("status");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    status["phase"].as_str().expect("a phase").to_owned()
+}
+
+#[test]
+fn the_root_is_replaced_under_load_and_after_a_crash_in_between() {
+    let lab = own();
+    let root = || std::fs::read_to_string(lab.state().join("ca/root-cert.pem")).expect("roots");
+    let former = root();
+    let (rate, count) = scaled((40, 800), (500, 60_000));
+    let loads = ["shop/server", "shop/neighbour"].map(|server| load(&lab, server, rate, count));
+
+    let said = lab
+        .weft(&["trust", "rotate", "--step", "add"])
+        .expect("added");
+    assert!(said.contains("2 of 2 proxies have followed"), "{said}");
+    assert_eq!(phase(&lab), "added");
+    let refused = lab
+        .weft(&["trust", "rotate", "--step", "remove"])
+        .expect_err("not yet");
+    assert!(
+        refused.to_string().contains("not the next step"),
+        "{refused}"
+    );
+    let both = root();
+    assert_eq!(both.matches("BEGIN CERTIFICATE").count(), 2);
+
+    lab.exec("control-plane", &["pkill", "-KILL", "-x", "control-plane"])
+        .expect("killed");
+    lab.eventually(SOON, "the control plane is back", || {
+        lab.weft(&["trust", "status"]).map(|_| ())
+    })
+    .expect("back");
+    let said = lab.weft(&["trust", "rotate"]).expect("rotated");
+    for part in ["going on", "switched", "removed", "the root is replaced"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert_eq!(phase(&lab), "steady");
+    let next = root();
+    assert_eq!(next.matches("BEGIN CERTIFICATE").count(), 1);
+    assert!(!next.contains(&former) && both.contains(&next));
+    for load in loads {
+        let output = load.wait_with_output().expect("ends");
+        let report: RateReport = serde_json::from_slice(&output.stdout).expect("a report");
+        if is_full() {
+            println!("{report:?}");
+        }
+        assert_eq!(report.failed, 0, "{report:?}");
+    }
+    // Everything trusts the new root, and asks for certificates under it.
+    let dump = lab.config_dump("node-1").expect("dump");
+    for certificate in dump["certificates"].as_array().expect("certificates") {
+        assert_eq!(certificate["rootCerts"].as_array().map(Vec::len), Some(1));
+    }
+    lab.eventually(SOON, "it serves", || {
+        ensure!(
+            lab.peer("shop/client", &["get", "server:80"])?
+                .contains("server")
+        );
+        Ok(())
+    })
+    .expect("served");
+}
