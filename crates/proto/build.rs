@@ -2,13 +2,14 @@
 
 use std::error::Error;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "proto/discovery.proto",
     "proto/workload.proto",
     "proto/authorization.proto",
     "proto/l7.proto",
     "proto/zds.proto",
     "proto/citadel.proto",
+    "proto/handover.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,4 +1,14 @@
 //! The whole program: what is started, in which order, and how it ends.
+//!
+//! - `pods`: everything that serves a pod.
+//! - `servers`: the process's own servers, which a successor takes over.
+//! - `succession`: replacing one process and being replaced by another.
+
+mod pods;
+
+mod servers;
+
+mod succession;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use identity::authority::Signer;
 use identity::ca_client::{self, CaClient, CitadelClient, LocalCa, WithRevocations};
-use identity::grpc::ControlPlane;
+use identity::grpc::{self, ControlPlane};
 use identity::manager::CertificateManager;
 use identity::revocation::RevocationFile;
 use mesh::snapshot::Snapshot;
@@ -17,18 +27,24 @@ use runtime::readiness::Readiness;
 use runtime::signals::Shutdown;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time;
 
+use self::pods::PodProxies;
+use self::servers::Servers;
+use self::succession::TAKING_OVER;
 use crate::access_log::ProcessLog;
 use crate::admin::{self, Dumped};
 use crate::certificates::PodCertificates;
 use crate::config::{Config, LocalXds, Mode};
-use crate::dns::{self, DnsPod, DnsProxy};
-use crate::inpod::{self, Pod, Proxies};
+use crate::dns::{self, DnsProxy};
+use crate::handover::predecessor::Successor;
+use crate::inpod;
 use crate::local::LocalNode;
 use crate::metrics::SeriesCache;
 use crate::proxy::on_demand::OnDemand;
 use crate::proxy::state::State;
 use crate::proxy::{PodSpec, Shared, Workers, WorkloadInfo};
+use crate::sync::Freshness;
 use crate::{local_xds, startup, sync};
 
 /// Life of a root that goes with the process.
@@ -38,13 +54,6 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// The only pod of dedicated mode.
 const DEDICATED: &str = "dedicated";
-
-/// Everything that serves a pod.
-struct PodProxies {
-    workers: Workers,
-    dns: Option<DnsProxy>,
-    certificates: PodCertificates,
-}
 
 /// Runs until asked to stop, on a current-thread runtime: this thread belongs to the control
 /// plane, metrics and people; connections and DNS have threads of their own.
@@ -57,11 +66,38 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn(runtime::memory::watch_over());
     identity::choose_key_exchange(config.key_exchange).context("COMPLIANCE_POLICY")?;
     let metrics = start_metrics(config.metrics_idle_timeout)?;
-    serve_readiness_and_metrics(&config, &readiness, &metrics)?;
+    let predecessor = succession::find(&config).await;
+    let taking_over = predecessor
+        .succession()
+        .map(|_| readiness.task(TAKING_OVER));
+    let mut servers = Servers::new(predecessor.clone());
+    let (ports, ipv6) = (config.ports, config.ipv6);
+    let wildcard = move |port| move || Listeners::wildcard(port, ipv6);
+    servers
+        .serve(
+            "readiness",
+            ports.readiness,
+            wildcard(ports.readiness),
+            readiness.router(),
+        )
+        .await?;
+    servers
+        .serve(
+            "stats",
+            ports.stats,
+            wildcard(ports.stats),
+            metrics.router(),
+        )
+        .await?;
     startup::self_test(&config)?;
 
     let state = Arc::new(State::default());
-    let (synced, on_demand) = follow_control_plane(&config, &readiness, state.clone())?;
+    let freshness = config
+        .xds
+        .as_ref()
+        .map(|_| Freshness::new(SystemTime::now()));
+    let (synced, on_demand) =
+        follow_control_plane(&config, &readiness, state.clone(), freshness.clone())?;
     let certificates = PodCertificates::new(
         certificate_manager(&config)?,
         config.node.trust_domain.clone(),
@@ -78,9 +114,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         config: config.clone(),
         proxy: proxy.clone(),
         certificates: certificates.manager().cloned(),
+        freshness,
     };
-    let admin = Listeners::localhost(config.ports.admin)?;
-    tokio::spawn(admin.serve("admin", admin::router(dumped, shutdown.clone())));
+    let admin = admin::router(dumped, shutdown.clone());
+    let localhost = move || Listeners::localhost(ports.admin);
+    servers
+        .serve("admin", ports.admin, localhost, admin)
+        .await?;
     if !config.enable_proxy {
         tracing::info!("the data path is off (ENABLE_PROXY=false)");
         shutdown.requested().await;
@@ -93,6 +133,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             .context("cannot start the workers")?,
         dns: start_dns(&config, &readiness, state)?,
         certificates,
+        predecessor,
+        dns_port: config.dns.as_ref().map(|dns| dns.port),
     };
     drop(starting);
     startup::confine_system_calls()?;
@@ -101,17 +143,59 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         _ = synced => {}
         _ = shutdown.requested() => {}
     }
+    let replaced = succession::begin(&config, &readiness, taking_over, &proxies, &servers)?;
+    let stop = stopped(&shutdown, replaced);
     let (proxies, result) = match &config.mode {
         Mode::Shared { inpod_uds } => {
-            serve_node(inpod_uds.clone(), proxies, &readiness, &shutdown).await
+            serve_node(inpod_uds.clone(), proxies, &readiness, stop).await
         }
-        Mode::Dedicated { workload } => serve_one(workload, proxies, &readiness, &shutdown).await,
+        Mode::Dedicated { workload } => serve_one(workload, proxies, &readiness, stop).await,
     };
+    let stop = match result {
+        Ok(stop) => stop,
+        Err(error) => {
+            drain(proxies, &config, &readiness).await;
+            return Err(error);
+        }
+    };
+    match stop {
+        Stop::Asked(reason) => {
+            tracing::info!(reason, "shutting down");
+            runtime::notify::stopping();
+            drain(proxies, &config, &readiness).await;
+        }
+        Stop::Replaced(successor) => {
+            succession::yield_to(successor, proxies, servers, &config, &shutdown).await;
+        }
+    }
+    Ok(())
+}
+
+/// Why the process serves no longer.
+enum Stop {
+    Asked(&'static str),
+    Replaced(Successor),
+}
+
+async fn stopped(shutdown: &Shutdown, replaced: oneshot::Receiver<Successor>) -> Stop {
+    let replaced = async {
+        match replaced.await {
+            Ok(successor) => successor,
+            // Nobody can replace this process.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        reason = shutdown.requested() => Stop::Asked(reason),
+        successor = replaced => Stop::Replaced(successor),
+    }
+}
+
+async fn drain(proxies: PodProxies, config: &Config, readiness: &Readiness) {
     let _stopping = readiness.task("shutting down");
     let deadline = config.termination_deadline;
     tracing::info!(?deadline, "draining connections");
-    proxies.workers.drain(deadline).await;
-    result
+    proxies.workers.drain(time::sleep(deadline)).await;
 }
 
 async fn listen_to_signals(shutdown: Shutdown) {
@@ -142,7 +226,7 @@ fn start_series_upkeep(idle: Duration) -> Arc<SeriesCache> {
     tokio::spawn({
         let series = series.clone();
         async move {
-            let mut ticks = tokio::time::interval(idle / 4);
+            let mut ticks = time::interval(idle / 4);
             loop {
                 ticks.tick().await;
                 series.upkeep();
@@ -152,31 +236,20 @@ fn start_series_upkeep(idle: Duration) -> Arc<SeriesCache> {
     series
 }
 
-fn serve_readiness_and_metrics(
-    config: &Config,
-    readiness: &Readiness,
-    metrics: &Metrics,
-) -> anyhow::Result<()> {
-    let listeners = Listeners::wildcard(config.ports.readiness, config.ipv6)?;
-    tokio::spawn(listeners.serve("readiness", readiness.router()));
-    let listeners = Listeners::wildcard(config.ports.stats, config.ipv6)?;
-    tokio::spawn(listeners.serve("stats", metrics.router()));
-    Ok(())
-}
-
 /// Starts xDS; the answer comes when everything has arrived once.
 fn follow_control_plane(
     config: &Arc<Config>,
     readiness: &Readiness,
     state: Arc<State>,
+    freshness: Option<Freshness>,
 ) -> anyhow::Result<(oneshot::Receiver<()>, Option<Arc<OnDemand>>)> {
     let (synced, wait) = oneshot::channel();
     let mut snapshot = local_snapshot(config)?;
     snapshot.prefer_namespace(config.preferred_service_namespace.clone());
     state.publish(snapshot.clone());
     let mut on_demand = None;
-    match &config.xds {
-        Some(xds) => {
+    match config.xds.as_ref().zip(freshness) {
+        Some((xds, freshness)) => {
             let control_plane = ControlPlane::new(xds).context("XDS_ADDRESS")?;
             let task = readiness.task("state manager");
             let client = sync::client(config);
@@ -186,6 +259,7 @@ fn follow_control_plane(
                 .then(|| Arc::new(OnDemand::new(move |name| demander.demand(name))));
             tokio::spawn(sync::run(
                 client,
+                freshness,
                 control_plane,
                 on_demand.clone(),
                 state,
@@ -232,7 +306,15 @@ fn certificate_manager(config: &Config) -> anyhow::Result<Option<CertificateMana
         tokio::spawn(file.follow());
         client = Arc::new(WithRevocations { ca: client, lists });
     }
-    Ok(Some(CertificateManager::new(client)))
+    let manager = CertificateManager::new(client);
+    if let Some(grpc::Config {
+        roots: grpc::Roots::File(path),
+        ..
+    }) = &config.ca
+    {
+        tokio::spawn(manager.clone().follow_roots(path.clone()));
+    }
+    Ok(Some(manager))
 }
 
 fn ca_client(config: &Config) -> anyhow::Result<Option<Arc<dyn CaClient>>> {
@@ -287,18 +369,15 @@ async fn serve_node(
     inpod_uds: PathBuf,
     proxies: PodProxies,
     readiness: &Readiness,
-    shutdown: &Shutdown,
-) -> (PodProxies, anyhow::Result<()>) {
+    stop: impl Future<Output = Stop>,
+) -> (PodProxies, anyhow::Result<Stop>) {
     let mut client = inpod::Client::new(inpod_uds, proxies, readiness);
     let result = tokio::select! {
         error = client.run() => {
             tracing::error!(%error, "the CNI agent speaks another protocol");
             Err(error.into())
         }
-        reason = shutdown.requested() => {
-            tracing::info!(reason, "shutting down");
-            Ok(())
-        }
+        stop = stop => Ok(stop),
     };
     (client.into_proxies(), result)
 }
@@ -308,8 +387,8 @@ async fn serve_one(
     workload: &WorkloadInfo,
     proxies: PodProxies,
     readiness: &Readiness,
-    shutdown: &Shutdown,
-) -> (PodProxies, anyhow::Result<()>) {
+    stop: impl Future<Output = Stop>,
+) -> (PodProxies, anyhow::Result<Stop>) {
     let starting = readiness.task("workload proxy manager");
     let spec = PodSpec {
         uid: DEDICATED.into(),
@@ -321,9 +400,7 @@ async fn serve_one(
         return (proxies, Err(anyhow::Error::msg(error)));
     }
     drop(starting);
-    let reason = shutdown.requested().await;
-    tracing::info!(reason, "shutting down");
-    (proxies, Ok(()))
+    (proxies, Ok(stop.await))
 }
 
 /// Of the tunnel's own resolv.conf, which in dedicated mode is the workload's.
@@ -334,51 +411,4 @@ fn search_domains() -> Arc<[String]> {
         .flat_map(str::split_whitespace)
         .map(str::to_owned)
         .collect()
-}
-
-// === impl PodProxies ===
-
-impl PodProxies {
-    /// Listens for a pod's connections and questions; all of it or nothing.
-    async fn serve(&self, spec: PodSpec, search_domains: Arc<[String]>) -> Result<(), String> {
-        let uid = spec.uid.clone();
-        self.certificates.pod_added(&uid, &spec.info);
-        let result = self.listen(spec, search_domains).await;
-        if result.is_err() {
-            self.release(&uid);
-        }
-        result
-    }
-
-    async fn listen(&self, spec: PodSpec, search_domains: Arc<[String]>) -> Result<(), String> {
-        let named = |error: std::io::Error| error.to_string();
-        self.workers.add_pod(spec.clone()).await.map_err(named)?;
-        if let Some(dns) = &self.dns {
-            let pod = DnsPod {
-                spec,
-                search_domains,
-            };
-            dns.add_pod(pod).await.map_err(named)?;
-        }
-        Ok(())
-    }
-
-    fn release(&self, uid: &Arc<str>) {
-        self.workers.remove_pod(uid);
-        if let Some(dns) = &self.dns {
-            dns.remove_pod(uid);
-        }
-        self.certificates.pod_removed(uid);
-    }
-}
-
-impl Proxies for PodProxies {
-    async fn add(&self, pod: &Pod) -> Result<(), String> {
-        self.serve(pod.spec.clone(), pod.search_domains.as_slice().into())
-            .await
-    }
-
-    async fn remove(&self, uid: &Arc<str>) {
-        self.release(uid);
-    }
 }

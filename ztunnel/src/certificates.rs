@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -10,6 +11,9 @@ use identity::manager::CertificateManager;
 use mesh::identity::Identity;
 
 use crate::proxy::{Certificates, WorkloadInfo};
+
+/// Between two questions after certificates that are late.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The data path's source of certificates.
 #[derive(Clone)]
@@ -69,6 +73,28 @@ impl PodCertificates {
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(identity) = pods.remove(uid) {
             self.forget(&identity);
+        }
+    }
+
+    /// Waits until every pod has its certificate. What the CA has said no to will not come, and
+    /// is not waited for.
+    pub async fn all_present(&self) {
+        let Some(manager) = &self.manager else {
+            return;
+        };
+        loop {
+            let identities: Vec<_> = {
+                let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+                pods.pods_with.keys().cloned().collect()
+            };
+            let asked = identities.iter().map(|one| manager.certificate(one));
+            let answers = futures::future::join_all(asked).await;
+            let mut missing = answers.into_iter().filter_map(Result::err);
+            let Some(missing) = missing.find(|missing| !missing.refused) else {
+                return;
+            };
+            tracing::warn!(reason = %missing, "waiting for certificates");
+            tokio::time::sleep(RETRY).await;
         }
     }
 

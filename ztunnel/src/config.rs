@@ -68,6 +68,11 @@ pub struct Config {
     pub dns: Option<Dns>,
     #[serde(serialize_with = "as_duration")]
     pub termination_deadline: Duration,
+    /// Where a successor finds this process; none: there is no handover.
+    pub handover_uds: Option<PathBuf>,
+    /// How long connections may go on after a successor has taken over.
+    #[serde(serialize_with = "as_duration")]
+    pub handover_deadline: Duration,
     pub worker_threads: NonZeroUsize,
     pub ports: Ports,
     /// Metric series that nothing changed for so long are forgotten.

@@ -21,17 +21,20 @@ mod log;
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
 use mesh::snapshot::Snapshot;
 use mesh::workload::Workload;
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use self::server::PodServer;
+use self::server::{PodServer, Serving};
 use self::upstream::Nameservers;
+use crate::handover::Port;
+use crate::handover::inherited::Inherited;
+use crate::inpod::NetnsId;
 use crate::local::LocalNode;
 use crate::proxy::PodSpec;
 use crate::proxy::state::State;
@@ -63,6 +66,8 @@ struct Shared {
     state: Arc<State>,
     nameservers: Nameservers,
     in_progress: Arc<Semaphore>,
+    /// Whether a successor takes the questions from here on.
+    handed_over: watch::Sender<bool>,
 }
 
 /// A pod's own part of an answer.
@@ -81,8 +86,11 @@ pub struct DnsProxy {
 
 #[derive(Debug)]
 enum Command {
-    Add(DnsPod, oneshot::Sender<io::Result<()>>),
+    Add(DnsPod, Inherited, oneshot::Sender<io::Result<()>>),
     Remove(Arc<str>),
+    /// Duplicates of a pod's sockets.
+    Lend(Arc<str>, NetnsId, Port, oneshot::Sender<Vec<OwnedFd>>),
+    HandOver,
 }
 
 // === impl DnsProxy ===
@@ -96,6 +104,7 @@ impl DnsProxy {
             config,
             state,
             in_progress: Arc::new(Semaphore::new(IN_PROGRESS)),
+            handed_over: watch::Sender::new(false),
         });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -108,10 +117,15 @@ impl DnsProxy {
 
     /// Answers a pod; returns when its sockets listen.
     pub async fn add_pod(&self, pod: DnsPod) -> io::Result<()> {
+        self.add_pod_with(pod, Inherited::none()).await
+    }
+
+    /// The same, on a predecessor's sockets where it has handed some over.
+    pub async fn add_pod_with(&self, pod: DnsPod, inherited: Inherited) -> io::Result<()> {
         let gone = || io::Error::other("the DNS proxy has ended");
         let (answer, answered) = oneshot::channel();
         self.commands
-            .send(Command::Add(pod, answer))
+            .send(Command::Add(pod, inherited, answer))
             .map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
@@ -120,24 +134,49 @@ impl DnsProxy {
         // A proxy that is gone serves nobody.
         let _ = self.commands.send(Command::Remove(uid.clone()));
     }
+
+    /// Duplicates of the sockets on which a pod's port is listened to.
+    pub async fn lend(&self, uid: &Arc<str>, netns: NetnsId, port: Port) -> Vec<OwnedFd> {
+        let (answer, answered) = oneshot::channel();
+        let lend = Command::Lend(uid.clone(), netns, port, answer);
+        match self.commands.send(lend) {
+            Ok(()) => answered.await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// Takes no more questions, and answers those it has.
+    pub fn hand_over(&self) {
+        let _ = self.commands.send(Command::HandOver);
+    }
 }
 
 async fn run(mut commands: mpsc::UnboundedReceiver<Command>, shared: Arc<Shared>) {
     // Dropping a pod's tasks closes its sockets.
-    let mut pods: HashMap<Arc<str>, JoinSet<()>> = HashMap::new();
+    let mut pods: HashMap<Arc<str>, Serving> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Add(pod, answer) => {
+            Command::Add(pod, inherited, answer) => {
                 let uid = pod.spec.uid.clone();
-                let served = PodServer::bind(shared.clone(), pod).map(PodServer::spawn);
-                let result = served.map(|tasks| {
-                    pods.insert(uid, tasks);
+                let served = PodServer::bind(shared.clone(), pod, inherited);
+                let result = served.map(PodServer::spawn).map(|serving| {
+                    pods.insert(uid, serving);
                 });
                 // Whoever asked may have given up.
                 let _ = answer.send(result);
             }
             Command::Remove(uid) => {
                 pods.remove(&uid);
+            }
+            Command::Lend(uid, netns, port, answer) => {
+                let serving = pods.get(&uid);
+                let lent = serving.map(|serving| serving.lend(netns, port));
+                let _ = answer.send(lent.unwrap_or_default());
+            }
+            Command::HandOver => {
+                shared.handed_over.send_replace(true);
+                // Whoever binds the port anew must not share it with a socket that nobody reads.
+                pods.values_mut().for_each(Serving::let_go);
             }
         }
     }

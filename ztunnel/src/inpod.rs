@@ -2,16 +2,13 @@
 //!
 //! - [`roster`]: which pods are served, and what a request changes; pure.
 //! - [`request`]: what the agent asks for, from packets.
-//! - `socket`: packets with descriptors.
 //! - `netns`: which network namespace a descriptor names.
 
 pub mod roster;
 
 pub mod request;
 
-mod socket;
-
-mod netns;
+pub(crate) mod netns;
 
 use std::future::Future;
 use std::io;
@@ -27,7 +24,7 @@ use tokio::time::{self, Instant};
 pub use self::netns::NetnsId;
 pub use self::request::{Pod, Request};
 use self::roster::{ProtocolError, Roster, Step};
-use self::socket::Socket;
+use crate::packet::{self, Socket};
 
 /// Pods that could not be served are tried again this often.
 const RETRY: Duration = Duration::from_secs(5);
@@ -246,7 +243,7 @@ async fn acknowledge(socket: &Socket, error: &str) -> io::Result<()> {
     socket
         .send(&WorkloadResponse {
             payload: Some(Payload::Ack(Ack {
-                error: socket::fitting(error).to_owned(),
+                error: packet::fitting(error).to_owned(),
             })),
         })
         .await

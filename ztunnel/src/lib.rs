@@ -6,6 +6,8 @@
 //! - [`startup`]: what must be right before the first pod.
 //! - [`sync`], [`local_xds`]: the mesh, from the control plane or a file.
 //! - [`inpod`]: which pods the CNI agent hands over.
+//! - [`handover`]: one process taking another's place.
+//! - `packet`: packets with descriptors, for both.
 //! - [`local`]: finding them among the mesh's workloads.
 //! - [`certificates`] of their identities.
 //! - [`proxy`]: the data path.
@@ -23,6 +25,10 @@ pub mod sync;
 pub mod local_xds;
 
 pub mod inpod;
+
+pub mod handover;
+
+mod packet;
 
 pub mod local;
 

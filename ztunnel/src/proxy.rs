@@ -61,6 +61,7 @@ mod plans;
 pub(crate) mod netns;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use futures::future::BoxFuture;
 use identity::WorkloadCertificate;
@@ -105,6 +106,8 @@ pub struct Shared {
     pub connections: Connections,
     pub ejections: Ejections,
     pub(crate) tunnels: Arc<Tunnels>,
+    /// Whether a successor accepts in our place.
+    pub(crate) handed_over: AtomicBool,
 }
 
 // === impl Shared ===
@@ -128,6 +131,7 @@ impl Shared {
             connections: Connections::default(),
             ejections: Ejections::default(),
             tunnels: Arc::default(),
+            handed_over: AtomicBool::new(false),
         }
     }
 

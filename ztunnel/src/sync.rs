@@ -1,7 +1,8 @@
 //! Keeps the data path's state in step with the control plane.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use identity::grpc::ControlPlane;
 use mesh::snapshot::{Change, Snapshot};
@@ -27,6 +28,10 @@ pub struct Known {
     pub snapshot: Snapshot,
 }
 
+/// Whether what is known of the mesh is kept up to date; clones share it.
+#[derive(Clone, Debug)]
+pub struct Freshness(Arc<Mutex<Option<SystemTime>>>);
+
 /// A client of the control plane, not yet running.
 pub fn client(config: &Config) -> Client {
     Client::new(xds::client::Config {
@@ -46,6 +51,7 @@ pub fn client(config: &Config) -> Client {
 /// type of resource has arrived.
 pub async fn run(
     client: Client,
+    freshness: Freshness,
     control_plane: ControlPlane,
     on_demand: Option<Arc<OnDemand>>,
     state: Arc<State>,
@@ -56,7 +62,10 @@ pub async fn run(
     let mut first = Some((task, synced));
     let mut known = Known { state, snapshot };
     let on_event = |event| match event {
-        Event::Connected => tracing::info!("connected to the control plane"),
+        Event::Connected => {
+            freshness.set(None);
+            tracing::info!("connected to the control plane");
+        }
         Event::Update(update) => {
             tracing::debug!(changes = update.changes.len(), "applying xDS changes");
             let absent: Vec<_> = match &on_demand {
@@ -82,6 +91,7 @@ pub async fn run(
             }
         }
         Event::Disconnected { reason } => {
+            freshness.lost(SystemTime::now());
             tracing::warn!(
                 reason,
                 "not connected to the control plane; going on with what is known"
@@ -103,6 +113,30 @@ impl Known {
         if many {
             runtime::allocator::give_back();
         }
+    }
+}
+
+// === impl Freshness ===
+
+impl Freshness {
+    /// Stale from the start: nothing has been heard yet.
+    pub fn new(now: SystemTime) -> Self {
+        Self(Arc::new(Mutex::new(Some(now))))
+    }
+
+    /// Since when nothing has been heard of the control plane; none while it is connected.
+    pub fn stale_since(&self) -> Option<SystemTime> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first loss counts, not every attempt that fails after it.
+    fn lost(&self, now: SystemTime) {
+        let since = self.stale_since().unwrap_or(now);
+        self.set(Some(since));
+    }
+
+    fn set(&self, since: Option<SystemTime>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 }
 
@@ -131,4 +165,25 @@ fn node(config: &Config) -> proto::discovery::Node {
         &node.pod_namespace,
         own.into_iter().chain(configured),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn staleness_counts_from_the_loss_not_from_the_last_attempt() {
+        let start = SystemTime::UNIX_EPOCH;
+        let freshness = Freshness::new(start);
+        freshness.lost(start + Duration::from_secs(5));
+        assert_eq!(freshness.stale_since(), Some(start));
+        freshness.set(None);
+        assert_eq!(freshness.stale_since(), None);
+        let lost = start + Duration::from_secs(60);
+        freshness.lost(lost);
+        freshness.lost(lost + Duration::from_secs(9));
+        assert_eq!(freshness.stale_since(), Some(lost));
+    }
 }

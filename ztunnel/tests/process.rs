@@ -254,6 +254,24 @@ fn idle_series_are_dropped_and_those_of_open_connections_count_on() {
     });
 }
 
+#[test]
+fn a_control_plane_that_does_not_answer_makes_what_is_known_stale() {
+    alone(|| {
+        let mut child = ztunnel(&[
+            ("XDS_ADDRESS", "https://127.0.0.1:9"),
+            ("XDS_ROOT_CA", "SYSTEM"),
+            ("CA_ADDRESS", ""),
+            ("PROXY_MODE", "dedicated"),
+            ("PROXY_WORKLOAD_INFO", "shop/web-0/web"),
+        ])
+        .spawn()
+        .expect("starts");
+        let dump = until(|| ask("GET", 15000, "/config_dump"));
+        assert!(dump.contains("\"staleSince\": \"20"), "{dump}");
+        assert_eq!(stop(&mut child).code(), Some(0));
+    });
+}
+
 /// Whether a socket that would share the port may have it.
 fn can_share(port: u16) -> bool {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("a socket");
@@ -297,5 +315,168 @@ fn a_port_in_use_is_named() {
         assert_eq!(output.status.code(), Some(1));
         let stderr = text(&output.stderr);
         assert!(stderr.contains("127.0.0.1:15000"), "{stderr}");
+    });
+}
+
+/// Settings of a tunnel that needs nobody, and can be replaced.
+fn replaceable(folder: &std::path::Path) -> Vec<(String, String)> {
+    let path = |name: &str| folder.join(name).to_str().expect("text").to_owned();
+    let mesh = "workloads: [{uid: Kubernetes//Pod/shop/web-0, name: web-0, namespace: shop, \
+                serviceAccount: web, protocol: HBONE, workloadIps: [127.0.0.1]}]";
+    [
+        ("XDS_ADDRESS", ""),
+        ("CA_ADDRESS", ""),
+        ("FAKE_CA", "true"),
+        ("LOCAL_XDS", mesh),
+        ("PROXY_MODE", "dedicated"),
+        ("PROXY_WORKLOAD_INFO", "shop/web-0/web"),
+        ("ZTUNNEL_HANDOVER_UDS", &path("handover.sock")),
+        ("NOTIFY_SOCKET", &path("notify.sock")),
+        ("RUST_LOG", "warn,access=off"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// The program at a path of its own, so that another can be put there.
+fn installed(folder: &std::path::Path, settings: &[(String, String)]) -> Command {
+    let path = folder.join("ztunnel");
+    if !path.exists() {
+        std::fs::copy(env!("CARGO_BIN_EXE_ztunnel"), &path).expect("copied");
+    }
+    let mut command = Command::new(path);
+    command
+        .env_clear()
+        .envs(settings.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// The pid of the main process, as a service manager is told it.
+fn main_pid(manager: &std::os::unix::net::UnixDatagram) -> u32 {
+    let mut state = [0; 4096];
+    let timeout = Some(Duration::from_secs(20));
+    manager.set_read_timeout(timeout).expect("an option");
+    loop {
+        let length = manager.recv(&mut state).expect("told");
+        let state = String::from_utf8_lossy(&state[..length]).into_owned();
+        if state.starts_with("READY=1\n") {
+            let pid = state.lines().find_map(|line| line.strip_prefix("MAINPID="));
+            return pid.expect("a pid").parse().expect("a number");
+        }
+    }
+}
+
+/// What `systemctl reload` does with the unit of manifests/systemd.
+#[test]
+fn an_upgrade_by_command_starts_what_is_installed_and_serves_all_the_while() {
+    alone(|| {
+        let folder = tempfile::tempdir().expect("temporary directory");
+        let folder = folder.path();
+        let settings = replaceable(folder);
+        let manager = std::os::unix::net::UnixDatagram::bind(folder.join("notify.sock"));
+        let manager = manager.expect("binds");
+        let mut first = installed(folder, &settings).spawn().expect("starts");
+        assert_eq!(main_pid(&manager), first.id());
+
+        let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stop = done.clone();
+        let connecting = thread::spawn(move || {
+            // Threads keep the namespace of the one that made them.
+            let mut connected = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                for port in [15001, 15006, 15008, 15053, 15000, 15020, 15021] {
+                    TcpStream::connect(("127.0.0.1", port)).expect("never refused");
+                    connected += 1;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            connected
+        });
+        let upgrade = installed(folder, &settings)
+            .arg("upgrade")
+            .output()
+            .expect("runs");
+        assert!(upgrade.status.success(), "{}", text(&upgrade.stderr));
+        let second = main_pid(&manager);
+        assert_ne!(second, first.id());
+        assert!(text(&upgrade.stdout).contains(&second.to_string()));
+        let dump = until(|| ask("GET", 15000, "/config_dump"));
+        assert!(dump.contains("\"Available\""), "{dump}");
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(connecting.join().expect("never refused") > 0);
+        // What it accepted has ended.
+        let status = until(|| first.try_wait().expect("waits"));
+        assert_eq!(status.code(), Some(0));
+
+        // One whose mesh can't be read ends before it serves: the second serves on, and the
+        // command says why.
+        let mut broken = settings.clone();
+        broken.push(("LOCAL_XDS_PATH".to_owned(), "/nonexistent".to_owned()));
+        broken.retain(|(name, _)| name != "LOCAL_XDS");
+        let upgrade = installed(folder, &broken)
+            .arg("upgrade")
+            .output()
+            .expect("runs");
+        assert_eq!(upgrade.status.code(), Some(1));
+        let stderr = text(&upgrade.stderr);
+        assert!(
+            stderr.contains("serves on") && stderr.contains("exit status: 1"),
+            "{stderr}"
+        );
+        ask("GET", 15021, "/healthz/ready").expect("answers");
+        let pid = Pid::from_raw(i32::try_from(second).expect("a pid"));
+        kill(pid, Signal::SIGTERM).expect("signals");
+        until(|| {
+            TcpStream::connect(("127.0.0.1", 15021))
+                .is_err()
+                .then_some(())
+        });
+    });
+}
+
+/// A former process that hands nothing over still has the ports for people.
+#[test]
+fn beside_a_process_that_hands_nothing_over_it_listens_and_waits_for_ports() {
+    alone(|| {
+        let folder = tempfile::tempdir().expect("temporary directory");
+        let settings = replaceable(folder.path());
+        let manager = std::os::unix::net::UnixDatagram::bind(folder.path().join("notify.sock"));
+        let manager = manager.expect("binds");
+        let former = Socket::new(Domain::UNIX, Type::SEQPACKET, None).expect("a socket");
+        let path = folder.path().join("handover.sock");
+        let address = socket2::SockAddr::unix(path).expect("an address");
+        former.bind(&address).expect("binds");
+        former.listen(1).expect("listens");
+        let taken = std::net::TcpListener::bind("0.0.0.0:15020").expect("binds");
+        let refusing = thread::spawn(move || {
+            let (mut successor, _) = former.accept().expect("accepts");
+            let mut hello = [0; 256];
+            let _ = successor.read(&mut hello).expect("reads");
+            let welcome = proto::handover::Welcome {
+                refusal: "of another time".to_owned(),
+                version: 77,
+                release: String::new(),
+            };
+            let reply = proto::handover::Reply {
+                payload: Some(proto::handover::reply::Payload::Welcome(welcome)),
+            };
+            let bytes = prost::Message::encode_to_vec(&reply);
+            successor.write_all(&bytes).expect("writes");
+            successor
+        });
+        let mut child = installed(folder.path(), &settings).spawn().expect("starts");
+        let _successor = refusing.join().expect("refused");
+        assert_eq!(main_pid(&manager), child.id());
+        TcpStream::connect(("127.0.0.1", 15008)).expect("listens");
+        drop(taken);
+        until(|| ask("GET", 15020, "/metrics").filter(|metrics| metrics.contains("refused")));
+        assert_eq!(stop(&mut child).code(), Some(0));
+        let mut log = String::new();
+        let mut stdout = child.stdout.take().expect("piped");
+        stdout.read_to_string(&mut log).expect("reads");
+        assert!(log.contains("of another time"), "{log}");
     });
 }

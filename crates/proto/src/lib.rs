@@ -6,6 +6,7 @@
 //! - [`l7`]: routes, whole policies, accepted tokens: what waypoints need.
 //! - [`zds`]: pods handed to the node tunnel.
 //! - [`citadel`]: the certificate authority.
+//! - [`handover`]: a node tunnel that takes another's place.
 //!
 //! A module holds its generated messages and their `TryFrom` to and `From` the types of
 //! `mesh`; past this crate nobody handles a message's fields but to move it over a wire.
@@ -37,6 +38,8 @@ pub mod l7;
 pub mod zds;
 
 pub mod citadel;
+
+pub mod handover;
 
 #[cfg(test)]
 mod strategies;

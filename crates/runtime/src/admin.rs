@@ -7,6 +7,7 @@ mod protection;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 
 use axum::{Router, middleware};
 use tokio::net::{TcpListener, TcpSocket};
@@ -63,6 +64,22 @@ impl Listeners {
             listeners: vec![bind(address)?],
             protected: false,
         })
+    }
+
+    /// Those that another process has made.
+    pub fn inherited(listeners: Vec<std::net::TcpListener>) -> io::Result<Self> {
+        let listeners = listeners.into_iter().map(TcpListener::from_std);
+        Ok(Self {
+            listeners: listeners.collect::<io::Result<_>>()?,
+        })
+    }
+
+    /// Duplicates of the sockets, for another process to inherit.
+    pub fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
+        let listeners = self.listeners.iter();
+        listeners
+            .map(|listener| listener.as_fd().try_clone_to_owned())
+            .collect()
     }
 
     pub fn addresses(&self) -> Vec<SocketAddr> {

@@ -8,6 +8,7 @@
 //! - [`tasks`]: those of threads of their own, counted.
 //! - [`readiness`]: which startup tasks are still open.
 //! - [`signals`]: what asks the process to stop.
+//! - [`notify`]: what a service manager is told.
 //! - [`drain`]: stopping work in progress, within a deadline.
 //! - [`admin`]: HTTP servers for people and machines that look after the process.
 //! - [`metrics`]: the recorder and its rendering.
@@ -28,6 +29,8 @@ pub mod tasks;
 pub mod readiness;
 
 pub mod signals;
+
+pub mod notify;
 
 pub mod drain;
 

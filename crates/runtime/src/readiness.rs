@@ -10,11 +10,13 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use tokio::sync::watch;
 
 /// Knows the open tasks. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     open: Arc<Mutex<BTreeMap<String, usize>>>,
+    done: Arc<watch::Sender<()>>,
 }
 
 /// Holds readiness back until dropped.
@@ -44,6 +46,15 @@ impl Readiness {
     /// The open tasks by name; none means ready.
     pub fn open(&self) -> Vec<String> {
         self.lock().keys().cloned().collect()
+    }
+
+    /// Waits until nothing is open but what is named here.
+    pub async fn only(&self, names: &[&str]) {
+        let mut done = self.done.subscribe();
+        while self.open().iter().any(|open| !names.contains(&&**open)) {
+            // The sender is `self`'s, so that this waits for a task's end.
+            let _ = done.changed().await;
+        }
     }
 
     /// `/healthz/ready`.
@@ -84,6 +95,7 @@ impl Drop for Task {
             if *count == 0 {
                 open.remove(&self.name);
                 tracing::debug!(task = self.name, pending = open.len(), "task done");
+                self.readiness.done.send_replace(());
             }
         }
     }
@@ -106,7 +118,16 @@ mod tests {
         assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(body, "not ready, pending:\n- proxy\n- state manager\n");
 
-        drop((state, second));
+        let waiting = tokio::spawn({
+            let readiness = readiness.clone();
+            async move { readiness.only(&["state manager"]).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(second);
+        waiting.await.expect("no panic");
+
+        drop(state);
         assert_eq!(
             answer(State(readiness)).await,
             (StatusCode::OK, "ready\n".to_owned())

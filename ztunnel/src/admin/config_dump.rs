@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::proxy::Shared;
 use crate::proxy::connections::PodConnections;
+use crate::sync::Freshness;
 
 /// Everything a dump is made of.
 #[derive(Clone)]
@@ -25,6 +26,8 @@ pub struct Dumped {
     pub proxy: Arc<Shared>,
     /// None where there is no CA.
     pub certificates: Option<CertificateManager>,
+    /// None where no control plane is asked.
+    pub freshness: Option<Freshness>,
 }
 
 // === impl Dumped ===
@@ -48,6 +51,10 @@ impl Dumped {
             "config": self.config,
             "certificates": certificates.unwrap_or_default(),
             "workloadState": self.workload_state(),
+            // Ours: since when the control plane has not been heard of, if it hasn't.
+            "staleSince": self.freshness.as_ref().and_then(Freshness::stale_since).map(
+                |since| humantime::format_rfc3339_seconds(since).to_string()
+            ),
         });
         serde_json::to_string_pretty(&dump).map_err(|error| error.to_string())
     }

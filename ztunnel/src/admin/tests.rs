@@ -34,6 +34,7 @@ fn dumped(changes: Vec<Change>) -> Dumped {
         config: Arc::new(config),
         proxy: Arc::new(proxy),
         certificates: None,
+        freshness: None,
     }
 }
 

@@ -17,6 +17,9 @@ use crate::proxy::{self, WorkloadInfo};
 /// SO_MARK by which a pod's redirect rules know the tunnel's own sockets.
 const PACKET_MARK: u32 = 1337;
 const ZDS: &str = "/var/run/ztunnel/ztunnel.sock";
+/// Beside the agent's socket, in a folder that all tunnels of a node see.
+const HANDOVER: &str = "handover.sock";
+const HANDOVER_DEADLINE: Duration = Duration::from_secs(600);
 
 pub(super) fn config(raw: &mut Raw, cpus: usize) -> Option<Config> {
     let mode = mode(raw);
@@ -49,6 +52,8 @@ pub(super) fn config(raw: &mut Raw, cpus: usize) -> Option<Config> {
         proxy: proxy(raw, &node, &assumed),
         dns: dns(raw),
         termination_deadline: termination_deadline(raw),
+        handover_uds: handover_uds(raw, &assumed),
+        handover_deadline: raw.duration("ZTUNNEL_HANDOVER_DEADLINE", HANDOVER_DEADLINE),
         worker_threads: workers::threads(raw, cpus),
         ports: Ports {
             admin: raw.proxy_config.proxy_admin_port.unwrap_or(ADMIN_PORT),
@@ -272,6 +277,18 @@ fn dns(raw: &mut Raw) -> Option<Dns> {
         },
     };
     on.then_some(Dns { port: port? })
+}
+
+/// `off`, a path, or by default beside the agent's socket; without an agent there is no default.
+fn handover_uds(raw: &Raw, mode: &Mode) -> Option<PathBuf> {
+    match raw.text("ZTUNNEL_HANDOVER_UDS").as_deref() {
+        Some("off") => None,
+        Some(path) => Some(path.into()),
+        None => match mode {
+            Mode::Shared { inpod_uds } => Some(inpod_uds.with_file_name(HANDOVER)),
+            Mode::Dedicated { .. } => None,
+        },
+    }
 }
 
 /// How long connections may go on after SIGTERM: said, or a little less than the grace

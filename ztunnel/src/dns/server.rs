@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,9 @@ use super::cache::Cache;
 use super::log::{Outcome, Question, Via};
 use super::upstream::Origin;
 use super::{Config, DnsPod, Shared};
+use crate::handover::Port;
+use crate::handover::inherited::{Gate, Inherited};
+use crate::inpod::NetnsId;
 use crate::proxy::netns;
 
 /// Questions of one pod in progress at most; more are dropped, and clients ask again.
@@ -34,6 +38,15 @@ pub(super) struct PodServer {
     pod: Arc<Served>,
     udp: Vec<UdpSocket>,
     tcp: Vec<TcpListener>,
+    gate: Gate,
+}
+
+/// A pod being served: dropping it closes its sockets.
+pub(super) struct Serving {
+    pod: Arc<Served>,
+    udp: Vec<Arc<UdpSocket>>,
+    tcp: Vec<Arc<TcpListener>>,
+    _tasks: JoinSet<()>,
 }
 
 /// What every question of the pod needs.
@@ -48,13 +61,31 @@ struct Served {
 // === impl PodServer ===
 
 impl PodServer {
-    pub(super) fn bind(shared: Arc<Shared>, pod: DnsPod) -> io::Result<Self> {
+    pub(super) fn bind(
+        shared: Arc<Shared>,
+        pod: DnsPod,
+        mut inherited: Inherited,
+    ) -> io::Result<Self> {
         let port = shared.config.port;
         let mut addresses = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
         if shared.config.ipv6 {
             addresses.push(Ipv6Addr::LOCALHOST.into());
         }
         let (mut udp, mut tcp) = (Vec::new(), Vec::new());
+        for socket in inherited.udp(port) {
+            udp.push(UdpSocket::from_std(socket)?);
+        }
+        for listener in inherited.tcp(port) {
+            tcp.push(TcpListener::from_std(listener)?);
+        }
+        let gate = match udp.is_empty() || tcp.is_empty() {
+            true => Gate::open(),
+            false => {
+                // Both families, or as many as the pod has.
+                addresses.clear();
+                inherited.gate()
+            }
+        };
         for address in addresses {
             let address = SocketAddr::new(address, port);
             let bound = netns::within(pod.spec.netns.as_deref(), || {
@@ -88,18 +119,64 @@ impl PodServer {
             in_progress: Arc::new(Semaphore::new(IN_PROGRESS)),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
         });
-        Ok(Self { pod, udp, tcp })
+        Ok(Self {
+            pod,
+            udp,
+            tcp,
+            gate,
+        })
     }
 
-    pub(super) fn spawn(self) -> JoinSet<()> {
+    pub(super) fn spawn(self) -> Serving {
         let mut tasks = JoinSet::new();
-        for socket in self.udp {
-            tasks.spawn(serve_udp(self.pod.clone(), Arc::new(socket)));
+        let udp: Vec<_> = self.udp.into_iter().map(Arc::new).collect();
+        let tcp: Vec<_> = self.tcp.into_iter().map(Arc::new).collect();
+        for socket in &udp {
+            let (pod, socket, mut gate) = (self.pod.clone(), socket.clone(), self.gate.clone());
+            tasks.spawn(async move {
+                gate.opened().await;
+                serve_udp(pod, socket).await;
+            });
         }
-        for listener in self.tcp {
-            tasks.spawn(serve_tcp(self.pod.clone(), listener));
+        for listener in &tcp {
+            let (pod, listener, mut gate) = (self.pod.clone(), listener.clone(), self.gate.clone());
+            tasks.spawn(async move {
+                gate.opened().await;
+                serve_tcp(pod, listener).await;
+            });
         }
-        tasks
+        Serving {
+            pod: self.pod,
+            udp,
+            tcp,
+            _tasks: tasks,
+        }
+    }
+}
+
+// === impl Serving ===
+
+impl Serving {
+    /// Duplicates of the sockets of one port, where the pod is still in that namespace.
+    pub(super) fn lend(&self, netns: NetnsId, port: Port) -> Vec<OwnedFd> {
+        let own = NetnsId::of(self.pod.pod.spec.netns.as_deref());
+        let number = self.pod.shared.config.port;
+        if !own.is_ok_and(|own| own == netns) {
+            return Vec::new();
+        }
+        let sockets: Vec<_> = match port {
+            Port::Tcp(port) if port == number => self.tcp.iter().map(|one| one.as_fd()).collect(),
+            Port::Udp(port) if port == number => self.udp.iter().map(|one| one.as_fd()).collect(),
+            Port::Tcp(_) | Port::Udp(_) => return Vec::new(),
+        };
+        let duplicates = sockets.iter().map(|fd| fd.try_clone_to_owned());
+        duplicates.filter_map(Result::ok).collect()
+    }
+
+    /// Closes the sockets as soon as what was asked is answered.
+    pub(super) fn let_go(&mut self) {
+        self.udp.clear();
+        self.tcp.clear();
     }
 }
 
@@ -122,9 +199,14 @@ async fn serve_udp(pod: Arc<Served>, socket: Arc<UdpSocket>) {
     // Questions end with their socket.
     let mut questions = JoinSet::new();
     let mut buffer = vec![0; LARGEST_QUESTION];
+    let mut handed_over = pod.shared.handed_over.subscribe();
     loop {
         while questions.try_join_next().is_some() {}
-        let (length, client) = match socket.recv_from(&mut buffer).await {
+        let received = tokio::select! {
+            received = socket.recv_from(&mut buffer) => received,
+            _ = handed_over.wait_for(|handed_over| *handed_over) => break,
+        };
+        let (length, client) = match received {
             Ok(received) => received,
             Err(error) => {
                 // An earlier answer met a closed port, or memory is short.
@@ -156,13 +238,19 @@ async fn serve_udp(pod: Arc<Served>, socket: Arc<UdpSocket>) {
             drop(permits);
         });
     }
+    while questions.join_next().await.is_some() {}
 }
 
-async fn serve_tcp(pod: Arc<Served>, listener: TcpListener) {
+async fn serve_tcp(pod: Arc<Served>, listener: Arc<TcpListener>) {
     let mut connections = JoinSet::new();
+    let mut handed_over = pod.shared.handed_over.subscribe();
     loop {
         while connections.try_join_next().is_some() {}
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = handed_over.wait_for(|handed_over| *handed_over) => break,
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::debug!(%error, "DNS listener");
@@ -180,6 +268,7 @@ async fn serve_tcp(pod: Arc<Served>, listener: TcpListener) {
             drop(permit);
         });
     }
+    while connections.join_next().await.is_some() {}
 }
 
 async fn serve_connection(pod: &Served, mut stream: TcpStream) -> io::Result<()> {

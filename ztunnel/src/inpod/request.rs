@@ -9,6 +9,7 @@ use proto::zds::WorkloadRequest;
 use proto::zds::workload_request::Payload;
 
 use super::netns::{self, NetnsId};
+pub use crate::packet::Packet;
 use crate::proxy::{PodSpec, WorkloadInfo};
 
 /// One request.
@@ -27,13 +28,6 @@ pub struct Pod {
     /// Its own DNS search domains; none where the agent doesn't say.
     pub search_domains: Vec<String>,
     pub netns_id: NetnsId,
-}
-
-/// One packet as it was received.
-#[derive(Debug)]
-pub struct Packet {
-    pub bytes: Vec<u8>,
-    pub fds: Vec<OwnedFd>,
 }
 
 /// A packet that is no request.

@@ -83,7 +83,7 @@ impl Agent {
         })
         .await
         .expect("no panic");
-        let peer = Peer(Socket::from_owned(socket::take(accepted)).expect("socket"));
+        let peer = Peer(Socket::from_owned(packet::take(accepted)).expect("socket"));
         let hello = peer.0.receive().await.expect("readable").expect("open");
         let hello = ZdsHello::decode(&*hello.bytes).expect("hello");
         assert_eq!(hello.version, i32::from(Version::V1));

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -35,14 +37,17 @@ use super::pods::Pod;
 use super::policy::Policies;
 use super::sockets::{self, Kind};
 use super::{inbound, outbound, plaintext};
+use crate::handover::inherited::{Gate, Inherited};
 use crate::metrics::Reporter;
 
 /// How long nothing is accepted while descriptors are short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) enum Command {
-    AddPod(Arc<Pod>, oneshot::Sender<io::Result<()>>),
+    AddPod(Arc<Pod>, Inherited, oneshot::Sender<io::Result<()>>),
     RemovePod(Arc<str>),
+    /// Duplicates of the sockets on which a pod's port is listened to.
+    Lend(Arc<str>, u16, oneshot::Sender<Vec<OwnedFd>>),
 }
 
 /// What the connections of one thread share.
@@ -80,7 +85,15 @@ async fn pause(direction: Direction) {
 
 /// The accept loops of one pod; they end when this is dropped.
 struct Listening {
-    _stop: [oneshot::Sender<()>; 3],
+    listeners: Vec<(u16, Rc<TcpListener>)>,
+    _stop: Vec<oneshot::Sender<()>>,
+}
+
+/// A listener that is accepted from once its gate is open.
+struct Opening {
+    port: u16,
+    listener: Rc<TcpListener>,
+    gate: Gate,
 }
 
 /// One accepted connection, counted as an open socket while it lasts.
@@ -131,14 +144,18 @@ impl Worker {
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(Command::AddPod(pod, answer)) => {
+                    Some(Command::AddPod(pod, inherited, answer)) => {
                         let result = match &accepting {
-                            Some(drain) => self.add_pod(pod, drain),
+                            Some(drain) => self.add_pod(pod, inherited, drain),
                             None => Err(io::Error::other("draining")),
                         };
                         let _ = answer.send(result);
                     }
                     Some(Command::RemovePod(uid)) => self.remove_pod(&uid),
+                    Some(Command::Lend(uid, port, answer)) => {
+                        // Whoever asked may have given up.
+                        let _ = answer.send(self.lend(&uid, port));
+                    }
                     None => return,
                 },
                 Ok(()) = changes.changed() => {
@@ -160,30 +177,63 @@ impl Worker {
         }
     }
 
-    fn add_pod(self: &Rc<Self>, pod: Arc<Pod>, drain: &Watch) -> io::Result<()> {
+    fn add_pod(
+        self: &Rc<Self>,
+        pod: Arc<Pod>,
+        mut inherited: Inherited,
+        drain: &Watch,
+    ) -> io::Result<()> {
         let config = &self.shared.config;
         let netns = pod.netns.as_deref();
-        let listen = |port, kind| {
+        let gate = inherited.gate();
+        let mut listen = |port, kind| -> io::Result<Vec<Opening>> {
+            let inherited = inherited.tcp(port);
+            if !inherited.is_empty() {
+                let opening = |listener| Opening::new(port, listener, gate.clone());
+                return inherited.into_iter().map(opening).collect();
+            }
             let listening = match config.port_reuse {
                 true => sockets::listen(netns, port, kind, config),
                 false => pod.listening_once(port, || sockets::listen(netns, port, kind, config)),
             };
             listening
-                .and_then(TcpListener::from_std)
+                .and_then(|listener| Ok(vec![Opening::new(port, listener, Gate::open())?]))
                 .map_err(|error| io::Error::new(error.kind(), format!("port {port}: {error}")))
         };
         let outbound = listen(OUTBOUND_PORT, Kind::Outbound)?;
         let plaintext = listen(PLAINTEXT_PORT, Kind::Inbound)?;
         let tunnels = listen(HBONE_PORT, Kind::Inbound)?;
-        let _stop = [
-            self.accept(outbound, &pod, drain, Direction::Outbound, outbound::serve),
-            self.accept(plaintext, &pod, drain, Direction::Inbound, plaintext::serve),
-            self.accept(tunnels, &pod, drain, Direction::Inbound, inbound::serve),
-        ];
-        self.listening
-            .borrow_mut()
-            .insert(pod.uid.clone(), Listening { _stop });
+        let (mut listeners, mut stop) = (Vec::new(), Vec::new());
+        for opening in outbound {
+            listeners.push((opening.port, opening.listener.clone()));
+            stop.push(self.accept(opening, &pod, drain, Direction::Outbound, outbound::serve));
+        }
+        for opening in plaintext {
+            listeners.push((opening.port, opening.listener.clone()));
+            stop.push(self.accept(opening, &pod, drain, Direction::Inbound, plaintext::serve));
+        }
+        for opening in tunnels {
+            listeners.push((opening.port, opening.listener.clone()));
+            stop.push(self.accept(opening, &pod, drain, Direction::Inbound, inbound::serve));
+        }
+        let all = Listening {
+            listeners,
+            _stop: stop,
+        };
+        self.listening.borrow_mut().insert(pod.uid.clone(), all);
         Ok(())
+    }
+
+    fn lend(&self, uid: &str, port: u16) -> Vec<OwnedFd> {
+        let listening = self.listening.borrow();
+        let listeners = listening
+            .get(uid)
+            .into_iter()
+            .flat_map(|all| &all.listeners);
+        listeners
+            .filter(|(own, _)| *own == port)
+            .filter_map(|(_, listener)| listener.as_fd().try_clone_to_owned().ok())
+            .collect()
     }
 
     fn remove_pod(&self, uid: &str) {
@@ -193,7 +243,7 @@ impl Worker {
 
     fn accept<F>(
         self: &Rc<Self>,
-        listener: TcpListener,
+        opening: Opening,
         pod: &Arc<Pod>,
         drain: &Watch,
         direction: Direction,
@@ -203,7 +253,11 @@ impl Worker {
         F: Future<Output = ()> + 'static,
     {
         let (stop, mut stopped) = oneshot::channel();
+        let Opening {
+            listener, mut gate, ..
+        } = opening;
         let (worker, pod, drain) = (self.clone(), pod.clone(), drain.clone());
+        let shared = self.shared.clone();
         let admit = move |tcp: TcpStream, peer| {
             if memory::pressure() >= Pressure::Refuse {
                 copy::abort(&tcp);
@@ -220,6 +274,10 @@ impl Worker {
             spawn_local(serve(worker.clone(), accepted));
         };
         spawn_local(async move {
+            tokio::select! {
+                () = gate.opened() => {}
+                _ = &mut stopped => return,
+            }
             loop {
                 let accepted = tokio::select! {
                     accepted = listener.accept() => accepted,
@@ -240,6 +298,10 @@ impl Worker {
                 if short {
                     pause(direction).await;
                 }
+            }
+            // A successor has the same queue.
+            if shared.handed_over.load(Ordering::Acquire) {
+                return;
             }
             // Who is already in the queue would see a reset.
             while let Some(Ok((tcp, peer))) = listener.accept().now_or_never() {
@@ -312,6 +374,18 @@ impl Worker {
         Box::pin(time::timeout(config.workload_wait, wait))
             .await
             .ok()?
+    }
+}
+
+// === impl Opening ===
+
+impl Opening {
+    fn new(port: u16, listener: std::net::TcpListener, gate: Gate) -> io::Result<Self> {
+        Ok(Self {
+            port,
+            listener: Rc::new(TcpListener::from_std(listener)?),
+            gate,
+        })
     }
 }
 

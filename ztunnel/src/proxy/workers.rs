@@ -1,26 +1,35 @@
 //! The threads of the data path, and how pods come to them and go.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use runtime::drain::{self, Mode};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
-use tokio::time;
 
 use super::Shared;
 use super::pods::{Pod, PodSpec};
 use super::worker::{Command, Worker};
+use crate::handover::inherited::Inherited;
+use crate::inpod::NetnsId;
 
 /// Handles of all workers. Dropping it cuts everything.
 pub struct Workers {
     shared: Arc<Shared>,
     threads: Vec<Thread>,
     drain: drain::Trigger,
+}
+
+/// What the workers listen on. It does not keep them running.
+#[derive(Clone)]
+pub struct Listeners {
+    shared: Arc<Shared>,
+    threads: Vec<mpsc::WeakUnboundedSender<Command>>,
 }
 
 struct Thread {
@@ -46,10 +55,16 @@ impl Workers {
 
     /// Listens for a pod on every worker. Where one of them can't, none does.
     pub async fn add_pod(&self, spec: PodSpec) -> io::Result<()> {
+        self.add_pod_with(spec, Inherited::none()).await
+    }
+
+    /// The same, on a predecessor's sockets where it has handed some over.
+    pub async fn add_pod_with(&self, spec: PodSpec, inherited: Inherited) -> io::Result<()> {
         let uid = spec.uid.clone();
         let pod = Arc::new(Pod::new(spec, &self.shared.config));
-        for thread in &self.threads {
-            if let Err(error) = thread.add_pod(pod.clone()).await {
+        let shares = inherited.shares(self.threads.len())?;
+        for (thread, share) in self.threads.iter().zip(shares) {
+            if let Err(error) = thread.add_pod(pod.clone(), share).await {
                 self.forget(&uid);
                 return Err(error);
             }
@@ -72,18 +87,91 @@ impl Workers {
         }
     }
 
-    /// Stops accepting, tells peers to go elsewhere, waits for what runs until the
-    /// deadline, and then cuts it.
-    pub async fn drain(self, deadline: Duration) {
-        self.drain.signal(Mode::Graceful);
-        if time::timeout(deadline, self.drain.drained()).await.is_err() {
-            tracing::info!("connections are cut at the drain's deadline");
+    /// For a successor to ask.
+    pub fn listeners(&self) -> Listeners {
+        let threads = self.threads.iter();
+        Listeners {
+            shared: self.shared.clone(),
+            threads: threads.map(|thread| thread.commands.downgrade()).collect(),
         }
+    }
+
+    /// Whoever waits in the queues is left to a successor.
+    pub fn hand_over(&self) {
+        self.shared.handed_over.store(true, Ordering::Release);
+    }
+
+    /// Accepts nothing more, and tells peers to go elsewhere.
+    pub fn stop_accepting(&self) {
+        self.drain.signal(Mode::Graceful);
+    }
+
+    /// Connections open now.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.count()
+    }
+
+    /// Stops accepting, tells peers to go elsewhere, waits for what runs until it has
+    /// ended or `expired`, and then cuts it. How many connections it cut.
+    pub async fn drain(self, expired: impl Future<Output = ()>) -> usize {
+        self.stop_accepting();
+        let cut = tokio::select! {
+            () = self.drain.drained() => 0,
+            () = expired => self.report_cut(),
+        };
         for thread in self.threads {
             drop(thread.commands);
             // A worker only ends its loop, so this is a matter of moments.
             let _ = tokio::task::spawn_blocking(move || thread.handle.join()).await;
         }
+        cut
+    }
+
+    /// Says what is about to be cut: one line a pod, each connection has its own in the access log.
+    fn report_cut(&self) -> usize {
+        let mut cut = 0;
+        for (uid, connections) in self.shared.connections.by_pod() {
+            let pod = self.shared.pods.get(&uid);
+            let (inbound, outbound) = (connections.inbound.len(), connections.outbound.len());
+            cut += inbound + outbound;
+            tracing::warn!(
+                name = pod.as_ref().map(|pod| &*pod.info.name),
+                namespace = pod.as_ref().map(|pod| &*pod.info.namespace),
+                uid = &*uid,
+                inbound,
+                outbound,
+                "connections are cut at the drain's deadline"
+            );
+        }
+        metrics::counter!("weft_drain_connections_cut_total").increment(cut as u64);
+        cut
+    }
+}
+
+// === impl Listeners ===
+
+impl Listeners {
+    /// Duplicates of the sockets on which a port of a pod is listened to, by all workers.
+    pub async fn lend(&self, uid: &Arc<str>, netns: NetnsId, port: u16) -> Vec<OwnedFd> {
+        let pod = self.shared.pods.get(uid);
+        let own = pod.and_then(|pod| NetnsId::of(pod.netns.as_deref()).ok());
+        if own != Some(netns) {
+            return Vec::new();
+        }
+        let mut all = Vec::new();
+        for thread in &self.threads {
+            let Some(commands) = thread.upgrade() else {
+                continue;
+            };
+            let (answer, answered) = oneshot::channel();
+            if commands
+                .send(Command::Lend(uid.clone(), port, answer))
+                .is_ok()
+            {
+                all.extend(answered.await.unwrap_or_default());
+            }
+        }
+        all
     }
 }
 
@@ -105,11 +193,11 @@ impl Thread {
         Ok(Self { commands, handle })
     }
 
-    async fn add_pod(&self, pod: Arc<Pod>) -> io::Result<()> {
+    async fn add_pod(&self, pod: Arc<Pod>, inherited: Inherited) -> io::Result<()> {
         let gone = || io::Error::other("the worker has ended");
         let (answer, answered) = oneshot::channel();
         self.commands
-            .send(Command::AddPod(pod, answer))
+            .send(Command::AddPod(pod, inherited, answer))
             .map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
