@@ -17,6 +17,7 @@ use serde_json::Value;
 pub mod baseline;
 pub mod capture;
 mod link;
+pub mod scale;
 pub mod wire;
 mod wrapped;
 
@@ -31,6 +32,8 @@ pub struct Lab {
     folders: tempfile::TempDir,
     launcher: Option<Child>,
     watch: Option<link::Watch>,
+    /// Added to the environment of `weft`.
+    settings: Vec<(String, String)>,
 }
 
 // === impl Lab ===
@@ -39,7 +42,16 @@ impl Lab {
     /// Starts a mesh of two nodes over these documents and waits until every pod is ready. From
     /// then on the link between the nodes is captured: see [`Lab::check_link`].
     pub fn up(yaml: &str) -> Result<Self> {
-        let mut lab = Self::up_with(yaml, &["--nodes", "2"])?;
+        Self::up_under(yaml, &[])
+    }
+
+    /// As [`Lab::up`], with variables added to the environment.
+    pub fn up_under(yaml: &str, settings: &[(&str, &str)]) -> Result<Self> {
+        let mut lab = Self::stopped()?;
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        lab.settings = settings.iter().map(owned).collect();
+        lab.write("lab.yaml", yaml)?;
+        lab.start(&["--nodes", "2"])?;
         let watch = link::Watch::begin(&lab)?;
         watch.learn(&lab.pods()?);
         lab.watch = Some(watch);
@@ -62,6 +74,7 @@ impl Lab {
             folders,
             launcher: None,
             watch: None,
+            settings: Vec::new(),
         })
     }
 
@@ -159,7 +172,8 @@ impl Lab {
             .arg(self.state())
             .args(arguments)
             .env("PATH", path_with_programs())
-            .env("NO_COLOR", "1");
+            .env("NO_COLOR", "1")
+            .envs(self.settings.iter().cloned());
         command
     }
 
@@ -247,6 +261,24 @@ impl Lab {
     pub fn config_dump(&self, node: &str) -> Result<Value> {
         let output = self.weft(&["ztunnel-config", "all", "--node", node, "-o", "json"])?;
         Ok(serde_json::from_str(&output)?)
+    }
+
+    /// What `weft status` knows, as JSON.
+    pub fn status(&self) -> Result<Value> {
+        Ok(serde_json::from_str(
+            &self.weft(&["status", "-o", "json"])?,
+        )?)
+    }
+
+    /// A node's ztunnel as the machine knows it: its pid inside the mesh, restarts, …
+    pub fn ztunnel(&self, node: &str) -> Result<Value> {
+        let status = self.status()?;
+        let pieces = status["machine"]["pieces"].as_array();
+        let mut pieces = pieces.into_iter().flatten();
+        let found = pieces.find(|piece| piece["name"] == "ztunnel" && piece["node"] == node);
+        found
+            .cloned()
+            .with_context(|| format!("no ztunnel of {node}"))
     }
 
     /// The ztunnel's metrics, as text.

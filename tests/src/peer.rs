@@ -2,6 +2,8 @@
 
 pub mod client;
 
+pub mod rate;
+
 pub mod serve;
 
 pub mod stubborn;

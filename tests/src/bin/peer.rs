@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tests::peer::{client, serve, stubborn};
+use tests::peer::{client, rate, serve, stubborn};
 
 #[derive(Parser)]
 struct Arguments {
@@ -64,6 +64,22 @@ enum Command {
         #[arg(long, default_value = "")]
         start: String,
     },
+    /// New connections at a fixed rate to a server of bytes; prints counts and times as JSON.
+    Rate {
+        target: String,
+        #[arg(long)]
+        rate: f64,
+        #[arg(long)]
+        count: u64,
+    },
+    /// DNS questions at a fixed rate; prints counts and times as JSON.
+    Questions {
+        name: String,
+        #[arg(long)]
+        rate: f64,
+        #[arg(long)]
+        count: u64,
+    },
     /// One HTTP/1.1 GET; prints the body.
     Http { target: String, path: String },
     /// Listens on one address and prints what connects; for servers that must not be reached.
@@ -94,6 +110,12 @@ fn main() -> ExitCode {
             count,
             start,
         } => stubborn::silent(&target, count, start.as_bytes()),
+        Command::Rate {
+            target,
+            rate,
+            count,
+        } => run(rate::connections(&target, rate, count)),
+        Command::Questions { name, rate, count } => run(rate::questions(&name, rate, count)),
         Command::Http { target, path } => client::http(&target, &path),
         Command::Watch { bind } => serve::watch(bind),
     };
@@ -104,4 +126,8 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(load: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(load)
 }

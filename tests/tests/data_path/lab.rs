@@ -241,7 +241,10 @@ impl Lab {
     pub(crate) fn drain(&mut self, node: usize, deadline: Duration) -> Duration {
         let drained = self.nodes.remove(node - 1);
         let started = Instant::now();
-        self.runtime.block_on(drained.workers.drain(deadline));
+        self.runtime.block_on(async {
+            let expired = tokio::time::sleep(deadline);
+            drained.workers.drain(expired).await
+        });
         started.elapsed()
     }
 

@@ -1,0 +1,82 @@
+//! A ztunnel that dies without a word: it is back at once, and nothing goes out in clear meanwhile.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use tests::lab::scale::{is_full, scaled};
+
+use crate::shop::own;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// The lab watches the link between the nodes all the while: a byte in clear fails the test.
+#[test]
+fn a_killed_ztunnel_serves_all_its_pods_again_and_leaks_nothing() {
+    let lab = own();
+    let before = lab.ztunnel("node-1").expect("known")["restarts"].clone();
+    let before = before.as_u64().expect("a number");
+    let mut gaps = Vec::new();
+    for round in 0..scaled(2, 20) {
+        let ztunnel = lab.ztunnel("node-1").expect("known");
+        let pid = ztunnel["pid"].as_i64().expect("it runs").to_string();
+        lab.exec("node/node-1", &["kill", "-KILL", &pid])
+            .expect("killed");
+        let killed = Instant::now();
+        // To the other node, on the same one, and from the other one.
+        for (from, to) in [
+            ("shop/client", "server:80"),
+            ("shop/client", "neighbour:80"),
+            ("shop/remote", "neighbour:80"),
+        ] {
+            lab.eventually(SOON, "it serves again", || {
+                lab.peer(from, &["get", to]).map(|_| ())
+            })
+            .expect("served");
+        }
+        gaps.push(killed.elapsed());
+        let restarted = lab.ztunnel("node-1").expect("known");
+        assert_eq!(restarted["restarts"], before + round + 1, "{restarted}");
+        assert!(
+            restarted["lastExit"]
+                .as_str()
+                .is_some_and(|exit| exit.contains("KILL")),
+            "{restarted}"
+        );
+        lab.eventually(SOON, "every pod is captured", || {
+            let dump = lab.config_dump("node-1")?;
+            let served = dump["workloadState"]
+                .as_object()
+                .map_or(0, |pods| pods.len());
+            ensure!(served >= 2, "{served}");
+            Ok(())
+        })
+        .expect("captured");
+    }
+    if is_full() {
+        println!("from the kill to three answers: {gaps:?}");
+    }
+    lab.check_link();
+}
+
+#[test]
+fn a_frozen_ztunnel_holds_its_pods_traffic_and_lets_none_past_it() {
+    let lab = own();
+    let address = lab.addresses("shop/server").expect("addresses")[0];
+    let target = format!("{address}:8080");
+    lab.peer("shop/client", &["get", &target]).expect("served");
+    // Frozen, it answers nothing: what its pods send waits, and goes nowhere else.
+    let ztunnel = lab.ztunnel("node-1").expect("known");
+    let pid = ztunnel["pid"].as_i64().expect("it runs").to_string();
+    lab.exec("node/node-1", &["kill", "-STOP", &pid])
+        .expect("stopped");
+    let command = ["timeout", "2", "peer", "get", &target];
+    let output = lab.exec_output("shop/client", &command).expect("runs");
+    assert!(!output.status.success(), "{output:?}");
+    lab.exec("node/node-1", &["kill", "-CONT", &pid])
+        .expect("goes on");
+    lab.eventually(SOON, "it serves again", || {
+        lab.peer("shop/client", &["get", &target]).map(|_| ())
+    })
+    .expect("served");
+    lab.check_link();
+}

@@ -1,0 +1,206 @@
+//! A ztunnel replaced while it is used: nothing new is refused, nothing open is cut before its time.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Child;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use tests::lab::scale::{is_full, scaled};
+use tests::lab::{Lab, program};
+use tests::peer::SOURCE_PORT;
+use tests::peer::rate::RateReport;
+
+use crate::shop::{YAML, own};
+
+const SOON: Duration = Duration::from_secs(20);
+/// How long open connections may go on in the former process.
+const DEADLINE: &str = "8s";
+
+/// New connections to one pod at a fixed rate.
+fn load(lab: &Lab, server: &str, rate: u64, count: u64) -> Child {
+    let address = lab.addresses(server).expect("addresses")[0];
+    let target = format!("{address}:{SOURCE_PORT}");
+    let (rate, count) = (rate.to_string(), count.to_string());
+    let command = ["peer", "rate", &target, "--rate", &rate, "--count", &count];
+    lab.exec_spawn("shop/client", &command).expect("starts")
+}
+
+fn questions(lab: &Lab, count: u64) -> Child {
+    let count = count.to_string();
+    let name = "server.shop.svc.cluster.local";
+    let command = ["peer", "questions", name, "--rate", "50", "--count", &count];
+    lab.exec_spawn("shop/client", &command).expect("starts")
+}
+
+fn report(load: Child) -> RateReport {
+    let output = load.wait_with_output().expect("ends");
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text} {output:?}"))
+}
+
+fn upgrade(lab: &Lab, arguments: &[&str]) -> Result<Vec<Value>> {
+    let mut all = vec!["ztunnel", "upgrade", "-o", "json"];
+    all.extend(arguments);
+    let output = lab.weft(&all)?;
+    let lines = output.lines().map(serde_json::from_str);
+    Ok(lines.collect::<Result<_, _>>()?)
+}
+
+/// A connection that echoes until it is told to stop.
+struct Held(Child, BufReader<std::process::ChildStdout>);
+
+impl Held {
+    fn open(lab: &Lab, server: &str) -> Self {
+        let address = lab.addresses(server).expect("addresses")[0];
+        let target = format!("{address}:9000");
+        let mut child = lab
+            .exec_spawn("shop/client", &["peer", "hold", &target])
+            .expect("starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        lines.read_line(&mut line).expect("reads");
+        assert_eq!(line, "open\n", "{server}");
+        Self(child, lines)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.0.try_wait().expect("waits").is_none()
+    }
+
+    fn stop(mut self) {
+        let mut stdin = self.0.stdin.take().expect("piped");
+        writeln!(stdin, "stop").expect("writes");
+        let mut line = String::new();
+        self.1.read_line(&mut line).expect("reads");
+        assert!(line.starts_with("stopped after"), "{line}");
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn every_ztunnel_is_replaced_under_load_and_nothing_is_lost() {
+    let lab = Lab::up_under(YAML, &[("ZTUNNEL_HANDOVER_DEADLINE", DEADLINE)]).expect("starts");
+    let mut ended = Held::open(&lab, "shop/server");
+    let mut near = Held::open(&lab, "shop/neighbour");
+    let mut cut = Held::open(&lab, "shop/server");
+    let former = ["node-1", "node-2"].map(|node| lab.ztunnel(node).expect("known"));
+
+    let (rate, count) = scaled((60, 360), (1000, 50_000));
+    let loads = ["shop/server", "shop/neighbour"].map(|server| load(&lab, server, rate, count));
+    let asked = questions(&lab, count * 50 / rate);
+    // Full size: again and again, for as long as the load runs.
+    let mut upgrades = Vec::new();
+    for _ in 0..scaled(1, 6) {
+        upgrades.extend(upgrade(&lab, &[]).expect("upgraded"));
+    }
+    assert!(ended.is_open() && near.is_open() && cut.is_open());
+    for upgraded in &upgrades {
+        assert_eq!(upgraded["upgraded"]["handedOver"], true, "{upgraded}");
+    }
+    for (node, former) in ["node-1", "node-2"].into_iter().zip(&former) {
+        let now = lab.ztunnel(node).expect("known");
+        assert_ne!(now["pid"], former["pid"]);
+        assert_eq!(now["restarts"], former["restarts"], "{now}");
+    }
+    ended.stop();
+    near.stop();
+
+    let reports: Vec<_> = loads.into_iter().chain([asked]).map(report).collect();
+    if is_full() {
+        println!("upgrades: {upgrades:?}");
+        reports.iter().for_each(|report| println!("{report:?}"));
+    }
+    for report in reports {
+        assert_eq!(report.failed, 0, "{report:?}");
+        assert!(report.succeeded > 0, "{report:?}");
+    }
+
+    // What is still open is cut at the deadline, and the one that serves now tells how much.
+    lab.eventually(SOON, "the former processes are gone", || {
+        for node in ["node-1", "node-2"] {
+            let now = lab.ztunnel(node)?;
+            ensure!(now["former"] == serde_json::json!([]), "{now}");
+        }
+        Ok(())
+    })
+    .expect("gone");
+    assert!(!cut.is_open());
+    lab.eventually(SOON, "the cut is counted", || {
+        let counted = ["node-1", "node-2"].map(|node| {
+            lab.metric(node, "weft_handover_connections_cut_total")
+                .unwrap_or_default()
+        });
+        ensure!(
+            counted.iter().sum::<f64>() >= 1.0 || is_full(),
+            "{counted:?}"
+        );
+        Ok(())
+    })
+    .expect("counted");
+    let log = lab.run_file("nodes/node-1/ztunnel.log");
+    assert!(
+        log.contains("connections are cut at the drain's deadline"),
+        "{log}"
+    );
+    lab.peer("shop/client", &["get", "server:80"])
+        .expect("served");
+}
+
+/// A program that is no successor: the shell script `text`.
+fn script(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
+    let path = folder.path().join(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+    path.to_str().expect("text").to_owned()
+}
+
+#[test]
+fn a_successor_that_does_not_get_ready_changes_nothing() {
+    let lab = own();
+    let folder = tempfile::tempdir().expect("a folder");
+    let ztunnel = program("ztunnel");
+    let ztunnel = ztunnel.display();
+    let pid = lab.ztunnel("node-1").expect("known")["pid"].clone();
+    let mut held = Held::open(&lab, "shop/neighbour");
+    let load = load(&lab, "shop/neighbour", 60, scaled(600, 3000));
+
+    let fails = script(&folder, "fails", "echo 'a library is missing'; exit 3");
+    let refused = upgrade(&lab, &["--node", "node-1", &fails]).expect_err("no ztunnel");
+    let refused = refused.to_string();
+    for part in ["exit code 3", "a library is missing", "serves on"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    // It gets the sockets, and dies while it waits for certificates that nobody signs.
+    let late = script(
+        &folder,
+        "late",
+        &format!(
+            "[ \"$1\" = version ] && exec {ztunnel} version\n\
+             CA_ADDRESS=https://127.0.0.1:9 exec timeout -s KILL 8 {ztunnel}"
+        ),
+    );
+    let refused = upgrade(&lab, &["--node", "node-1", &late]).expect_err("dies");
+    assert!(
+        refused.to_string().contains("before it served"),
+        "{refused}"
+    );
+    let log = lab.run_file("nodes/node-1/ztunnel.log");
+    assert!(log.contains("waiting for certificates"), "{log}");
+    assert!(log.contains("the successor is gone; serving on"), "{log}");
+
+    let report = report(load);
+    assert_eq!(report.failed, 0, "{report:?}");
+    assert!(held.is_open());
+    held.stop();
+    assert_eq!(lab.ztunnel("node-1").expect("known")["pid"], pid);
+    // And the next one is taken.
+    let upgraded = upgrade(&lab, &["--node", "node-1"]).expect("upgraded");
+    assert_eq!(upgraded[0]["upgraded"]["handedOver"], true);
+    let missing = upgrade(&lab, &["/nonexistent/ztunnel"]).expect_err("no file");
+    assert!(missing.to_string().contains("not a program"), "{missing}");
+    let unknown = upgrade(&lab, &["--node", "node-9"]).expect_err("no node");
+    assert!(unknown.to_string().contains("no node node-9"), "{unknown}");
+}
