@@ -77,7 +77,7 @@ impl Record for Line {
             fields.text("src.cluster", &workload.cluster_id);
         }
         fields.display("dst.addr", destination.address);
-        if let Some(address) = record.hbone_address {
+        if let Some(address) = &record.hbone_address {
             fields.display("dst.hbone_addr", address);
         }
         if let Some(service) = &record.service {

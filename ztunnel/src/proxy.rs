@@ -7,12 +7,13 @@
 //! - [`pods`]: the pods served here.
 //! - [`workers`]: the threads, and how pods come and go.
 //! - `outbound`, `inbound`, `plaintext`, `same_node`: one kind of connection each;
-//!   `arrival` judges who comes in.
+//!   `arrival` judges who comes in, `socks5` hears where an application wants to go.
 //! - `proxy_protocol`: what applications behind a tunnel of their own are told.
 //! - [`on_demand`]: asking for what is not known yet.
 //! - [`ejections`]: endpoints that are left alone for a while.
 //! - `plans`: what is decided ahead of connections, while the configuration holds.
-//! - `names`: addresses of endpoints that have only a name.
+//! - `names`: addresses of endpoints that have only a name; `described`: workloads known only by
+//!   what they say of themselves.
 //! - `telemetry`, [`access_log`]: what is said about connections.
 //! - [`connections`], `tunnels`: those that are open.
 
@@ -29,6 +30,8 @@ pub mod workers;
 mod worker;
 
 mod outbound;
+
+mod socks5;
 
 mod same_node;
 
@@ -55,6 +58,8 @@ pub mod ejections;
 mod sockets;
 
 mod names;
+
+mod described;
 
 mod plans;
 

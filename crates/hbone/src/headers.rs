@@ -12,4 +12,7 @@ pub use traceparent::TraceParent;
 
 pub const BAGGAGE: http::HeaderName = http::HeaderName::from_static("baggage");
 pub const FORWARDED: http::HeaderName = http::header::FORWARDED;
+/// The network a request comes from, where it came through a gateway between networks.
+pub const FORWARDED_NETWORK: http::HeaderName =
+    http::HeaderName::from_static("x-forwarded-network");
 pub const TRACEPARENT: http::HeaderName = http::HeaderName::from_static("traceparent");

@@ -19,57 +19,87 @@ mod weights;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use rand::Rng;
+
 pub use self::active::{Active, ActiveConnection};
 pub use self::ejection::{Ejected, Ejections, ServicePort};
 pub use self::selection::{Drawn, Observed, Selection, Selections};
+use self::weights::Weights;
 use crate::service::{LoadBalancing, LoadBalancingMode, Scope};
 use crate::snapshot::{Endpoint, ServiceEntry};
 use crate::workload::{TunnelProtocol, Workload};
 
-/// The endpoints eligible for `client` on `service_port` by how close they are, best first: one
-/// tier, but with FAILOVER one for each rank that any has. A tier serves while it has an
-/// endpoint that is fit to.
+/// The endpoints of `client`'s own network that are eligible on `service_port` by how close they
+/// are, best first: one tier, but with FAILOVER one for each rank that any has. A tier serves
+/// while it has an endpoint that is fit to.
 pub fn tiers<'a>(
     entry: &'a ServiceEntry,
     client: &Workload,
     service_port: u16,
 ) -> Vec<Vec<&'a Endpoint>> {
     let mut tiers: BTreeMap<Reverse<usize>, Vec<&Endpoint>> = BTreeMap::new();
-    for (rank, at) in ranked(entry, client, service_port) {
+    let usable = |one: &Endpoint| is_usable(entry, one, &client.network, service_port);
+    for (rank, at) in ranked(entry, client, usable) {
         let tier = tiers.entry(Reverse(rank)).or_default();
         tier.push(&entry.endpoints[at]);
     }
     tiers.into_values().collect()
 }
 
-/// The eligible endpoints by their place in the service's list, and how close each is: equally,
+/// The usable endpoints, how close each is and its place in the service's list: all equally close,
 /// but with FAILOVER.
 fn ranked(
     entry: &ServiceEntry,
     client: &Workload,
-    service_port: u16,
+    usable: impl Fn(&Endpoint) -> bool,
 ) -> impl Iterator<Item = (usize, usize)> {
     let balancing = &entry.service.load_balancing;
     let scopes = &balancing.routing_preference;
-    let usable = entry.endpoints.iter().enumerate();
-    let usable =
-        usable.filter(move |(_, one)| is_usable(entry, one, &client.network, service_port));
-    usable.filter_map(move |(at, endpoint)| {
-        let workload = &endpoint.workload;
-        let rank = match balancing.mode {
-            LoadBalancingMode::Standard | LoadBalancingMode::Passthrough => Some(0),
-            LoadBalancingMode::Strict => scopes
-                .iter()
-                .all(|scope| matches(*scope, client, workload))
-                .then_some(0),
-            LoadBalancingMode::Failover => Some(rank(balancing, client, workload)),
-        };
-        Some((rank?, at))
-    })
+    let all = entry.endpoints.iter().enumerate();
+    all.filter(move |(_, one)| usable(one))
+        .filter_map(move |(at, endpoint)| {
+            let workload = &endpoint.workload;
+            let rank = match balancing.mode {
+                LoadBalancingMode::Standard | LoadBalancingMode::Passthrough => Some(0),
+                LoadBalancingMode::Strict => scopes
+                    .iter()
+                    .all(|scope| matches(*scope, client, workload))
+                    .then_some(0),
+                LoadBalancingMode::Failover => Some(rank(balancing, client, workload)),
+            };
+            Some((rank?, at))
+        })
 }
 
-/// Whether this node could reach the endpoint at all. One in another network is behind a
-/// gateway, which a node cannot pass. DNS is no authority on where a tunnel ends.
+/// A proxy of a gateway into another network. Its addresses are dialled from any.
+pub(crate) fn gateway<'a>(entry: &'a ServiceEntry, random: &mut impl Rng) -> Option<&'a Endpoint> {
+    let all = entry.endpoints.iter();
+    let weights: Weights = all.map(|endpoint| endpoint.workload.capacity).collect();
+    let has_address = |at: usize| !entry.endpoints[at].workload.addresses.is_empty();
+    let drawn = weights.draw(has_address, random)?;
+    Some(&entry.endpoints[drawn])
+}
+
+/// Whether the endpoint can be reached from a network: in it, or through the gateway of another.
+fn is_reachable(
+    entry: &ServiceEntry,
+    endpoint: &Endpoint,
+    network: &str,
+    service_port: u16,
+) -> bool {
+    let workload = &endpoint.workload;
+    match *workload.network == *network {
+        true => is_usable(entry, endpoint, network, service_port),
+        false => {
+            workload.capacity != 0
+                && workload.network_gateway.is_some()
+                && endpoint_port(entry, endpoint, service_port).is_some()
+        }
+    }
+}
+
+/// Whether the endpoint can be reached in its own network. DNS is no authority on where a tunnel
+/// ends.
 fn is_usable(entry: &ServiceEntry, endpoint: &Endpoint, network: &str, service_port: u16) -> bool {
     let workload = &endpoint.workload;
     let families = entry.service.ip_families;

@@ -1,4 +1,5 @@
-//! Two proxies in this process, pods as namespaces on one switch, the real redirect rules.
+//! Two proxies in this process, pods as namespaces on one switch, or on a switch for each proxy that
+//! nothing routes between; the real redirect rules.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -30,9 +31,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Where pods' applications listen.
 pub(crate) const APPLICATION: u16 = 8080;
 
-/// The switch, the pods on it and the two nodes' proxies.
+/// The switches, the pods on them and the two nodes' proxies.
 pub(crate) struct Lab {
-    switch: OwnedFd,
+    /// One for each network.
+    switches: Vec<OwnedFd>,
     pods: HashMap<String, LabPod>,
     pub(crate) state: Arc<State>,
     snapshot: Snapshot,
@@ -44,6 +46,8 @@ pub(crate) struct Lab {
 struct LabPod {
     netns: Arc<OwnedFd>,
     number: u16,
+    /// Which switch it is on.
+    switch: usize,
 }
 
 struct Node {
@@ -129,11 +133,26 @@ impl Authority {
 
 impl Lab {
     pub(crate) fn new() -> Self {
-        let switch = netns::create().expect("the right to make network namespaces");
-        sh(
-            &switch,
-            "ip link set lo up && ip link add switch type bridge && ip link set switch up",
-        );
+        Self::with(["", ""], |_| {})
+    }
+
+    /// A node in each of two networks, which nothing routes between.
+    pub(crate) fn of_two_networks() -> Self {
+        Self::with(["near", "far"], |_| {})
+    }
+
+    /// The nodes are in these networks and configured a little differently than usual.
+    pub(crate) fn with(networks: [&str; 2], configure: impl Fn(&mut Config)) -> Self {
+        let count = if networks[0] == networks[1] { 1 } else { 2 };
+        let switches = (0..count).map(|_| {
+            let switch = netns::create().expect("the right to make network namespaces");
+            sh(
+                &switch,
+                "ip link set lo up && ip link add switch type bridge && ip link set switch up",
+            );
+            switch
+        });
+        let switches = switches.collect();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -142,12 +161,14 @@ impl Lab {
         let state = Arc::new(State::default());
         let authority = Arc::new(Authority::new());
         let nodes = [1, 2].map(|number| {
-            let config = Config {
+            let mut config = Config {
                 node: format!("node-{number}").into(),
+                network: networks[number - 1].into(),
                 connect_timeout: Duration::from_secs(2),
                 workload_wait: Duration::from_millis(300),
                 ..Config::default()
             };
+            configure(&mut config);
             let log = Arc::new(Log::default());
             let series = Arc::new(SeriesCache::default());
             let shared = Shared::new(
@@ -165,7 +186,7 @@ impl Lab {
             }
         });
         Self {
-            switch,
+            switches,
             pods: HashMap::new(),
             state,
             snapshot: Snapshot::default(),
@@ -177,34 +198,76 @@ impl Lab {
 
     /// A pod that the mesh doesn't capture.
     pub(crate) fn bare_pod(&mut self, name: &str) {
+        self.bare_pod_on(name, 1);
+    }
+
+    /// A pod in a node's network that the mesh doesn't capture.
+    pub(crate) fn bare_pod_on(&mut self, name: &str, node: usize) {
         let number = u16::try_from(self.pods.len()).expect("few pods") + 1;
-        let pod = netns::create().expect("namespace");
-        let path = format!("/proc/{}/fd/{}", std::process::id(), pod.as_raw_fd());
+        let netns = Arc::new(netns::create().expect("namespace"));
+        let switch = (node - 1).min(self.switches.len() - 1);
+        let net = 44 + switch;
+        sh(&netns, "ip link set lo up");
+        self.plug(&netns, number, switch);
         sh(
-            &self.switch,
+            &netns,
             &format!(
-                "ip link add pod{number} type veth peer name eth0 netns {path} \
+                "ip route add default via 10.{net}.255.254 && ip -6 route add default via fd{net}::ffff"
+            ),
+        );
+        let pod = LabPod {
+            netns,
+            number,
+            switch,
+        };
+        self.pods.insert(name.into(), pod);
+    }
+
+    /// Has a pod in the other network too.
+    pub(crate) fn join(&self, name: &str) {
+        let pod = &self.pods[name];
+        self.plug(&pod.netns, pod.number, 1 - pod.switch);
+    }
+
+    fn plug(&self, netns: &OwnedFd, number: u16, switch: usize) {
+        let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd());
+        let (net, eth) = (44 + switch, format!("eth{switch}"));
+        sh(
+            &self.switches[switch],
+            &format!(
+                "ip link add pod{number} type veth peer name {eth} netns {path} \
                  && ip link set pod{number} master switch up"
             ),
         );
         sh(
-            &pod,
+            netns,
             &format!(
-                "ip link set lo up && ip link set eth0 up && ip addr add 10.44.0.{number}/16 dev eth0 \
-                 && ip -6 addr add fd44::{number:x}/64 dev eth0 nodad \
-                 && ip route add default via 10.44.255.254 && ip -6 route add default via fd44::ffff"
+                "ip link set {eth} up && ip addr add 10.{net}.0.{number}/16 dev {eth} \
+                 && ip -6 addr add fd{net}::{number:x}/64 dev {eth} nodad"
             ),
         );
-        let netns = Arc::new(pod);
-        self.pods.insert(name.into(), LabPod { netns, number });
     }
 
     /// A captured pod on a node, known to the mesh, with an application that answers.
     pub(crate) fn pod(&mut self, name: &str, node: usize) {
-        self.bare_pod(name);
+        self.bare_pod_on(name, node);
         self.publish([Change::Workload(self.workload(name, node))]);
         self.capture(name, node);
         self.serve(name);
+    }
+
+    /// Puts the redirect rules into a pod that somebody else serves.
+    pub(crate) fn redirect(&self, name: &str) {
+        let options = cni::rules::Options {
+            dns_capture: false,
+            ..cni::rules::Options::default()
+        };
+        let capturing = cni::apply::capture(&self.pods[name].netns, &options);
+        self.runtime.block_on(capturing).expect("rules");
+    }
+
+    pub(crate) fn netns(&self, name: &str) -> Arc<OwnedFd> {
+        self.pods[name].netns.clone()
     }
 
     pub(crate) fn capture(&self, name: &str, node: usize) {
@@ -254,6 +317,7 @@ impl Lab {
         workload.workload_name = name.into();
         workload.canonical_name = name.into();
         workload.node = format!("node-{node}").into();
+        workload.network = self.nodes[node - 1].shared.config.network.clone();
         workload.tunnel_protocol = TunnelProtocol::Hbone;
         workload.addresses = vec![self.ip(name), self.ip6(name)];
         workload
@@ -265,13 +329,24 @@ impl Lab {
     }
 
     pub(crate) fn ip(&self, name: &str) -> IpAddr {
+        self.ip_on(name, self.pods[name].switch)
+    }
+
+    /// The address of a pod that is in both networks, in the second of them.
+    pub(crate) fn far_ip(&self, name: &str) -> IpAddr {
+        self.ip_on(name, 1)
+    }
+
+    fn ip_on(&self, name: &str, switch: usize) -> IpAddr {
         let [high, low] = self.pods[name].number.to_be_bytes();
-        IpAddr::from([10, 44, high, low])
+        let net = if switch == 0 { 44 } else { 45 };
+        IpAddr::from([10, net, high, low])
     }
 
     pub(crate) fn ip6(&self, name: &str) -> IpAddr {
-        let number = self.pods[name].number;
-        Ipv6Addr::new(0xfd44, 0, 0, 0, 0, 0, 0, number).into()
+        let LabPod { number, switch, .. } = self.pods[name];
+        let net = if switch == 0 { 0xfd44 } else { 0xfd45 };
+        Ipv6Addr::new(net, 0, 0, 0, 0, 0, 0, number).into()
     }
 
     pub(crate) fn address(&self, name: &str) -> SocketAddr {

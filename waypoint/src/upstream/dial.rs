@@ -42,6 +42,10 @@ impl Dialer {
                 Transport::Hbone { address, expected } => {
                     self.tunnel(hop.target, *address, expected).await
                 }
+                Transport::DoubleHbone(crossing) => {
+                    let reason = format!("{}: is in another network", crossing.authority);
+                    Err(UpstreamError::Connect(reason))
+                }
                 // Endpoints known by name only are resolved by nodes.
                 Transport::Resolve { hostname, port } => Err(UpstreamError::Connect(format!(
                     "{hostname}:{port}: only addresses are dialled"

@@ -52,6 +52,9 @@ impl Key {
             tunnel: match &hop.transport {
                 Transport::Tcp | Transport::Resolve { .. } => None,
                 Transport::Hbone { address, expected } => Some((*address, expected.clone())),
+                Transport::DoubleHbone(crossing) => {
+                    Some((crossing.address, crossing.expected.clone()))
+                }
             },
         }
     }

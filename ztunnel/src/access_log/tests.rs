@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use mesh::destination::Authority;
 use mesh::identity::Identity;
 use mesh::workload::Workload;
 use runtime::logs::{Format, record};
@@ -26,7 +27,9 @@ fn record(event: Event, error: Option<&str>) -> AccessLogRecord {
             workload: Some(Arc::new(api)),
             identity: None,
         },
-        hbone_address: Some("10.244.2.3:8080".parse().expect("address")),
+        hbone_address: Some(Authority::Address(
+            "10.244.2.3:8080".parse().expect("address"),
+        )),
         service: Some("api.shop.svc.cluster.local".into()),
         bytes_sent: 12,
         bytes_received: 3,

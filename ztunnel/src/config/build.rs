@@ -74,14 +74,7 @@ pub(super) fn config(raw: &mut Raw, cpus: usize) -> Option<Config> {
 /// What Istio's tunnel knows and this one does not.
 fn unsupported(raw: &mut Raw) -> Vec<String> {
     let mut warnings = Vec::new();
-    for (name, default, what) in [
-        ("TLS12_ENABLED", false, "TLS 1.2 is never offered"),
-        (
-            "UNSTABLE_ENABLE_SOCKS5",
-            false,
-            "there is no SOCKS5 listener",
-        ),
-    ] {
+    for (name, default, what) in [("TLS12_ENABLED", false, "TLS 1.2 is never offered")] {
         if raw.truth(name, default) != default {
             warnings.push(format!("{name} has no effect: {what}"));
         }
@@ -216,6 +209,7 @@ fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
         network: node.network.clone(),
         node: node.name.clone(),
         cluster_id: node.cluster_id.clone(),
+        cluster_domain: node.cluster_domain.clone(),
         trust_domain: node.trust_domain.clone(),
         packet_mark: raw.parsed("PACKET_MARK").or(mark),
         original_source: match raw.text("ENABLE_ORIG_SRC") {
@@ -238,6 +232,7 @@ fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
         ipv6: raw.truth("IPV6_ENABLED", true),
         port_reuse: raw.truth("INPOD_PORT_REUSE", true),
         policy_info_logging: raw.truth("AUTHZ_POLICY_INFO_LOGGING", false),
+        socks5: raw.truth("UNSTABLE_ENABLE_SOCKS5", false),
         tunnel: Settings {
             stream_window,
             // Follows the windows it is the sum of, where it is not said.

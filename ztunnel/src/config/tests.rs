@@ -250,7 +250,7 @@ fn each_of_istios_variables_has_its_effect() {
             &*config.node.cluster_id == "east"
         }),
         ("CLUSTER_DOMAIN", "corp", |config| {
-            &*config.node.cluster_domain == "corp"
+            &*config.node.cluster_domain == "corp" && &*config.proxy.cluster_domain == "corp"
         }),
         ("TRUST_DOMAIN", "td", |config| {
             &*config.node.trust_domain == "td" && &*config.proxy.trust_domain == "td"
@@ -318,6 +318,9 @@ fn each_of_istios_variables_has_its_effect() {
         }),
         ("IPV6_ENABLED", "false", |config| {
             !config.ipv6 && !config.proxy.ipv6
+        }),
+        ("UNSTABLE_ENABLE_SOCKS5", "true", |config| {
+            config.proxy.socks5
         }),
         ("LOCALHOST_APP_TUNNEL", "false", |config| {
             !config.proxy.localhost_app_tunnel

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh::destination::Authority;
 use mesh::identity::Identity;
 use mesh::workload::Workload;
 
@@ -48,8 +49,9 @@ pub struct AccessLogRecord {
     pub source: Party,
     /// Its address is where bytes went: a tunnel's outer address, or the application's.
     pub destination: Party,
-    /// The application's address where a tunnel carried the connection.
-    pub hbone_address: Option<SocketAddr>,
+    /// What was asked for where a tunnel carried the connection: the application's address, or a
+    /// service in another network.
+    pub hbone_address: Option<Authority>,
     /// The service's hostname.
     pub service: Option<Arc<str>>,
     /// From the server to the client.

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::StatusCode;
+use hbone::headers;
+use http::{HeaderMap, StatusCode};
 use mesh::address::NetworkAddress;
 use mesh::authorization::{Connection, Verdict};
 use mesh::destination::{self, Authority, InboundRefusal};
@@ -40,6 +41,8 @@ pub(crate) struct Arrival {
     pub(crate) tls_group: Option<&'static str>,
     /// Set when the peer's certificate is revoked, and with it all that the peer has open cut.
     pub(crate) revoked: Rc<Cell<bool>>,
+    /// The client's workload, as far as it is known.
+    pub(crate) source: Option<Arc<Workload>>,
 }
 
 /// Someone let in, with the application's connection made for them.
@@ -66,13 +69,28 @@ pub(crate) enum Refusal {
 // === impl Arrival ===
 
 impl Arrival {
+    /// Takes what a request says of its sender. All of it is for telemetry.
+    pub(crate) fn hear(&mut self, headers: &HeaderMap) {
+        let config = &self.worker.shared.config;
+        let network = headers.get(headers::FORWARDED_NETWORK);
+        // The address is then that of a gateway, which passes on what comes from its clients.
+        let elsewhere = network.is_some_and(|from| from.as_bytes() != config.network.as_bytes());
+        self.source = (!elsewhere).then(|| self.workload_at_peer()).flatten();
+        if self.source.is_none()
+            && config.response_baggage
+            && let Some(identity) = &self.identity
+        {
+            self.source = self.worker.described.workload(identity, headers);
+        }
+    }
+
     /// Who arrives, as the destination sees it.
     pub(crate) fn conversation(&self, started: Instant) -> Conversation {
         Conversation {
             direction: Direction::Inbound,
             source: Party {
                 address: self.peer,
-                workload: self.source_workload(),
+                workload: self.source.clone(),
                 identity: self.identity.clone(),
             },
             destination: Party {
@@ -107,7 +125,7 @@ impl Arrival {
         let (application, admission) = admitted?;
         let connection = OpenConnection {
             src: self.peer,
-            original_dst: conversation.hbone_address,
+            original_dst: conversation.hbone_address.clone(),
             actual_dst: conversation.destination.address,
             protocol: Protocol::Hbone,
         };
@@ -135,9 +153,7 @@ impl Arrival {
         let application = inbound.application;
         conversation.destination.address = application;
         conversation.service = reported_service(&snapshot, &workload, service, application.port());
-        if let Authority::Address(address) = authority {
-            conversation.hbone_address = Some(*address);
-        }
+        conversation.hbone_address = Some(authority.clone());
         let mut admission = self
             .worker
             .policies
@@ -187,7 +203,7 @@ impl Arrival {
     }
 
     /// The workload at the peer's address, unless the peer has proved to be another.
-    pub(crate) fn source_workload(&self) -> Option<Arc<Workload>> {
+    pub(crate) fn workload_at_peer(&self) -> Option<Arc<Workload>> {
         let shared = &self.worker.shared;
         let address = NetworkAddress::new(shared.config.network.clone(), self.peer.ip());
         let snapshot = shared.state.load();

@@ -9,6 +9,8 @@ use hbone::settings::Settings;
 pub const OUTBOUND_PORT: u16 = 15001;
 /// Where inbound plaintext is redirected to.
 pub const PLAINTEXT_PORT: u16 = 15006;
+/// Where applications that speak SOCKS connect to, on their own loopback.
+pub const SOCKS5_PORT: u16 = 15080;
 /// Where tunnels arrive.
 pub const HBONE_PORT: u16 = mesh::destination::HBONE_PORT;
 
@@ -18,6 +20,8 @@ pub struct Config {
     /// This node's name.
     pub node: Arc<str>,
     pub cluster_id: Arc<str>,
+    /// The domain of services' names.
+    pub cluster_domain: Arc<str>,
     /// Of the identities of pods handed to this process.
     pub trust_domain: Arc<str>,
     /// SO_MARK of every socket made for a pod, so that it is not redirected again.
@@ -46,6 +50,8 @@ pub struct Config {
     pub port_reuse: bool,
     /// Whether what policy says of each connection is logged at info, not at debug.
     pub policy_info_logging: bool,
+    /// Whether pods get a SOCKS5 listener.
+    pub socks5: bool,
     pub tunnel: Settings,
 }
 
@@ -74,6 +80,7 @@ impl Default for Config {
             network: "".into(),
             node: "".into(),
             cluster_id: "Kubernetes".into(),
+            cluster_domain: "cluster.local".into(),
             trust_domain: mesh::identity::DEFAULT_TRUST_DOMAIN.into(),
             packet_mark: Some(1337),
             original_source: OriginalSource::BestEffort,
@@ -89,6 +96,7 @@ impl Default for Config {
             ipv6: true,
             port_reuse: true,
             policy_info_logging: false,
+            socks5: false,
             tunnel: Settings::default(),
         }
     }

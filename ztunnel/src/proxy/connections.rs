@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use mesh::destination::Authority;
 use serde::Serialize;
 
 use super::access_log::Direction;
@@ -32,7 +33,7 @@ struct Entry {
 pub struct OpenConnection {
     pub src: SocketAddr,
     /// What the client dialled.
-    pub original_dst: Option<SocketAddr>,
+    pub original_dst: Option<Authority>,
     /// Where the bytes go.
     pub actual_dst: SocketAddr,
     pub protocol: Protocol,
@@ -43,6 +44,7 @@ pub struct OpenConnection {
 pub enum Protocol {
     Tcp,
     Hbone,
+    DoubleHbone,
 }
 
 /// The open connections of one pod.

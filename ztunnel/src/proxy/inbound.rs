@@ -31,6 +31,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         pod,
         mut drain,
         _socket,
+        waits_for_reply: _,
     } = accepted;
     let mut arrival = Arrival {
         worker: worker.clone(),
@@ -40,7 +41,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         identity: None,
         tls_group: None,
         revoked: Rc::default(),
+        source: None,
     };
+    arrival.source = arrival.workload_at_peer();
     let Some(place) = worker.shared.tunnels.enter(&arrival.pod.uid, peer.ip()) else {
         let reason = format!("{} has too many tunnels into this pod", peer.ip());
         return arrival.conversation(started).reject(&worker, reason);
@@ -108,7 +111,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     }
 }
 
-pub(crate) async fn serve_request(arrival: Arrival, mut request: Request) {
+pub(crate) async fn serve_request(mut arrival: Arrival, mut request: Request) {
+    arrival.hear(&request.headers);
     let Some(authority) = read_authority(&request) else {
         let conversation = arrival.conversation(Instant::now());
         let what = request.authority.as_ref().map_or("", |text| text.as_str());

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mesh::address::{GatewayAddress, GatewayDestination, NetworkAddress};
-use mesh::snapshot::Snapshot;
+use mesh::service::Service;
+use mesh::snapshot::{ServiceEntry, Snapshot};
 use mesh::workload::Workload;
 use tokio::sync::watch;
 use tokio::time;
@@ -63,7 +64,7 @@ impl OnDemand {
     }
 
     /// Waits until the state has all there is to know for a connection of `client` to `address`: what is
-    /// there, and the waypoint in front of it.
+    /// there, the waypoints in front of it, and the gateways into other networks of all of them.
     pub(crate) async fn fetch(
         &self,
         state: &State,
@@ -76,20 +77,29 @@ impl OnDemand {
         };
         self.await_name(state, address.to_string(), is_there)
             .await?;
-        let waypoint = {
+        let (waypoints, mut gateways) = {
             let snapshot = state.load();
-            let service = snapshot.service_at(address, &client.namespace);
-            match service {
-                Some(entry) => entry.service.waypoint.clone(),
-                None => snapshot
-                    .workload_at(address)
-                    .and_then(|workload| workload.waypoint.clone()),
+            match snapshot.service_at(address, &client.namespace) {
+                Some(entry) => (waypoints(&entry.service), beyond(entry)),
+                None => {
+                    let workload = snapshot.workload_at(address);
+                    let waypoint = workload.and_then(|workload| workload.waypoint.clone());
+                    (waypoint.into_iter().collect(), Vec::new())
+                }
             }
         };
-        match waypoint {
-            Some(waypoint) => self.fetch_gateway(state, client, &waypoint).await,
-            None => Ok(()),
+        for waypoint in &waypoints {
+            self.fetch_gateway(state, client, waypoint).await?;
+            if let GatewayDestination::Hostname(service) = &waypoint.destination
+                && let Some(entry) = state.load().service(service)
+            {
+                gateways.extend(beyond(entry));
+            }
         }
+        for gateway in &gateways {
+            self.fetch_gateway(state, client, gateway).await?;
+        }
+        Ok(())
     }
 
     async fn fetch_gateway(
@@ -164,6 +174,21 @@ impl OnDemand {
     fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn waypoints(service: &Service) -> Vec<GatewayAddress> {
+    let weighted = service.weighted_waypoints.iter();
+    weighted
+        .filter(|waypoint| waypoint.weight > 0)
+        .map(|waypoint| &waypoint.destination)
+        .chain(&service.waypoint)
+        .cloned()
+        .collect()
+}
+
+fn beyond(entry: &ServiceEntry) -> Vec<GatewayAddress> {
+    let gateways = entry.endpoints.network_gateways();
+    gateways.into_iter().cloned().collect()
 }
 
 /// Where addresses are on demand, there is one of these; everywhere else all of them are known.

@@ -1,9 +1,13 @@
 //! Connections that a pod's application opens (port 15001).
 //!
 //! - [`attempts`]: which endpoint they go to, and where next when it does not work.
+//! - `network_gateway`: those into another network.
 
 pub(crate) mod attempts;
 
+mod network_gateway;
+
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -47,76 +51,103 @@ pub(crate) struct Client {
     _active: Option<Box<ActiveConnection>>,
 }
 
-pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
-    let started = Instant::now();
-    let Ok(original) = sockets::original_destination(&accepted.tcp) else {
+pub(crate) fn serve(worker: Rc<Worker>, accepted: Accepted) -> impl Future<Output = ()> {
+    serve_to(worker, accepted, None, Instant::now())
+}
+
+/// Serves a connection to the address that the application named; none where it has dialled it.
+pub(crate) async fn serve_to(
+    worker: Rc<Worker>,
+    accepted: Accepted,
+    named: Option<SocketAddr>,
+    started: Instant,
+) {
+    let dialled = || sockets::original_destination(&accepted.tcp).ok();
+    let Some(original) = named.or_else(dialled) else {
         return;
     };
-    let unknown = Conversation::outbound(&accepted, None, original, None, started);
     if sockets::is_own_port(original, &accepted.tcp, None) {
-        copy::abort(&accepted.tcp);
-        return unknown.reject(&worker, format_args!("{original} is the tunnel itself"));
+        return Box::pin(turn_away(
+            worker,
+            accepted,
+            original,
+            started,
+            itself(original),
+        ))
+        .await;
     }
     let Some(workload) = worker.workload(&accepted.pod).await else {
-        copy::abort(&accepted.tcp);
-        return unknown.reject(&worker, "the pod is not known to the mesh");
+        let failure = Failure::new(ResponseFlags::None, "the pod is not known to the mesh");
+        return Box::pin(turn_away(worker, accepted, original, started, failure)).await;
     };
     if sockets::is_own_port(original, &accepted.tcp, Some(&workload)) {
-        copy::abort(&accepted.tcp);
-        return unknown.reject(&worker, format_args!("{original} is the tunnel itself"));
+        return Box::pin(turn_away(
+            worker,
+            accepted,
+            original,
+            started,
+            itself(original),
+        ))
+        .await;
     }
-    let shared = &worker.shared;
-    let address = NetworkAddress::new(workload.network.clone(), original.ip());
-    let fetched = on_demand::fetch(
-        shared.on_demand.as_ref(),
-        &shared.state,
-        &workload,
-        &address,
-    );
-    if let Err(error) = fetched.await {
-        copy::abort(&accepted.tcp);
-        let conversation =
-            Conversation::outbound(&accepted, Some(workload), original, None, started);
-        return conversation.fail(&worker, &Failure::new(ResponseFlags::Connect, error));
-    }
-    let plan = {
-        let snapshot = worker.shared.state.load();
-        worker.plans.outbound(&snapshot, &workload, original)
-    };
-    let decision = {
-        let ejections = worker.shared.ejections.load();
-        plan.draw(worker.observed(&ejections), &mut rand::rng())
-    };
-    drop(plan);
     let mut client = Client {
         worker,
         accepted,
         workload,
         original,
-        service: decision.service,
+        service: None,
         started,
         hops: None,
         _active: None,
     };
+    let shared = &client.worker.shared;
+    let address = NetworkAddress::new(client.workload.network.clone(), original.ip());
+    let fetched = on_demand::fetch(
+        shared.on_demand.as_ref(),
+        &shared.state,
+        &client.workload,
+        &address,
+    );
+    if let Err(error) = fetched.await {
+        return Box::pin(client.refuse(error.to_string())).await;
+    }
+    let plan = {
+        let snapshot = client.worker.shared.state.load();
+        let plans = &client.worker.plans;
+        plans.outbound(&snapshot, &client.workload, original)
+    };
+    let decision = {
+        let ejections = client.worker.shared.ejections.load();
+        plan.draw(client.worker.observed(&ejections), &mut rand::rng())
+    };
+    drop(plan);
+    client.service = decision.service;
     match decision.route {
-        Route::Passthrough => {
-            let target = client.original;
-            if let Err(failed) = Box::pin(client.tcp(None, target)).await {
-                client.give_up(&failed.conversation, &failed.failure);
-            }
-        }
+        Route::Passthrough => Box::pin(client.passthrough()).await,
         Route::Endpoints(hops) => {
             client.hops = Some(Box::new(hops));
             Box::pin(client.endpoints()).await;
         }
-        Route::Refuse(refusal) => {
-            let conversation = client.conversation(None, client.original);
-            client.give_up(
-                &conversation,
-                &Failure::new(ResponseFlags::Connect, refusal),
-            );
-        }
+        Route::Refuse(refusal) => Box::pin(client.refuse(refusal.to_string())).await,
     }
+}
+
+fn itself(original: SocketAddr) -> Failure {
+    let reason = format_args!("{original} is the tunnel itself");
+    Failure::new(ResponseFlags::Deny, reason)
+}
+
+/// Closes a connection before it is known whose it is.
+async fn turn_away(
+    worker: Rc<Worker>,
+    mut accepted: Accepted,
+    original: SocketAddr,
+    started: Instant,
+    failure: Failure,
+) {
+    let unknown = Conversation::outbound(&accepted, None, original, None, started);
+    accepted.give_up(&failure).await;
+    unknown.reject(&worker, failure.reason);
 }
 
 // === impl Conversation ===
@@ -175,10 +206,23 @@ impl Client {
         &self.accepted.pod
     }
 
-    /// Closes the application's connection so that it notices at once.
-    fn give_up(&self, conversation: &Conversation, failure: &Failure) {
+    /// Gives up before any endpoint has been tried.
+    async fn refuse(mut self, reason: String) {
+        let conversation = self.conversation(None, self.original);
+        let failure = Failure::new(ResponseFlags::Connect, reason);
+        self.give_up(&conversation, &failure).await;
+    }
+
+    async fn passthrough(mut self) {
+        let target = self.original;
+        if let Err(failed) = Box::pin(self.tcp(None, target)).await {
+            Box::pin(self.give_up(&failed.conversation, &failed.failure)).await;
+        }
+    }
+
+    async fn give_up(&mut self, conversation: &Conversation, failure: &Failure) {
         conversation.fail(&self.worker, failure);
-        copy::abort(&self.accepted.tcp);
+        self.accepted.give_up(failure).await;
     }
 
     async fn tcp(
@@ -209,6 +253,7 @@ impl Client {
             self.established(workload);
         }
         let half_closed = self.worker.shared.config.half_closed_timeout;
+        self.accepted.reached().await;
         let tracked = conversation.open(&self.worker);
         let _listed = self.list(target, Protocol::Tcp);
         let result =
@@ -225,10 +270,14 @@ impl Client {
     ) -> Result<(), HopFailure> {
         let mut conversation = self.mutual(hop, address);
         // What only the setup needs does not stay with the connection.
-        match Box::pin(self.open_tunnel(hop, address, expected)).await {
+        let request = ConnectRequest::to(hop.target, self.headers());
+        let asks_for_itself = hop.target.ip() == address.ip();
+        let opening = self.open_tunnel(address, expected, request, asks_for_itself);
+        match Box::pin(opening).await {
             Ok(mut opened) => {
                 self.established(&hop.workload);
                 conversation.tls_group = Some(opened.key_exchange);
+                self.accepted.reached().await;
                 let tracked = conversation.open(&self.worker);
                 let _listed = self.list(hop.target, Protocol::Hbone);
                 let half_closed = self.worker.shared.config.half_closed_timeout;
@@ -252,7 +301,7 @@ impl Client {
     /// The conversation with an endpoint of the mesh, over mutual TLS or as good as it.
     pub(crate) fn mutual(&self, hop: &Hop, address: SocketAddr) -> Conversation {
         let mut conversation = self.conversation(Some(&hop.workload), address);
-        conversation.hbone_address = Some(hop.target);
+        conversation.hbone_address = Some(hop.target.into());
         conversation.security = ConnectionSecurityPolicy::MutualTls;
         conversation.source.identity = Some(self.pod().identity.clone());
         conversation.destination.identity = Some(hop.workload.identity());
@@ -261,9 +310,10 @@ impl Client {
 
     async fn open_tunnel(
         &self,
-        hop: &Hop,
         address: SocketAddr,
         expected: &Arc<[Identity]>,
+        request: ConnectRequest,
+        asks_for_itself: bool,
     ) -> Result<Opened, (Failure, Fault)> {
         let pod = self.pod();
         let certificate = self
@@ -283,7 +333,6 @@ impl Client {
             expected: expected.clone(),
             destination: address,
         };
-        let request = ConnectRequest::to(hop.target, self.headers());
         let connect = || {
             let (worker, pod, tls) = (self.worker.clone(), pod.clone(), tls.clone());
             let certificate = certificate.clone();
@@ -301,20 +350,11 @@ impl Client {
                 }
                 let tunnel = shaken?;
                 worker.count_handshake(tunnel.key_exchange(), Direction::Outbound);
-                if let Some(revoked) = certificate.revocation_of(tunnel.peer_chain()) {
-                    let worker = Rc::downgrade(&worker);
-                    tunnel.cut_when(async move {
-                        revoked.await;
-                        if let Some(worker) = worker.upgrade() {
-                            worker.count_revocation(Direction::Outbound);
-                        }
-                    });
-                }
+                worker.cut_when_revoked(&certificate, &tunnel);
                 Ok(tunnel)
             }
         };
         let opened = self.worker.pool.open(&key, &tls, connect, request).await;
-        let asks_for_itself = hop.target.ip() == address.ip();
         opened.map_err(|error| {
             (
                 Failure::of_open(&error),
@@ -352,7 +392,7 @@ impl Client {
     ) -> super::connections::Listed {
         let connection = OpenConnection {
             src: self.accepted.peer,
-            original_dst: Some(self.original),
+            original_dst: Some(self.original.into()),
             actual_dst: actual,
             protocol,
         };

@@ -17,7 +17,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     let Ok(original) = sockets::original_destination(&accepted.tcp) else {
         return;
     };
-    let arrival = Arrival {
+    let mut arrival = Arrival {
         worker: worker.clone(),
         pod: accepted.pod.clone(),
         peer: accepted.peer,
@@ -25,7 +25,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
         identity: None,
         tls_group: None,
         revoked: Rc::default(),
+        source: None,
     };
+    arrival.source = arrival.workload_at_peer();
     let mut conversation = arrival.conversation(Instant::now());
     let Some(workload) = worker.workload(&arrival.pod).await else {
         copy::abort(&accepted.tcp);
@@ -62,7 +64,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     };
     let connection = OpenConnection {
         src: arrival.peer,
-        original_dst: Some(original),
+        original_dst: Some(original.into()),
         actual_dst: original,
         protocol: Protocol::Tcp,
     };

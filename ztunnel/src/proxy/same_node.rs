@@ -49,6 +49,7 @@ pub(crate) async fn run(
         identity: Some(client.pod().identity.clone()),
         tls_group: None,
         revoked: Rc::default(),
+        source: Some(client.workload.clone()),
     };
     let authority = Authority::Address(hop.target);
     let service = client.service.as_ref().map(|service| &*service.hostname);
@@ -121,6 +122,7 @@ async fn join(
         mut admission,
         listed: _listed_inbound,
     } = passage;
+    client.accepted.reached().await;
     let outbound = conversation.open(&client.worker);
     let inbound = inbound.open(&client.worker);
     let _listed = client.list(application_address(&application, client), Protocol::Hbone);

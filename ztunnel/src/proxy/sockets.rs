@@ -66,6 +66,16 @@ pub(crate) fn listen(
     })
 }
 
+/// Listens where only the namespace's own processes connect to.
+pub(crate) fn listen_on_loopback(
+    netns: Option<&OwnedFd>,
+    port: u16,
+    config: &Config,
+) -> io::Result<TcpListener> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    netns::within(netns, || bind(address, Kind::Outbound, config))
+}
+
 fn bind(address: SocketAddr, kind: Kind, config: &Config) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,6 +9,7 @@ use hbone::client::{ConnectError, OpenError};
 use hbone::copy::{CopyError, Meter};
 use http::StatusCode;
 use mesh::authorization::Verdict;
+use mesh::destination::Authority;
 use mesh::service::Service;
 use tokio::time::Instant;
 
@@ -23,7 +23,7 @@ pub(crate) struct Conversation {
     pub(crate) direction: Direction,
     pub(crate) source: Party,
     pub(crate) destination: Party,
-    pub(crate) hbone_address: Option<SocketAddr>,
+    pub(crate) hbone_address: Option<Authority>,
     pub(crate) service: Option<Arc<Service>>,
     pub(crate) security: ConnectionSecurityPolicy,
     pub(crate) tls_group: Option<&'static str>,
@@ -47,6 +47,17 @@ pub(crate) struct Tracked {
 pub(crate) struct Failure {
     pub(crate) flags: ResponseFlags,
     pub(crate) reason: String,
+    /// What the network said, where it was that.
+    pub(crate) unreached: Option<Unreached>,
+}
+
+/// How a connection attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unreached {
+    Refused,
+    Network,
+    /// Also: no answer.
+    Host,
 }
 
 // === impl Conversation ===
@@ -109,7 +120,7 @@ impl Conversation {
             direction: self.direction,
             source: self.source.clone(),
             destination: self.destination.clone(),
-            hbone_address: self.hbone_address,
+            hbone_address: self.hbone_address.clone(),
             service: self
                 .service
                 .as_ref()
@@ -186,6 +197,7 @@ impl Failure {
         Self {
             flags,
             reason: reason.to_string(),
+            unreached: None,
         }
     }
 
@@ -202,10 +214,11 @@ impl Failure {
     }
 
     pub(crate) fn connect(error: &std::io::Error) -> Self {
-        Self::new(
-            ResponseFlags::Connect,
-            format_args!("connection failed: {error}"),
-        )
+        let reason = format_args!("connection failed: {error}");
+        Self {
+            unreached: Some(Unreached::of(error)),
+            ..Self::new(ResponseFlags::Connect, reason)
+        }
     }
 
     /// How a copy's end counts. An application that resets its connection has not failed.
@@ -242,6 +255,26 @@ impl Failure {
             OpenError::Status(_) | OpenError::ResponseTimeout => ResponseFlags::Connect,
             OpenError::Tunnel(_) => ResponseFlags::None,
         };
-        Self::new(flags, error)
+        let unreached = match error {
+            OpenError::Connect(ConnectError::Tcp(_, error)) => Some(Unreached::of(error)),
+            _ => None,
+        };
+        Self {
+            unreached,
+            ..Self::new(flags, error)
+        }
+    }
+}
+
+// === impl Unreached ===
+
+impl Unreached {
+    fn of(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind::{ConnectionRefused, NetworkUnreachable};
+        match error.kind() {
+            ConnectionRefused => Self::Refused,
+            NetworkUnreachable => Self::Network,
+            _ => Self::Host,
+        }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
+use hbone::client::Tunnel;
 use hbone::copy;
 use hbone::pool::Pool;
 use identity::WorkloadCertificate;
@@ -30,13 +31,15 @@ use tokio::time;
 
 use super::Shared;
 use super::access_log::Direction;
-use super::config::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
+use super::config::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT, SOCKS5_PORT};
+use super::described::Described;
 use super::names::Names;
 use super::plans::Plans;
 use super::pods::Pod;
 use super::policy::Policies;
 use super::sockets::{self, Kind};
-use super::{inbound, outbound, plaintext};
+use super::telemetry::Failure;
+use super::{inbound, outbound, plaintext, socks5};
 use crate::handover::inherited::{Gate, Inherited};
 use crate::metrics::Reporter;
 
@@ -56,6 +59,7 @@ pub(crate) struct Worker {
     pub(crate) pool: Pool,
     pub(crate) policies: Rc<Policies>,
     pub(crate) names: Names,
+    pub(crate) described: Described,
     pub(crate) plans: Plans,
     /// Of services whose load balancing asks for it.
     pub(crate) active: Active,
@@ -101,6 +105,8 @@ pub(crate) struct Accepted {
     pub(crate) tcp: TcpStream,
     pub(crate) peer: SocketAddr,
     pub(crate) pod: Arc<Pod>,
+    /// Whether the application speaks SOCKS and waits to hear what became of its request.
+    pub(crate) waits_for_reply: bool,
     /// Held so that a drain waits for the connection.
     pub(crate) drain: Watch,
     pub(crate) _socket: SocketCount,
@@ -124,6 +130,7 @@ impl Worker {
             policies: Rc::new(Policies::new(shared.config.policy_info_logging)),
             shared,
             names: Names::default(),
+            described: Described::default(),
             plans: Plans::default(),
             active: Active::default(),
             open_sockets: OpenSockets::new(),
@@ -192,9 +199,13 @@ impl Worker {
                 let opening = |listener| Opening::new(port, listener, gate.clone());
                 return inherited.into_iter().map(opening).collect();
             }
+            let open = || match port {
+                SOCKS5_PORT => sockets::listen_on_loopback(netns, port, config),
+                _ => sockets::listen(netns, port, kind, config),
+            };
             let listening = match config.port_reuse {
-                true => sockets::listen(netns, port, kind, config),
-                false => pod.listening_once(port, || sockets::listen(netns, port, kind, config)),
+                true => open(),
+                false => pod.listening_once(port, open),
             };
             listening
                 .and_then(|listener| Ok(vec![Opening::new(port, listener, Gate::open())?]))
@@ -203,6 +214,10 @@ impl Worker {
         let outbound = listen(OUTBOUND_PORT, Kind::Outbound)?;
         let plaintext = listen(PLAINTEXT_PORT, Kind::Inbound)?;
         let tunnels = listen(HBONE_PORT, Kind::Inbound)?;
+        let socks5 = match config.socks5 {
+            true => listen(SOCKS5_PORT, Kind::Outbound)?,
+            false => Vec::new(),
+        };
         let (mut listeners, mut stop) = (Vec::new(), Vec::new());
         for opening in outbound {
             listeners.push((opening.port, opening.listener.clone()));
@@ -215,6 +230,10 @@ impl Worker {
         for opening in tunnels {
             listeners.push((opening.port, opening.listener.clone()));
             stop.push(self.accept(opening, &pod, drain, Direction::Inbound, inbound::serve));
+        }
+        for opening in socks5 {
+            listeners.push((opening.port, opening.listener.clone()));
+            stop.push(self.accept(opening, &pod, drain, Direction::Outbound, socks5::serve));
         }
         let all = Listening {
             listeners,
@@ -268,6 +287,7 @@ impl Worker {
                 tcp,
                 peer: sockets::canonical(peer),
                 pod: pod.clone(),
+                waits_for_reply: false,
                 drain: drain.clone(),
                 _socket: worker.open_sockets.count(direction),
             };
@@ -333,6 +353,24 @@ impl Worker {
         counter!("istio_crl_policy_rejections_total", "reporter" => reporter).increment(1);
     }
 
+    /// Cuts a tunnel when its peer's certificate is revoked.
+    pub(crate) fn cut_when_revoked(
+        self: &Rc<Self>,
+        certificate: &WorkloadCertificate,
+        tunnel: &Tunnel,
+    ) {
+        let Some(revoked) = certificate.revocation_of(tunnel.peer_chain()) else {
+            return;
+        };
+        let worker = Rc::downgrade(self);
+        tunnel.cut_when(async move {
+            revoked.await;
+            if let Some(worker) = worker.upgrade() {
+                worker.count_revocation(Direction::Outbound);
+            }
+        });
+    }
+
     /// A valid certificate for `identity`, waited for within the connect timeout.
     pub(crate) async fn certificate(
         &self,
@@ -386,6 +424,26 @@ impl Opening {
             listener: Rc::new(TcpListener::from_std(listener)?),
             gate,
         })
+    }
+}
+
+// === impl Accepted ===
+
+impl Accepted {
+    /// The destination has been reached.
+    pub(crate) async fn reached(&mut self) {
+        if std::mem::take(&mut self.waits_for_reply) {
+            Box::pin(socks5::succeeded(&mut self.tcp)).await;
+        }
+    }
+
+    /// The destination is not reached: closes the connection so that the application notices at
+    /// once, or hears why.
+    pub(crate) async fn give_up(&mut self, failure: &Failure) {
+        match std::mem::take(&mut self.waits_for_reply) {
+            true => Box::pin(socks5::failed(&mut self.tcp, failure)).await,
+            false => copy::abort(&self.tcp),
+        }
     }
 }
 

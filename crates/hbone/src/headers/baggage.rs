@@ -6,7 +6,7 @@ use mesh::workload::{Workload, WorkloadType};
 use super::BAGGAGE;
 
 /// What one end says of its workload. Absent and empty are the same.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Baggage {
     pub cluster_id: Option<String>,
     pub namespace: Option<String>,

@@ -11,7 +11,7 @@ use rand::Rng;
 use super::active::Active;
 use super::ejection::{Ejections, ServicePort};
 use super::weights::Weights;
-use super::{is_usable, least_request, ranked};
+use super::{is_reachable, least_request, ranked};
 use crate::service::{Algorithm, LoadBalancingMode};
 use crate::snapshot::{Endpoint, ServiceEntry, Snapshot};
 use crate::workload::{Locality, Workload};
@@ -173,7 +173,7 @@ impl Selection {
     /// Whether a member of a tier may be used, where that is not known of all.
     fn is_usable(&self, tier: &Tier, index: usize) -> bool {
         match &tier.members {
-            Members::All => is_usable(
+            Members::All => is_reachable(
                 &self.entry,
                 self.endpoint(tier.at(index)),
                 &self.network,
@@ -197,7 +197,8 @@ impl Tier {
     }
 
     fn by_rank(entry: &ServiceEntry, client: &Workload, service_port: u16) -> Vec<Self> {
-        let mut ranked: Vec<(usize, u32)> = ranked(entry, client, service_port)
+        let reachable = |one: &Endpoint| is_reachable(entry, one, &client.network, service_port);
+        let mut ranked: Vec<(usize, u32)> = ranked(entry, client, reachable)
             .filter_map(|(rank, at)| Some((rank, u32::try_from(at).ok()?)))
             .collect();
         // Stable, so that a tier is in the order of the service's list.

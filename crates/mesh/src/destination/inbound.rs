@@ -1,7 +1,10 @@
 //! Whether an HBONE request may come in, and to which port of the pod.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
 
 use super::{OWN_PORTS, is_gateway};
 use crate::address::{GatewayAddress, NetworkAddress};
@@ -9,7 +12,7 @@ use crate::snapshot::{ServiceEntry, Snapshot};
 use crate::workload::Workload;
 
 /// The authority of an HBONE CONNECT request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Authority {
     Address(SocketAddr),
     Hostname(Arc<str>, u16),
@@ -34,6 +37,29 @@ pub enum InboundRefusal {
     /// Answered 503.
     #[error("port {0} is one of the tunnel's own")]
     OwnPort(u16),
+}
+
+// === impl Authority ===
+
+impl Serialize for Authority {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl From<SocketAddr> for Authority {
+    fn from(address: SocketAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl fmt::Display for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Hostname(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
 }
 
 /// Decides whether a CONNECT that arrived at `local` (this pod's address) for

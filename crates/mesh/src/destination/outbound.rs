@@ -2,6 +2,9 @@
 //! decides, and for each connection the [`Hops`] that are drawn from it.
 //!
 //! - `waypoint`: the rows of what is behind one.
+//! - `network_gateway`: the rows of what is in another network.
+
+mod network_gateway;
 
 mod waypoint;
 
@@ -10,6 +13,8 @@ use std::sync::Arc;
 
 use rand::Rng;
 
+pub use self::network_gateway::Crossing;
+use self::network_gateway::NetworkGateways;
 use self::waypoint::Waypoint;
 use super::{HBONE_PORT, OWN_PORTS, is_gateway};
 use crate::address::NetworkAddress;
@@ -44,8 +49,8 @@ pub enum Route {
 #[derive(Clone, Debug)]
 pub struct Hop {
     pub workload: Arc<Workload>,
-    /// Application address on the endpoint: address and target port. Of a waypoint, and where
-    /// only a name is known, what the application dialled.
+    /// Application address on the endpoint: address and target port. Of a waypoint, in another
+    /// network, and where only a name is known, what the application dialled.
     pub target: SocketAddr,
     pub transport: Transport,
 }
@@ -59,6 +64,8 @@ pub enum Transport {
         address: SocketAddr,
         expected: Arc<[Identity]>,
     },
+    /// HBONE within HBONE to a gateway of the endpoint's network.
+    DoubleHbone(Box<Crossing>),
     /// Plain TCP to whatever addresses the host has now.
     Resolve { hostname: Arc<str>, port: u16 },
 }
@@ -80,8 +87,18 @@ pub enum Refusal {
     UnknownGateway(String),
     #[error("workload {0} is not healthy")]
     Unhealthy(WorkloadUid),
-    #[error("workload {0} is in network {1:?} and is reached through a gateway only")]
-    RemoteNetwork(WorkloadUid, String),
+    #[error(
+        "workload {0} is in network {1:?} and is reached through a gateway only, which it has none of"
+    )]
+    NoNetworkGateway(WorkloadUid, String),
+    #[error("the gateway {1} of network {0:?} is not known to the mesh or has no usable endpoint")]
+    UnknownNetworkGateway(String, String),
+    #[error(
+        "no identity may answer for service {0} in network {1:?}: it names no subject alternative names"
+    )]
+    NobodyVouchedFor(String, String),
+    #[error("what answers for {0} is in network {1:?}, where only services are reached")]
+    NotAService(String, String),
     #[error("workload {0} has no address")]
     NoAddress(WorkloadUid),
     #[error("destination {0} is one of the tunnel's own ports")]
@@ -106,7 +123,7 @@ enum Way {
     /// Always the same endpoint.
     Hop(Hop),
     /// Endpoints of a service.
-    Service(Arc<Selection>),
+    Service(Arc<Selection>, NetworkGateways),
     /// Endpoints of a waypoint.
     Waypoint(Waypoint),
     /// One of several ways; where no weight counts, the other one.
@@ -118,7 +135,7 @@ enum Way {
 impl Way {
     fn selection(&self) -> Option<&Selection> {
         match self {
-            Self::Service(selection) => Some(selection),
+            Self::Service(selection, _) => Some(selection),
             Self::Waypoint(waypoint) => Some(&waypoint.selection),
             Self::Hop(_) | Self::Passthrough | Self::Refuse(_) | Self::Weighted(..) => None,
         }
@@ -182,7 +199,7 @@ impl Plan {
         let route = match way {
             Way::Passthrough => Route::Passthrough,
             Way::Refuse(refusal) => Route::Refuse(refusal.clone()),
-            Way::Hop(_) | Way::Service(_) | Way::Waypoint(_) | Way::Weighted(..) => {
+            Way::Hop(_) | Way::Service(..) | Way::Waypoint(_) | Way::Weighted(..) => {
                 let mut hops = Hops {
                     plan: self.clone(),
                     weighted,
@@ -209,6 +226,11 @@ impl Plan {
             (Way::Weighted(_, other), None) => other,
             (way, _) => way,
         }
+    }
+
+    /// Whether the endpoint's addresses are of the client's network.
+    fn is_here(&self, endpoint: &Endpoint) -> bool {
+        endpoint.workload.network == self.client.network
     }
 
     fn endpoint(&self, selection: &Selection, drawn: Drawn) -> Option<Hop> {
@@ -249,11 +271,13 @@ impl Plan {
     /// Why there is nothing to draw.
     fn why_none(&self, way: &Way) -> Refusal {
         match way {
-            Way::Service(selection) => self.why_none_of(selection.entry(), self.destination.port()),
+            Way::Service(selection, gateways) => {
+                self.why_none_of(selection.entry(), gateways, self.destination.port())
+            }
             Way::Waypoint(waypoint) => {
                 let selection = &waypoint.selection;
                 let port = selection.destination().port;
-                waypoint.not_ready(self.why_none_of(selection.entry(), port))
+                waypoint.not_ready(self.why_none_of(selection.entry(), &waypoint.gateways, port))
             }
             Way::Refuse(refusal) => refusal.clone(),
             Way::Passthrough | Way::Hop(_) | Way::Weighted(..) => {
@@ -263,7 +287,7 @@ impl Plan {
     }
 
     /// Why no endpoint of the service can be used.
-    fn why_none_of(&self, entry: &ServiceEntry, port: u16) -> Refusal {
+    fn why_none_of(&self, entry: &ServiceEntry, gateways: &NetworkGateways, port: u16) -> Refusal {
         let key = entry.service.key().to_string();
         let mapped =
             |endpoint: &&Endpoint| balancing::endpoint_port(entry, endpoint, port).is_some();
@@ -271,10 +295,8 @@ impl Plan {
             return Refusal::UnknownPort(key, port);
         }
         let endpoints = || entry.endpoints.iter().filter(mapped);
-        let mut remote = endpoints().filter(|one| one.workload.network != self.client.network);
-        if let Some(remote) = remote.next() {
-            let workload = &remote.workload;
-            return Refusal::RemoteNetwork(workload.uid.clone(), workload.network.to_string());
+        if let Some(remote) = endpoints().find(|one| !self.is_here(one)) {
+            return self.why_not_crossed(entry, gateways, remote);
         }
         let families = entry.service.ip_families;
         let mut nowhere =
@@ -331,8 +353,12 @@ impl Hops {
             let drawn = selection.draw(&self.tried[..self.count], observed, random)?;
             self.tried[self.count] = drawn;
             self.count += 1;
-            hop = match way {
-                Way::Waypoint(waypoint) => plan.waypoint(waypoint, drawn),
+            let endpoint = selection.endpoint(drawn);
+            hop = match (way, plan.is_here(endpoint)) {
+                (Way::Waypoint(waypoint), true) => plan.waypoint(waypoint, drawn),
+                (Way::Waypoint(Waypoint { gateways, .. }) | Way::Service(_, gateways), false) => {
+                    plan.crossing(selection.entry(), gateways, endpoint, random)
+                }
                 _ => plan.endpoint(selection, drawn),
             };
         }
@@ -387,7 +413,10 @@ impl Asked<'_> {
                     | LoadBalancingMode::Strict
                     | LoadBalancingMode::Failover,
                     _,
-                ) => Way::Service(asked.selection(entry, asked.destination.port())),
+                ) => {
+                    let gateways = NetworkGateways::of(asked.snapshot, entry);
+                    Way::Service(asked.selection(entry, asked.destination.port()), gateways)
+                }
             }
         })
     }

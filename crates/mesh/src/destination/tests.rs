@@ -1,5 +1,7 @@
 //! Tests of the destination tables, row by row.
 
+mod network_gateway;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -147,6 +149,19 @@ fn describe_hop(hop: &Hop) -> String {
                 "hbone {address} for {} as {}",
                 hop.target,
                 accounts.join("+")
+            )
+        }
+        Transport::DoubleHbone(crossing) => {
+            let accounts = |expected: &[Identity]| {
+                let accounts: Vec<&str> = expected.iter().map(|id| &*id.service_account).collect();
+                accounts.join("+")
+            };
+            format!(
+                "through {} as {} for {} as {}",
+                crossing.address,
+                accounts(&crossing.gateway_expected),
+                crossing.authority,
+                accounts(&crossing.expected)
             )
         }
     }
@@ -484,7 +499,8 @@ fn the_waypoint_itself_reaches_what_is_behind_it() {
 }
 
 #[test]
-fn endpoints_in_other_networks_are_left_out_and_named_when_nothing_else_is_there() {
+fn endpoints_in_other_networks_without_a_gateway_are_left_out_and_named_when_nothing_else_is_there()
+{
     let service = service("web", VIP);
     let mut far = member(pod("far", &["10.244.2.9"]), &service, &[]);
     far.network = "far".into();
@@ -496,7 +512,7 @@ fn endpoints_in_other_networks_are_left_out_and_named_when_nothing_else_is_there
     assert_eq!(
         scenario.route("10.96.0.1:80"),
         "refuse: workload Kubernetes//Pod/shop/far is in network \"far\" and is reached through \
-         a gateway only"
+         a gateway only, which it has none of"
     );
     // The same address in another network is another address.
     assert_eq!(scenario.route("10.244.2.9:8080"), "passthrough");

@@ -8,6 +8,7 @@ use std::ops::Index;
 use std::sync::Arc;
 
 use super::Endpoint;
+use crate::address::GatewayAddress;
 use crate::workload::WorkloadUid;
 
 /// Most endpoints in a chunk: about as many as a service of ten thousand has chunks.
@@ -28,6 +29,8 @@ struct Chunk {
     endpoints: Arc<[Endpoint]>,
     /// What each of them weighs, where all weigh the same.
     capacity: Option<u32>,
+    /// What those in other networks are behind, each once.
+    network_gateways: Arc<[GatewayAddress]>,
 }
 
 // === impl Endpoints ===
@@ -65,6 +68,12 @@ impl Endpoints {
         };
         first.capacity.is_some_and(|capacity| capacity != 0)
             && others.iter().all(|other| other.capacity == first.capacity)
+    }
+
+    /// The gateways that endpoints in other networks are behind, each once.
+    pub fn network_gateways(&self) -> Vec<&GatewayAddress> {
+        let chunks = self.chunks.iter();
+        distinct(chunks.flat_map(|chunk| chunk.network_gateways.iter()))
     }
 
     /// Puts an endpoint in its place, where one of the same workload may be already.
@@ -157,7 +166,10 @@ impl Chunk {
     fn new(endpoints: &[Endpoint]) -> Self {
         let capacity = |endpoint: &Endpoint| endpoint.workload.capacity;
         let of_first = endpoints.first().map(capacity);
+        let named = endpoints.iter();
+        let named = named.filter_map(|endpoint| endpoint.workload.network_gateway.as_ref());
         Self {
+            network_gateways: distinct(named).into_iter().cloned().collect(),
             first: 0,
             endpoints: endpoints.into(),
             capacity: of_first.filter(|of_first| {
@@ -170,6 +182,17 @@ impl Chunk {
     fn position(&self, uid: &WorkloadUid) -> Result<usize, usize> {
         position(&self.endpoints, uid)
     }
+}
+
+/// There are few: a gateway stands for a network.
+fn distinct<'a>(gateways: impl Iterator<Item = &'a GatewayAddress>) -> Vec<&'a GatewayAddress> {
+    let mut distinct = Vec::new();
+    for gateway in gateways {
+        if !distinct.contains(&gateway) {
+            distinct.push(gateway);
+        }
+    }
+    distinct
 }
 
 fn position(endpoints: &[Endpoint], uid: &WorkloadUid) -> Result<usize, usize> {

@@ -15,6 +15,7 @@ use tokio::time::Duration;
 use super::*;
 use crate::access_log::ProcessLog;
 use crate::certificates::PodCertificates;
+use crate::proxy::connections::{OpenConnection, Protocol};
 use crate::proxy::state::State;
 
 #[derive(Debug, Deserialize)]
@@ -346,4 +347,24 @@ async fn certificates_have_decimal_numbers_and_times_of_rfc_3339() {
         humantime::parse_rfc3339(time).expect("RFC 3339");
     }
     assert!(!leaf.pem.is_empty());
+}
+
+#[test]
+fn a_connection_through_a_gateway_is_shown_by_name() {
+    let connection = OpenConnection {
+        src: "10.244.1.2:40000".parse().expect("an address"),
+        original_dst: Some(mesh::destination::Authority::Hostname(
+            "web.shop".into(),
+            80,
+        )),
+        actual_dst: "192.0.2.9:15008".parse().expect("an address"),
+        protocol: Protocol::DoubleHbone,
+    };
+    let expected = json!({
+        "src": "10.244.1.2:40000",
+        "originalDst": "web.shop:80",
+        "actualDst": "192.0.2.9:15008",
+        "protocol": "DOUBLEHBONE",
+    });
+    assert_eq!(to_value(&connection), expected);
 }

@@ -84,6 +84,36 @@ async fn what_is_not_known_is_asked_for_once_with_its_waypoint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_gateway_of_another_network_is_asked_for_too() {
+    let scene = Scene::new();
+    let mut service = Service::new("web", "shop", "web.shop");
+    service.addresses = vec![address("10.96.0.1")];
+    let mut far = Workload::new("far/SplitHorizonWorkload/gateway/web", "web", "shop");
+    far.network = "far".into();
+    far.services.insert(service.key(), Vec::new());
+    let gateway = NetworkAddress::new("far", "192.0.2.9".parse().expect("address"));
+    far.network_gateway = Some(GatewayAddress {
+        destination: GatewayDestination::Address(gateway.clone()),
+        hbone_mtls_port: 15008,
+    });
+    let mut proxy = Workload::new("NetworkGateway/far/192.0.2.9/15008", "gateway", "shop");
+    proxy.network = gateway.network;
+    proxy.addresses = vec![gateway.address];
+    let answers = async {
+        let behind = [Change::Service(service), Change::Workload(far)];
+        scene
+            .answer(0, "/10.96.0.1", || scene.publish(behind))
+            .await;
+        let proxy = [Change::Workload(proxy)];
+        scene
+            .answer(1, "far/192.0.2.9", || scene.publish(proxy))
+            .await;
+    };
+    let (known, ()) = tokio::join!(scene.fetch("10.96.0.1"), answers);
+    assert_eq!(known, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_address_that_is_nobodys_is_known_to_be() {
     let scene = Scene::new();
     let answers = scene.answer(0, "/192.0.2.1", || scene.on_demand.absent("/192.0.2.1"));

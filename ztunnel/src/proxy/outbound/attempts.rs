@@ -67,7 +67,7 @@ impl Client {
                 }
             }
         }
-        self.give_up_after(last);
+        Box::pin(self.give_up_after(last)).await;
     }
 
     fn next_hop(&mut self) -> Option<Hop> {
@@ -107,6 +107,7 @@ impl Client {
                     None => Box::pin(self.hbone(hop, *address, expected)).await,
                 }
             }
+            Transport::DoubleHbone(crossing) => Box::pin(self.through_gateway(hop, crossing)).await,
         }
     }
 
@@ -159,13 +160,13 @@ impl Client {
     }
 
     /// Reports the last failure of several.
-    fn give_up_after(&self, last: Option<Box<HopFailure>>) {
+    async fn give_up_after(&mut self, last: Option<Box<HopFailure>>) {
         match last {
-            Some(failed) => self.give_up(&failed.conversation, &failed.failure),
+            Some(failed) => self.give_up(&failed.conversation, &failed.failure).await,
             None => {
                 let conversation = self.conversation(None, self.original);
                 let failure = Failure::new(ResponseFlags::Connect, "no endpoint to try");
-                self.give_up(&conversation, &failure);
+                self.give_up(&conversation, &failure).await;
             }
         }
     }

@@ -11,6 +11,7 @@ fn future_size<A, B, F>(_: impl FnOnce(A, B) -> F) -> usize {
 fn connections_stay_small() {
     for (name, size, most) in [
         ("outbound", future_size(outbound::serve), 1024),
+        ("socks5", future_size(socks5::serve), 1024),
         ("plaintext", future_size(plaintext::serve), 3584),
         ("inbound", future_size(inbound::serve), 2304),
         ("request", future_size(inbound::serve_request), 3072),

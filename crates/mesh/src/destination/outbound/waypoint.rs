@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::network_gateway::NetworkGateways;
 use super::{Asked, Hop, Plan, Refusal, Transport, Way};
 use crate::address::{GatewayAddress, GatewayDestination};
 use crate::balancing::{self, Drawn, Selection};
@@ -16,6 +17,7 @@ use crate::workload::{Workload, WorkloadStatus};
 #[derive(Debug)]
 pub(super) struct Waypoint {
     pub(super) selection: Arc<Selection>,
+    pub(super) gateways: NetworkGateways,
     /// What is behind it, and its own name: for the reason of a refusal.
     destination: String,
     name: String,
@@ -73,11 +75,11 @@ impl Asked<'_> {
         waypoint: &GatewayAddress,
         destination: &impl ToString,
     ) -> Way {
-        self.to_waypoint(waypoint, destination)
+        self.toward_waypoint(waypoint, destination)
             .unwrap_or_else(|reason| Way::Refuse(not_ready(destination, waypoint, reason)))
     }
 
-    fn to_waypoint(
+    fn toward_waypoint(
         &mut self,
         waypoint: &GatewayAddress,
         destination: &impl ToString,
@@ -107,6 +109,7 @@ impl Asked<'_> {
             }
         };
         Ok(Way::Waypoint(Waypoint {
+            gateways: NetworkGateways::of(self.snapshot, entry),
             selection: self.selection(entry, port),
             destination: destination.to_string(),
             name: waypoint.to_string(),

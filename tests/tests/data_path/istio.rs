@@ -1,0 +1,425 @@
+//! Our node tunnel in Istio's place: its control plane, its CNI agent, and the environment of its
+//! DaemonSet; nothing of ours around it.
+
+mod agent;
+mod istiod;
+
+use std::fs::{self, File};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use prost_types::value::Kind;
+use proto::authorization::AUTHORIZATION_TYPE_URL;
+use proto::discovery::{DeltaDiscoveryRequest, Resource};
+use proto::workload::{
+    ADDRESS_TYPE_URL, Address, AddressType, NetworkAddress, Port, PortList, Service,
+    TunnelProtocol, Workload,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::lab::program;
+
+use self::agent::Agent;
+use self::istiod::{Istiod, resource};
+use super::lab::{APPLICATION, Lab, PATIENCE};
+use super::{SERVICE, close, echo, is_refused};
+
+const XDS_PORT: u16 = 15012;
+const HOSTNAME: &str = "web.shop.svc.cluster.local";
+const WEB: &str = "shop/web.shop.svc.cluster.local";
+
+/// A node of an Istio cluster: its namespace is the pod `node`'s.
+struct Cluster {
+    lab: Lab,
+    folder: TempDir,
+    istiod: Istiod,
+    agent: Agent,
+    ztunnel: Child,
+}
+
+impl Cluster {
+    /// With `variables` besides those that Istio's chart sets.
+    fn start(pods: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut lab = Lab::new();
+        lab.bare_pod("node");
+        for pod in pods {
+            lab.bare_pod(pod);
+            lab.redirect(pod);
+            lab.serve(pod);
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let istiod = Istiod::start(&lab, "node", XDS_PORT);
+        // The default paths, relative to where it runs.
+        for (file, text) in [
+            ("var/run/secrets/istio/root-cert.pem", istiod.root()),
+            ("var/run/secrets/tokens/istio-token", "t0ken"),
+        ] {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            fs::write(path, text).expect("written");
+        }
+        let socket = folder.path().join("ztunnel.sock");
+        let agent = Agent::listen(&socket);
+        let node = lab.ip("node").to_string();
+        let address = format!("https://{node}:{XDS_PORT}");
+        let log = File::create(folder.path().join("ztunnel.log")).expect("a log");
+        let mut command = Command::new(program("ztunnel"));
+        command
+            .args(["proxy", "ztunnel"])
+            .current_dir(folder.path())
+            .env_clear()
+            .envs([
+                ("CA_ADDRESS", address.as_str()),
+                ("XDS_ADDRESS", &address),
+                ("ALT_XDS_HOSTNAME", istiod::NAME),
+                ("ALT_CA_HOSTNAME", istiod::NAME),
+                ("INPOD_UDS", &socket.to_string_lossy()),
+                ("RUST_LOG", "info,access=debug"),
+                ("RUST_BACKTRACE", "1"),
+                ("ISTIO_META_CLUSTER_ID", "Kubernetes"),
+                ("ISTIO_META_DNS_PROXY_ADDR", "127.0.0.1:15053"),
+                ("ISTIO_META_ENABLE_HBONE", "true"),
+                ("ISTIO_METAJSON_LABELS", r#"{"app":"ztunnel"}"#),
+                ("XDS_HEADER_x-tenant", "one"),
+                ("CA_HEADER_x-tenant", "one"),
+                ("TERMINATION_GRACE_PERIOD_SECONDS", "30"),
+                ("ZTUNNEL_CPU_LIMIT", "2"),
+                ("POD_NAME", "ztunnel-abcde"),
+                ("POD_NAMESPACE", "istio-system"),
+                ("NODE_NAME", "node-1"),
+                ("INSTANCE_IP", &node),
+                ("SERVICE_ACCOUNT", "ztunnel"),
+                ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+            ])
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log);
+        let ztunnel = lab.within("node", || command.spawn()).expect("starts");
+        Self {
+            lab,
+            folder,
+            istiod,
+            agent,
+            ztunnel,
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("ztunnel.log")).unwrap_or_default()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What the tunnel's own HTTP servers answer.
+    fn http(&self, method: &str, port: u16, path: &str) -> Option<String> {
+        use std::io::{Read, Write};
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let connect = || std::net::TcpStream::connect_timeout(&address, PATIENCE);
+        let mut stream = self.lab.within("node", connect).ok()?;
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    fn is_ready(&self) -> bool {
+        let answer = self.http("GET", 15021, "/healthz/ready");
+        answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    fn dump(&self) -> Value {
+        let answer = self.http("GET", 15000, "/config_dump").expect("answers");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+        serde_json::from_str(body).expect("JSON")
+    }
+
+    fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(Instant::now() < end, "{what}: not in time\n{}", self.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn workload(&self, name: &str) -> Workload {
+        let IpAddr::V4(address) = self.lab.ip(name) else {
+            panic!("IPv4");
+        };
+        Workload {
+            uid: uid(name),
+            name: name.to_owned(),
+            namespace: "shop".to_owned(),
+            service_account: name.to_owned(),
+            addresses: vec![address.octets().to_vec()],
+            tunnel_protocol: TunnelProtocol::Hbone.into(),
+            node: "node-1".to_owned(),
+            canonical_name: name.to_owned(),
+            canonical_revision: "latest".to_owned(),
+            workload_name: name.to_owned(),
+            workload_type: 2,
+            cluster_id: "Kubernetes".to_owned(),
+            ..Default::default()
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // What has ended already needs no end.
+        let _ = self.ztunnel.kill();
+        let _ = self.ztunnel.wait();
+        if thread::panicking() {
+            eprintln!("{}", self.log());
+        }
+    }
+}
+
+fn uid(pod: &str) -> String {
+    format!("Kubernetes//Pod/shop/{pod}")
+}
+
+fn workload(workload: Workload) -> Resource {
+    let name = workload.uid.clone();
+    let address = Address {
+        r#type: Some(AddressType::Workload(workload)),
+    };
+    resource(ADDRESS_TYPE_URL, &name, &address)
+}
+
+fn web() -> Resource {
+    let IpAddr::V4(vip) = SERVICE.ip() else {
+        panic!("IPv4");
+    };
+    let service = Service {
+        name: "web".to_owned(),
+        namespace: "shop".to_owned(),
+        hostname: HOSTNAME.to_owned(),
+        addresses: vec![NetworkAddress {
+            address: vip.octets().to_vec(),
+            ..Default::default()
+        }],
+        ports: vec![port()],
+        canonical: true,
+        ..Default::default()
+    };
+    let address = Address {
+        r#type: Some(AddressType::Service(service)),
+    };
+    resource(ADDRESS_TYPE_URL, WEB, &address)
+}
+
+fn port() -> Port {
+    Port {
+        service_port: SERVICE.port().into(),
+        target_port: APPLICATION.into(),
+        ..Default::default()
+    }
+}
+
+/// What istiod makes of STRICT.
+fn strict() -> Resource {
+    use proto::authorization::{Authorization, Clause, Match, MatchType, Rule, StringMatch};
+    let somebody = StringMatch {
+        match_type: Some(MatchType::Presence(())),
+    };
+    let policy = Authorization {
+        name: "istio_converted_static_strict".to_owned(),
+        namespace: "istio-system".to_owned(),
+        scope: 2,
+        action: 1,
+        rules: vec![Rule {
+            clauses: vec![Clause {
+                matches: vec![Match {
+                    not_principals: vec![somebody],
+                    ..Default::default()
+                }],
+            }],
+        }],
+        ..Default::default()
+    };
+    let name = "istio-system/istio_converted_static_strict";
+    resource(AUTHORIZATION_TYPE_URL, name, &policy)
+}
+
+fn text(request: &DeltaDiscoveryRequest, key: &str) -> Option<String> {
+    let fields = &request.node.as_ref()?.metadata.as_ref()?.fields;
+    match fields.get(key)?.kind.as_ref()? {
+        Kind::StringValue(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_node_of_an_istio_cluster_needs_nothing_else() {
+    let mut cluster = Cluster::start(&["client", "server"], &[]);
+    let mut server = cluster.workload("server");
+    let member = PortList {
+        ports: vec![port()],
+    };
+    server.services.insert(WEB.to_owned(), member);
+    server.authorization_policies = vec!["istio-system/istio_converted_static_strict".to_owned()];
+    let mut sidecar = cluster.workload("client");
+    sidecar.uid = "Kubernetes//Pod/shop/sidecar".to_owned();
+    sidecar.addresses = vec![vec![10, 44, 9, 9]];
+    sidecar.tunnel_protocol = TunnelProtocol::LegacyIstioMtls.into();
+    let client = cluster.workload("client");
+    // The member before its service, and one that no tunnel can speak to.
+    cluster.istiod.set(vec![
+        workload(server),
+        workload(client),
+        workload(sidecar),
+        web(),
+        strict(),
+    ]);
+
+    // xDS: who asks, with what, for what.
+    for url in [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL] {
+        let first = |request: &DeltaDiscoveryRequest| {
+            request.type_url == url && request.response_nonce.is_empty()
+        };
+        let (headers, request) = cluster.istiod.request(0, first);
+        assert_eq!(headers["authorization"], "Bearer t0ken");
+        assert_eq!(headers["clusterid"], "Kubernetes");
+        assert_eq!(headers["x-tenant"], "one");
+        let node = request.node.as_ref().expect("a node");
+        let ip = cluster.lab.ip("node");
+        assert_eq!(
+            node.id,
+            format!("ztunnel~{ip}~ztunnel-abcde.istio-system~istio-system.svc.cluster.local")
+        );
+        for (key, value) in [
+            ("NAME", "ztunnel-abcde"),
+            ("NAMESPACE", "istio-system"),
+            ("NODE_NAME", "node-1"),
+            ("CLUSTER_ID", "Kubernetes"),
+            ("ENABLE_HBONE", "true"),
+        ] {
+            assert_eq!(text(&request, key).as_deref(), Some(value), "{key}");
+        }
+        assert!(request.resource_names_subscribe.is_empty());
+        assert!(request.initial_resource_versions.is_empty());
+    }
+    let (_, refused) = cluster
+        .istiod
+        .request(0, |request| request.error_detail.is_some());
+    assert_eq!(refused.type_url, ADDRESS_TYPE_URL);
+    assert!(!refused.response_nonce.is_empty());
+    let error = refused.error_detail.expect("looked for");
+    assert!(
+        error.message.starts_with("Kubernetes//Pod/shop/sidecar: "),
+        "{error:?}"
+    );
+
+    // ZDS: the pods of the node.
+    let agent = cluster.agent.accept();
+    assert!(!cluster.is_ready());
+    for pod in ["client", "server"] {
+        let netns = cluster.lab.netns(pod);
+        assert_eq!(agent.add(&format!("uid-{pod}"), pod, &netns), "");
+    }
+    assert_eq!(agent.snapshot_sent(), "");
+    cluster.until("readiness", || cluster.is_ready());
+
+    // The CA: on behalf of each.
+    for pod in ["client", "server"] {
+        let identity = format!("spiffe://cluster.local/ns/shop/sa/{pod}");
+        let (headers, request) = cluster.istiod.certificate(&identity);
+        assert_eq!(headers["authorization"], "Bearer t0ken");
+        assert_eq!(headers["clusterid"], "Kubernetes");
+        assert_eq!(headers["x-tenant"], "one");
+        assert_eq!(request.validity_duration, 86_400);
+        assert!(
+            request
+                .csr
+                .starts_with("-----BEGIN CERTIFICATE REQUEST-----")
+        );
+    }
+
+    // Connections: by address and by service, as whom, and never in plaintext to STRICT.
+    for target in [cluster.lab.address("server"), SERVICE] {
+        let (mut stream, caller) = cluster.lab.call("client", target).expect("call");
+        assert_eq!(caller, cluster.lab.ip("client"));
+        echo(&mut stream);
+        close(stream);
+    }
+    cluster.until("the access log", || {
+        let log = cluster.log();
+        let mut lines = log
+            .lines()
+            .filter(|line| line.contains("connection complete"));
+        lines.any(|line| {
+            line.contains("src.identity=\"spiffe://cluster.local/ns/shop/sa/client\"")
+                && line.contains("dst.identity=\"spiffe://cluster.local/ns/shop/sa/server\"")
+                && line.contains("dst.service=\"web.shop.svc.cluster.local\"")
+                && line.contains("direction=\"inbound\"")
+                && !line.contains("error")
+        })
+    });
+    cluster.lab.bare_pod("plain");
+    assert!(is_refused(
+        cluster.lab.call("plain", cluster.lab.address("server"))
+    ));
+
+    // A type nobody knows is acknowledged, as Istio's tunnel does.
+    let unknown = "type.googleapis.com/istio.workload.Workload";
+    cluster.istiod.send(vec![resource(unknown, "any", &())]);
+    let (_, answer) = cluster
+        .istiod
+        .request(0, |request| request.type_url == unknown);
+    assert_eq!(answer.error_detail, None);
+
+    // istiod restarts without the service: what is held is told, what is gone goes.
+    cluster.istiod.disconnect();
+    cluster.istiod.remove(ADDRESS_TYPE_URL, WEB);
+    let (_, again) = cluster.istiod.request(1, |request| {
+        request.type_url == ADDRESS_TYPE_URL && request.response_nonce.is_empty()
+    });
+    let mut held: Vec<_> = again.initial_resource_versions.keys().cloned().collect();
+    held.sort();
+    assert_eq!(held, [uid("client"), uid("server"), WEB.to_owned()]);
+    assert!(again.node.is_some());
+    cluster.until("the removal", || {
+        cluster.dump()["services"] == serde_json::json!([])
+    });
+
+    // The agent restarts: it still has one pod and knows the other no more.
+    let mut open = cluster
+        .lab
+        .call("client", cluster.lab.address("server"))
+        .expect("call")
+        .0;
+    drop(agent);
+    cluster.until("readiness follows", || !cluster.is_ready());
+    let agent = cluster.agent.accept();
+    assert_eq!(agent.keep("uid-client"), "");
+    let netns = cluster.lab.netns("server");
+    assert_eq!(agent.add("uid-server", "server", &netns), "");
+    assert_eq!(agent.snapshot_sent(), "");
+    cluster.until("readiness", || cluster.is_ready());
+    echo(&mut open);
+    drop(open);
+    assert_eq!(agent.delete("uid-server"), "");
+    let state = cluster.dump()["workloadState"].clone();
+    assert_eq!(state["uid-client"]["state"], "Up");
+    assert!(state.get("uid-server").is_none(), "{state}");
+
+    let answer = cluster
+        .http("POST", 15000, "/quitquitquit")
+        .expect("answers");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let mut status = None;
+    let ztunnel = &mut cluster.ztunnel;
+    let end = Instant::now() + PATIENCE;
+    while status.is_none() && Instant::now() < end {
+        status = ztunnel.try_wait().expect("waits");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(status.and_then(|status| status.code()), Some(0));
+}

@@ -1,0 +1,271 @@
+//! Two networks that nothing routes between, and a gateway that is in both: it ends the tunnel it is
+//! called by and passes on what is in it, which it can't read.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use hbone::copy::{self, Side};
+use hbone::server;
+use identity::WorkloadCertificate;
+use mesh::address::{GatewayAddress, GatewayDestination, NamespacedHostname, NetworkAddress};
+use mesh::service::{AppProtocol, Port, Service};
+use mesh::snapshot::Change;
+use mesh::workload::{TunnelProtocol, Workload};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{LocalSet, spawn_local};
+use ztunnel::proxy::access_log::Direction;
+
+use super::lab::{APPLICATION, Lab, PATIENCE};
+use super::waypoint::{self, Asked, Uncounted};
+use super::{SERVICE, close, cut, deny_account, echo, has_error, identity_of, is_refused};
+
+const HOSTNAME: &str = "web.shop.svc.cluster.local";
+/// Where the gateway ends tunnels. It is not 15008 everywhere.
+const GATEWAY_PORT: u16 = 15018;
+
+/// A gateway that shows the certificate of `account` and passes everything on to 15008 of `to`.
+fn start_gateway(lab: &mut Lab, account: &str, to: &str) -> Receiver<Asked> {
+    lab.bare_pod("gateway");
+    lab.join("gateway");
+    let address = SocketAddr::new(lab.ip("gateway"), GATEWAY_PORT);
+    let listener = lab.within("gateway", || std::net::TcpListener::bind(address));
+    let listener = listener.expect("a free port");
+    listener.set_nonblocking(true).expect("socket");
+    let (sender, asked) = channel();
+    let gateway = Gateway {
+        certificate: lab.authority().of(&identity_of(account)),
+        to: SocketAddr::new(lab.ip(to), 15008),
+        asked: sender,
+    };
+    lab.spawn_within("gateway", move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("runtime");
+        LocalSet::new().block_on(&runtime, async {
+            let listener = TcpListener::from_std(listener).expect("socket");
+            let gateway = Rc::new(gateway);
+            while let Ok((tcp, _)) = listener.accept().await {
+                spawn_local(gateway.clone().connection(tcp));
+            }
+        });
+    });
+    asked
+}
+
+struct Gateway {
+    certificate: Arc<WorkloadCertificate>,
+    to: SocketAddr,
+    asked: Sender<Asked>,
+}
+
+impl Gateway {
+    async fn connection(self: Rc<Self>, tcp: TcpStream) {
+        let tls = self.certificate.server_config();
+        let Ok(mut tunnel) = server::accept(tcp, tls, &Default::default()).await else {
+            return;
+        };
+        let client = tunnel.peer().cloned();
+        while let Some(Ok(request)) = tunnel.next().await {
+            let authority = request.authority.as_ref().map(ToString::to_string);
+            let asked = Asked {
+                authority: authority.expect("an authority"),
+                client: client.clone(),
+            };
+            // The test may be over.
+            let _ = self.asked.send(asked);
+            spawn_local(pass_on(request, self.to));
+        }
+    }
+}
+
+async fn pass_on(request: server::Request, to: SocketAddr) {
+    let mut onward = TcpStream::connect(to).await.expect("the far network");
+    let mut stream = request.accept(None).expect("the client waits");
+    // Either end may break it off.
+    let _ = copy::tunnel(&mut onward, &mut stream, Side::Server, PATIENCE, &Uncounted).await;
+}
+
+fn gateway_address(lab: &Lab) -> GatewayAddress {
+    let address = NetworkAddress::new("far", lab.ip("gateway"));
+    GatewayAddress {
+        destination: GatewayDestination::Address(address),
+        hbone_mtls_port: GATEWAY_PORT,
+    }
+}
+
+/// What stands for all of a service's endpoints in the far network, as istiod folds them.
+fn folded(lab: &Lab, service: &Service) -> Workload {
+    let uid = format!("far/SplitHorizonWorkload/gateway/{}", service.key());
+    let mut workload = Workload::new(&uid, &service.name, "shop");
+    workload.tunnel_protocol = TunnelProtocol::Hbone;
+    workload.network = "far".into();
+    workload.network_gateway = Some(gateway_address(lab));
+    workload
+        .services
+        .insert(service.key(), service.ports.clone());
+    workload
+}
+
+/// `web`, which `server` in the far network backs and `account` answers for.
+fn web(account: &str) -> Service {
+    let mut service = Service::new("web", "shop", HOSTNAME);
+    service.addresses = ["near", "far"]
+        .map(|network| NetworkAddress::new(network, SERVICE.ip()))
+        .into();
+    service.ports = vec![Port {
+        service_port: SERVICE.port(),
+        target_port: APPLICATION,
+        app_protocol: AppProtocol::Unknown,
+    }];
+    service.subject_alt_names = vec![identity_of(account).to_string().into()];
+    service
+}
+
+fn publish(lab: &mut Lab, service: Service) {
+    let mut server = lab.workload("server", 2);
+    server.services.insert(service.key(), service.ports.clone());
+    let mut gateway = Workload::new("NetworkGateway/far/gateway/15018", "gateway", "shop");
+    gateway.service_account = "gateway".into();
+    gateway.tunnel_protocol = TunnelProtocol::Hbone;
+    gateway.network = "far".into();
+    gateway.addresses = vec![lab.ip("gateway")];
+    let folded = folded(lab, &service);
+    lab.publish([
+        Change::Service(service),
+        Change::Workload(server),
+        Change::Workload(folded),
+        Change::Workload(gateway),
+    ]);
+}
+
+fn two_networks(gateway: &str, answers: &str) -> (Lab, Receiver<Asked>) {
+    let mut lab = Lab::of_two_networks();
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    let asked = start_gateway(&mut lab, gateway, "server");
+    let service = web(answers);
+    publish(&mut lab, service);
+    (lab, asked)
+}
+
+#[test]
+fn a_service_of_another_network_is_reached_through_its_gateway() {
+    let (lab, asked) = two_networks("gateway", "server");
+    let (mut stream, caller) = lab.call("client", SERVICE).expect("call");
+    // An address of the client's network would mean nothing there.
+    assert_eq!(caller, lab.far_ip("gateway"));
+    echo(&mut stream);
+    close(stream);
+    let expected = Asked {
+        authority: format!("{HOSTNAME}:80"),
+        client: Some(identity_of("client")),
+    };
+    assert_eq!(asked.recv_timeout(PATIENCE), Ok(expected));
+
+    let outbound = lab.log_of(1, Direction::Outbound, |_| true);
+    let inbound = lab.log_of(2, Direction::Inbound, |_| true);
+    let gateway = SocketAddr::new(lab.ip("gateway"), GATEWAY_PORT);
+    assert_eq!(outbound.destination.address, gateway);
+    assert_eq!(inbound.source.address.ip(), lab.far_ip("gateway"));
+    for record in [outbound, inbound] {
+        assert_eq!(record.error, None);
+        assert_eq!(record.source.identity, Some(identity_of("client")));
+        assert_eq!(record.destination.identity, Some(identity_of("server")));
+        assert_eq!(record.service.as_deref(), Some(HOSTNAME));
+        let asked = record.hbone_address.expect("asked for").to_string();
+        assert_eq!(asked, format!("{HOSTNAME}:80"));
+        assert_eq!(record.bytes_received, 5);
+        assert!(record.tls_group.is_some());
+        // Each knows the other only by what it says of itself.
+        let source = record.source.workload.expect("described");
+        let destination = record.destination.workload.expect("described");
+        assert_eq!(&*source.workload_name, "client");
+        assert_eq!(&*destination.canonical_name, "server");
+    }
+}
+
+#[test]
+fn what_is_large_passes_a_gateway_unchanged_and_half_closed() {
+    const SIZE: usize = 16 << 20;
+    let (lab, _asked) = two_networks("gateway", "server");
+    let (mut stream, _) = lab.call("client", SERVICE).expect("call");
+    let mut writer = stream.try_clone().expect("clone");
+    let sent: Arc<[u8]> = (0..SIZE)
+        .map(|index| ((index * index) >> 9) as u8)
+        .collect();
+    let sending = sent.clone();
+    let sender = thread::spawn(move || {
+        writer.write_all(&sending).expect("write");
+        writer.shutdown(Shutdown::Write).expect("shutdown");
+    });
+    let mut received = Vec::with_capacity(SIZE);
+    stream.read_to_end(&mut received).expect("read");
+    assert!(received == *sent, "{} bytes", received.len());
+    sender.join().expect("sent");
+}
+
+#[test]
+fn the_far_nodes_policy_is_about_the_client_behind_the_gateway() {
+    let (mut lab, _asked) = two_networks("gateway", "server");
+    let mut open = lab.call("client", SERVICE).expect("call").0;
+    lab.publish([deny_account("client")]);
+    cut(&mut open);
+    assert!(is_refused(lab.call("client", SERVICE)));
+    lab.log_of(1, Direction::Outbound, |record| has_error(record, "401"));
+}
+
+#[test]
+fn who_is_not_the_gateway_is_told_nothing() {
+    let (lab, asked) = two_networks("impostor", "server");
+    assert!(is_refused(lab.call("client", SERVICE)));
+    lab.log_of(1, Direction::Outbound, |record| {
+        has_error(record, "shop/sa/impostor")
+    });
+    assert!(asked.try_recv().is_err());
+}
+
+#[test]
+fn only_whom_the_service_vouches_for_answers_behind_the_gateway() {
+    let (lab, asked) = two_networks("gateway", "somebody-else");
+    assert!(is_refused(lab.call("client", SERVICE)));
+    lab.log_of(1, Direction::Outbound, |record| {
+        has_error(record, "shop/sa/server")
+    });
+    assert!(asked.recv_timeout(PATIENCE).is_ok());
+}
+
+#[test]
+fn a_waypoint_in_another_network_is_asked_for_the_service() {
+    let mut lab = Lab::of_two_networks();
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    let at_waypoint = waypoint::start(&mut lab, 2, "waypoint", "server");
+    let at_gateway = start_gateway(&mut lab, "gateway", "waypoint");
+    let mut service = web("server");
+    service.waypoint = Some(waypoint::gateway());
+    publish(&mut lab, service);
+    let key = NamespacedHostname::new("shop", waypoint::HOSTNAME);
+    let known = lab.state.snapshot();
+    let known = &known.service(&key).expect("published").service;
+    let vouching = Service {
+        subject_alt_names: vec![identity_of("waypoint").to_string().into()],
+        ..known.as_ref().clone()
+    };
+    let folded = folded(&lab, &vouching);
+    lab.publish([Change::Service(vouching), Change::Workload(folded)]);
+
+    let (mut stream, caller) = lab.call("client", SERVICE).expect("call");
+    assert_eq!(caller, lab.ip("waypoint"));
+    echo(&mut stream);
+    let expected = Asked {
+        authority: format!("{HOSTNAME}:80"),
+        client: Some(identity_of("client")),
+    };
+    assert_eq!(at_gateway.recv_timeout(PATIENCE).as_ref(), Ok(&expected));
+    assert_eq!(at_waypoint.recv_timeout(PATIENCE), Ok(expected));
+}
