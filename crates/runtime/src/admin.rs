@@ -17,14 +17,12 @@ use tokio::task::JoinSet;
 #[derive(Debug)]
 pub struct Listeners {
     listeners: Vec<TcpListener>,
-    protected: bool,
 }
 
 // === impl Listeners ===
 
 impl Listeners {
-    /// 127.0.0.1 and ::1. Requests that change something are taken from root and the process's
-    /// own user only, and none under a name other than `localhost`.
+    /// 127.0.0.1 and ::1.
     pub fn localhost(port: u16) -> io::Result<Self> {
         let v4 = bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))?;
         // Port 0 asks for any free one; both families then share it.
@@ -35,10 +33,7 @@ impl Listeners {
             Err(error) if no_ipv6(&error) => {}
             Err(error) => return Err(error),
         }
-        Ok(Self {
-            listeners,
-            protected: true,
-        })
+        Ok(Self { listeners })
     }
 
     /// Every address: `[::]` (which takes IPv4 too), or 0.0.0.0 where IPv6 is off or missing.
@@ -54,7 +49,6 @@ impl Listeners {
         };
         Ok(Self {
             listeners: vec![listener],
-            protected: false,
         })
     }
 
@@ -62,7 +56,6 @@ impl Listeners {
     pub fn address(address: SocketAddr) -> io::Result<Self> {
         Ok(Self {
             listeners: vec![bind(address)?],
-            protected: false,
         })
     }
 
@@ -89,11 +82,12 @@ impl Listeners {
             .collect()
     }
 
-    /// Serves until dropped.
+    /// Serves until dropped. What listens on loopback only is an admin server, and is protected as one.
     pub async fn serve(self, name: &'static str, router: Router) {
         let addresses = self.addresses();
         tracing::info!(server = name, ?addresses, "listening");
-        let router = match self.protected {
+        let protected = addresses.iter().all(|address| address.ip().is_loopback());
+        let router = match protected {
             true => router.layer(middleware::from_fn(protection::protect)),
             false => router,
         };
