@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use hbone::headers::Baggage;
 use http::HeaderMap;
 use mesh::identity::Identity;
-use mesh::workload::Workload;
+use mesh::workload::{Locality, Workload};
 
 /// Descriptions of one identity in use at a time; others count as unknown.
 const PER_IDENTITY: usize = 32;
@@ -67,8 +67,11 @@ fn workload(identity: &Identity, baggage: &Baggage) -> Workload {
     workload.workload_name = name;
     workload.canonical_name = text(&baggage.service_name);
     workload.canonical_revision = text(&baggage.revision);
-    workload.locality.region = text(&baggage.region);
-    workload.locality.zone = text(&baggage.zone);
+    workload.locality = Arc::new(Locality {
+        region: text(&baggage.region),
+        zone: text(&baggage.zone),
+        ..Locality::default()
+    });
     workload
 }
 

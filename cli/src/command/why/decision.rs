@@ -353,6 +353,6 @@ impl<'a> Dialled<'a> {
 fn hostname(hop: &Hop) -> Option<&str> {
     match &hop.transport {
         Transport::Resolve { hostname, .. } => Some(hostname),
-        Transport::Tcp | Transport::Hbone { .. } => None,
+        Transport::Tcp | Transport::Hbone { .. } | Transport::DoubleHbone(_) => None,
     }
 }

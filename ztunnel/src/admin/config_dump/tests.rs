@@ -239,6 +239,7 @@ fn dump(changes: Vec<Change>, certificates: Option<CertificateManager>) -> Read 
         config: Arc::new(config),
         proxy: Arc::new(proxy),
         certificates,
+        freshness: None,
     };
     serde_json::from_str(&dumped.to_json().expect("serialises")).expect("istioctl's shape")
 }
