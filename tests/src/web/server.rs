@@ -1,7 +1,7 @@
 //! The server. What it does besides answering 200 is asked for in the query:
 //! `status=503`, `delay=MILLISECONDS` before the answer, `bytes=N` of content instead of JSON,
 //! `slow=MILLISECONDS` between its chunks, `reset` closes without an answer, `grpc-status=14`.
-//! `fail=N` answers 503 to the first N requests of the same `key`.
+//! `fail=N` answers 503 to the first N requests of the same `key`; `late=N` delays only those.
 
 use std::collections::HashMap;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -28,7 +28,7 @@ use crate::peer;
 #[derive(Default)]
 struct Server {
     name: String,
-    /// Requests so far, by `key`.
+    /// Requests so far that failed or were late, by `key`.
     failed: Mutex<HashMap<String, u32>>,
 }
 
@@ -93,7 +93,10 @@ impl Server {
         let collected = body.collect().await.map_err(std::io::Error::other)?;
         let trailers = collected.trailers().map(values).unwrap_or_default();
         let content = collected.to_bytes();
-        if let Some(delay) = query.number("delay") {
+        let late = query.number("late");
+        if let Some(delay) = query.number("delay")
+            && late.is_none_or(|late| self.is_among(late, &query))
+        {
             tokio::time::sleep(Duration::from_millis(delay)).await;
         }
         let host = parts.uri.authority().map(ToString::to_string).or_else(|| {
@@ -131,15 +134,21 @@ impl Server {
         Ok(response)
     }
 
+    /// Whether it is one of the first requests of its key; counts those.
+    fn is_among(&self, first: u64, query: &Query) -> bool {
+        let (Some(key), Ok(mut seen)) = (query.text("key"), self.failed.lock()) else {
+            return false;
+        };
+        let count = seen.entry(key.to_owned()).or_default();
+        let among = u64::from(*count) < first;
+        *count += u32::from(among);
+        among
+    }
+
     fn status(&self, query: &Query) -> StatusCode {
-        if let (Some(wanted), Some(key)) = (query.number("fail"), query.text("key"))
-            && let Ok(mut failed) = self.failed.lock()
-        {
-            let count = failed.entry(key.to_owned()).or_default();
-            if u64::from(*count) < wanted {
-                *count += 1;
-                return StatusCode::SERVICE_UNAVAILABLE;
-            }
+        let fails = query.number("fail");
+        if fails.is_some_and(|first| self.is_among(first, query)) {
+            return StatusCode::SERVICE_UNAVAILABLE;
         }
         let status = query
             .number("status")

@@ -1,6 +1,7 @@
 //! Waypoints on demand: made where something needs one, bound to what needs it, gone with the
 //! last reason; and those that labels name.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -261,4 +262,70 @@ spec:
         log.contains("sa/waypoint"),
         "the waypoint's own identity: {log}"
     );
+}
+
+/// Requests and connections that a waypoint has counted, by the service they were addressed to.
+fn counted(lab: &Lab) -> Result<BTreeMap<String, u64>> {
+    let label = "gateway.networking.k8s.io/gateway-name";
+    let pods = lab.pods()?;
+    let mut counted = BTreeMap::new();
+    for pod in pods
+        .iter()
+        .filter(|pod| !pod["metadata"]["labels"][label].is_null())
+    {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let page = ["peer", "http", "127.0.0.1:15020", "/stats/prometheus"];
+        let text = lab.exec(&format!("shop/{name}"), &page)?;
+        let series = text.lines().filter(|line| {
+            line.starts_with("istio_requests_total{")
+                || line.starts_with("istio_tcp_connections_opened_total{")
+        });
+        for line in series {
+            let service = line.split("destination_service_name=\"").nth(1);
+            let service = service
+                .and_then(|rest| rest.split('"').next())
+                .unwrap_or_default();
+            let amount = line.rsplit(' ').next().unwrap_or_default().parse::<f64>()?;
+            *counted.entry(service.to_owned()).or_default() += amount as u64;
+        }
+    }
+    Ok(counted)
+}
+
+#[test]
+fn a_service_without_a_reason_never_passes_a_waypoint() {
+    let yaml = SHOP.replace("[peer, serve, --name, web]", "[web, serve, --name, web]");
+    let lab = Lab::up(&format!("{yaml}---\n{ROUTE}")).expect("the mesh starts");
+    wait_for_one(&lab, 1);
+    lab.eventually(WITHIN, "the routed service answers", || {
+        let seen = ask(&lab, "GET", "web")?;
+        ensure!(seen == (200, "web".to_owned()), "{seen:?}");
+        Ok(())
+    })
+    .expect("answered");
+    let before = counted(&lab).expect("counters");
+    for _ in 0..10 {
+        for service in ["plain", "web", "plain"] {
+            let seen = ask(&lab, "GET", service).expect("an answer");
+            assert_eq!(seen, (200, "web".to_owned()), "{service}");
+        }
+    }
+    let after = counted(&lab).expect("counters");
+    let web = |counted: &BTreeMap<String, u64>| counted.get("web").copied().unwrap_or_default();
+    assert_eq!(web(&after) - web(&before), 10, "{after:?}");
+    assert_eq!(after.keys().collect::<Vec<_>>(), ["web"], "of nobody else");
+
+    // Were it to pass, it would be counted.
+    let label =
+        "metadata: {name: plain, namespace: shop, labels: {istio.io/use-waypoint: waypoint}}";
+    let labelled = yaml.replace("metadata: {name: plain, namespace: shop}", label);
+    lab.write("lab.yaml", &format!("{labelled}---\n{ROUTE}"))
+        .expect("written");
+    lab.eventually(WITHIN, "it is counted", || {
+        ask(&lab, "GET", "plain")?;
+        let counted = counted(&lab)?;
+        ensure!(counted.contains_key("plain"), "{counted:?}");
+        Ok(())
+    })
+    .expect("counted");
 }

@@ -1,10 +1,9 @@
 //! AuthorizationPolicy with L7 attributes on live traffic; `weft why` says the same each time.
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
-use tests::lab::Lab;
+use anyhow::ensure;
 
 use crate::shop::{self, SOON, apply, ask, expect_status, shared};
+use crate::why;
 
 /// One request and what becomes of it.
 struct Case {
@@ -40,8 +39,8 @@ spec:
 /// Applies policies to a service and checks every case, live and by `weft why`.
 fn check(name: &str, objects: &str, cases: &[Case]) {
     let lab = shared();
-    // What a policy guards is refused to those who come to the same pods by another service,
-    // so these have pods of their own.
+    // What guards these pods would hold for every service that leads to them and has no policy,
+    // so that they are pods of their own.
     let guarded = shop::versions(name, "{app: guarded}");
     lab.write(&format!("{name}.yaml"), &format!("{guarded}---\n{objects}"))
         .expect("written");
@@ -61,25 +60,21 @@ fn check(name: &str, objects: &str, cases: &[Case]) {
             Ok(())
         })
         .expect("the verdict");
-        let told = why(lab, name, case).expect("weft why answers");
+        let told = why::ask(lab, case.from, &arguments).expect("weft why answers");
         let allowed = told["allowed"].as_bool().expect("a verdict");
         assert_eq!(
             allowed,
             case.status != 403,
             "{name}: {arguments:?}: {told:#}"
         );
+        let line = told["trace"].as_array().and_then(|steps| {
+            let mut steps = steps.iter();
+            steps.find(|step| step["stage"] == "policy")?["line"].as_u64()
+        });
+        // Below the Service and the policy's head.
+        let first = guarded.lines().count() + 1 + policy(name, "").lines().count();
+        assert!(line > Some(first as u64), "the rule's line: {told:#}");
     }
-}
-
-fn why(lab: &Lab, name: &str, case: &Case) -> Result<Value> {
-    let destination = format!("{name}.shop:80");
-    let mut arguments = vec!["why", case.from, &destination, case.method, case.path];
-    for header in case.headers {
-        arguments.extend(["-H", header]);
-    }
-    arguments.extend(["-o", "json"]);
-    let output = lab.weft_output(&arguments)?;
-    serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))
 }
 
 const CLIENT: &str = "shop/client";
@@ -237,4 +232,39 @@ fn an_l7_policy_fails_closed_from_the_start() {
         }
     }
     assert_eq!(answered, 5, "the waypoint never answered");
+}
+
+/// Another way to the same pods is behind the waypoint, too, and meets the same policy.
+#[test]
+fn a_service_over_guarded_pods_is_guarded() {
+    let lab = shared();
+    let services = ["beside-guarded", "beside"].map(|name| shop::versions(name, "{app: beside}"));
+    lab.write("beside.yaml", &services.join("---\n"))
+        .expect("written");
+    let url = |name: &str, path: &str| format!("http://{name}.shop{path}");
+    for name in ["beside-guarded", "beside"] {
+        expect_status(lab, 200, &[&url(name, "/admin")]);
+    }
+    let guard = policy(
+        "beside-guarded",
+        "  action: DENY
+  rules: [{to: [{operation: {paths: [/admin], ports: ['80']}}]}]
+",
+    );
+    lab.write("beside-guard.yaml", &guard).expect("written");
+    for name in ["beside-guarded", "beside"] {
+        expect_status(lab, 403, &[&url(name, "/admin")]);
+        expect_status(lab, 200, &[&url(name, "/public")]);
+    }
+    // The pod's port is the guarded service's, whatever the others call it.
+    expect_status(lab, 403, &[&url("beside", ":8080/admin")]);
+    let pod = lab.addresses("shop/beside").expect("addresses")[0];
+    let denied = ask(lab, CLIENT, &[&format!("http://{pod}:8080/admin")]).expect("an answer");
+    assert_eq!(denied.status, 403, "{denied:?}");
+    let why = lab.weft(&["waypoint", "why", "shop/beside"]).expect("said");
+    assert!(
+        why.contains("AuthorizationPolicy shop/beside-guarded")
+            && why.contains("beside-guard.yaml:1"),
+        "{why}"
+    );
 }

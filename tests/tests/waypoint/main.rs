@@ -2,6 +2,9 @@
 
 mod authorization_policy;
 mod conformance;
+mod external;
+mod request_authentication;
 mod resilience;
 mod shop;
 mod smuggling;
+mod why;

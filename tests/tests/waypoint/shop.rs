@@ -8,6 +8,8 @@ use tests::lab::Lab;
 use tests::web::Answer;
 use tests::web::load::Report;
 
+use crate::why;
+
 pub(crate) const YAML: &str = include_str!("objects/shop.yaml");
 
 /// How long a change may take to be in force on a busy machine.
@@ -31,7 +33,7 @@ pub(crate) fn ask(lab: &Lab, from: &str, arguments: &[&str]) -> Result<Answer> {
     serde_json::from_str(&output).context(output)
 }
 
-/// Asks from the client until the answer is as it should be.
+/// Asks from the client until the answer is as it should be, and `weft why` tells the same.
 pub(crate) fn expect(
     lab: &Lab,
     arguments: &[&str],
@@ -41,6 +43,7 @@ pub(crate) fn expect(
     lab.eventually(SOON, &format!("{arguments:?} is answered rightly"), || {
         let answer = ask(lab, "shop/client", arguments)?;
         right(&answer).with_context(|| format!("{answer:?}"))?;
+        why::check(lab, "shop/client", arguments, &answer)?;
         last = Some(answer);
         Ok(())
     })
