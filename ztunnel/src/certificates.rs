@@ -233,7 +233,7 @@ mod tests {
         ca.answer.notify_one();
         late.await.expect("no panic").expect_err("its pod is gone");
         // Longer than any backoff.
-        tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+        tokio::time::sleep(Duration::from_secs(600)).await;
         assert_eq!(ca.asked.load(Ordering::Relaxed), 1);
         assert!(manager.snapshot().is_empty());
         let refused = certificates.certificate(&web).await;
