@@ -44,7 +44,7 @@ use crate::metrics::SeriesCache;
 use crate::proxy::on_demand::OnDemand;
 use crate::proxy::state::State;
 use crate::proxy::{PodSpec, Shared, Workers, WorkloadInfo};
-use crate::sync::Freshness;
+use crate::sync::{Freshness, Known};
 use crate::{local_xds, startup, sync};
 
 /// Life of a root that goes with the process.
@@ -262,8 +262,7 @@ fn follow_control_plane(
                 freshness,
                 control_plane,
                 on_demand.clone(),
-                state,
-                snapshot,
+                Known { state, snapshot },
                 task,
                 synced,
             ));

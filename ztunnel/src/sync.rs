@@ -54,13 +54,11 @@ pub async fn run(
     freshness: Freshness,
     control_plane: ControlPlane,
     on_demand: Option<Arc<OnDemand>>,
-    state: Arc<State>,
-    snapshot: Snapshot,
+    mut known: Known,
     task: Task,
     synced: oneshot::Sender<()>,
 ) {
     let mut first = Some((task, synced));
-    let mut known = Known { state, snapshot };
     let on_event = |event| match event {
         Event::Connected => {
             freshness.set(None);

@@ -177,10 +177,13 @@ fn at_waypoints(
     losses: &Losses,
 ) -> Option<metadata::Condition> {
     let attributes: Vec<&str> = losses.attributes.iter().map(String::as_str).collect();
-    let message = format!(
-        "the waypoint enforces {}; the node refuses what comes around it",
-        attributes.join(", ")
-    );
+    let message = match is_dry_run(&policy.metadata) {
+        true => "the waypoint tries it out".to_owned(),
+        false => format!(
+            "the waypoint enforces {}; the node refuses what comes around it",
+            attributes.join(", ")
+        ),
+    };
     is_behind_waypoints(view, policy).then(|| accepted(message))
 }
 

@@ -20,7 +20,10 @@ const LONGEST: usize = 253;
 /// One worker's. What a series or a connection holds is found again, so that equal descriptions are
 /// one workload.
 #[derive(Debug, Default)]
-pub(crate) struct Described(RefCell<HashMap<Identity, Vec<(Baggage, Weak<Workload>)>>>);
+pub(crate) struct Described(RefCell<HashMap<Identity, Vec<Description>>>);
+
+/// What was said, and the workload made of it as long as something holds that.
+type Description = (Baggage, Weak<Workload>);
 
 // === impl Described ===
 

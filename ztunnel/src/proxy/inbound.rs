@@ -7,15 +7,19 @@ use futures::future::OptionFuture;
 use hbone::copy::{self, Side};
 use hbone::headers;
 use hbone::server::{self, AcceptError, Request};
+use hbone::stream::Stream;
 use http::{Method, StatusCode};
 use mesh::destination::Authority;
 use runtime::tasks::spawn_local;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::access_log::Direction;
 use super::arrival::{Arrival, Passage};
+use super::connections::Listed;
+use super::policy::Admission;
 use super::sockets;
-use super::telemetry::Failure;
+use super::telemetry::{Failure, Tracked};
 use super::worker::{Accepted, Worker};
 use crate::metrics::ResponseFlags;
 
@@ -111,46 +115,19 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     }
 }
 
-pub(crate) async fn serve_request(mut arrival: Arrival, mut request: Request) {
-    arrival.hear(&request.headers);
-    let Some(authority) = read_authority(&request) else {
-        let conversation = arrival.conversation(Instant::now());
-        let what = request.authority.as_ref().map_or("", |text| text.as_str());
-        conversation.reject(
-            &arrival.worker,
-            format_args!("not a CONNECT to host:port: {} {what:?}", request.method),
-        );
-        return request.refuse(StatusCode::BAD_REQUEST);
+pub(crate) async fn serve_request(mut arrival: Arrival, request: Request) {
+    // What only the setup needs does not stay with the connection.
+    let Some(opened) = Box::pin(open(&mut arrival, request)).await else {
+        return;
     };
-    let host = headers::forwarded_host(&request.headers).map(str::to_owned);
-    // A client may open and reset streams faster than applications are connected to: what it
-    // no longer waits for must not go on without it.
-    let admitted = tokio::select! {
-        admitted = Box::pin(arrival.admit(&authority, host.as_deref())) => admitted,
-        () = request.abandoned() => return,
-    };
-    let passage = match admitted {
-        Ok(passage) => passage,
-        Err(refusal) => return request.refuse(refusal.status()),
-    };
-    let Passage {
-        conversation,
+    let Opened {
+        tracked,
+        mut stream,
         mut application,
         mut admission,
-        listed: _listed,
-    } = passage;
-    let baggage = match &conversation.destination.workload {
-        Some(workload) if arrival.worker.shared.config.response_baggage => {
-            arrival.worker.plans.baggage(workload)
-        }
-        _ => None,
-    };
+        _listed,
+    } = opened;
     let half_closed = arrival.worker.shared.config.half_closed_timeout;
-    let tracked = conversation.open(&arrival.worker);
-    let mut stream = match request.accept(baggage) {
-        Ok(stream) => stream,
-        Err(error) => return tracked.finish(Some(Failure::new(ResponseFlags::None, error))),
-    };
     let result = tokio::select! {
         result = copy::tunnel(&mut application, &mut stream, Side::Server, half_closed, &tracked) => Ok(result),
         Ok(verdict) = &mut admission.denied => Err(verdict),
@@ -162,6 +139,69 @@ pub(crate) async fn serve_request(mut arrival: Arrival, mut request: Request) {
             stream.abort();
             copy::abort(&application);
             tracked.finish(Some(Failure::denied(&verdict)));
+        }
+    }
+}
+
+/// A request let in and answered, with the application's connection made for it.
+struct Opened {
+    tracked: Tracked,
+    stream: Stream,
+    application: TcpStream,
+    admission: Admission,
+    _listed: Listed,
+}
+
+/// Judges and answers a request; none where it is refused or given up.
+async fn open(arrival: &mut Arrival, mut request: Request) -> Option<Opened> {
+    arrival.hear(&request.headers);
+    let Some(authority) = read_authority(&request) else {
+        let conversation = arrival.conversation(Instant::now());
+        let what = request.authority.as_ref().map_or("", |text| text.as_str());
+        conversation.reject(
+            &arrival.worker,
+            format_args!("not a CONNECT to host:port: {} {what:?}", request.method),
+        );
+        request.refuse(StatusCode::BAD_REQUEST);
+        return None;
+    };
+    let host = headers::forwarded_host(&request.headers).map(str::to_owned);
+    // A client may open and reset streams faster than applications are connected to: what it
+    // no longer waits for must not go on without it.
+    let admitted = tokio::select! {
+        admitted = arrival.admit(&authority, host.as_deref()) => admitted,
+        () = request.abandoned() => return None,
+    };
+    let Passage {
+        conversation,
+        application,
+        admission,
+        listed,
+    } = match admitted {
+        Ok(passage) => passage,
+        Err(refusal) => {
+            request.refuse(refusal.status());
+            return None;
+        }
+    };
+    let baggage = match &conversation.destination.workload {
+        Some(workload) if arrival.worker.shared.config.response_baggage => {
+            arrival.worker.plans.baggage(workload)
+        }
+        _ => None,
+    };
+    let tracked = conversation.open(&arrival.worker);
+    match request.accept(baggage) {
+        Ok(stream) => Some(Opened {
+            tracked,
+            stream,
+            application,
+            admission,
+            _listed: listed,
+        }),
+        Err(error) => {
+            tracked.finish(Some(Failure::new(ResponseFlags::None, error)));
+            None
         }
     }
 }

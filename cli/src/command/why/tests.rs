@@ -171,7 +171,7 @@ fn a_dry_run_decides_nothing_and_is_told() {
         &dry_run,
         (CLIENT, "web.shop:80", &[]),
         (true, Enforcer::Node, None),
-        "dry run: would be denied by AuthorizationPolicy shop/try, more.yaml:1",
+        "dry run: would be denied by AuthorizationPolicy shop/try, more.yaml:7",
     );
     assert!(answer.verdict.starts_with("allowed"), "{}", answer.verdict);
     let source = "spiffe://cluster.local/ns/shop/sa/web";
