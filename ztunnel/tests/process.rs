@@ -369,6 +369,23 @@ fn main_pid(manager: &std::os::unix::net::UnixDatagram) -> u32 {
     }
 }
 
+/// Runs `ztunnel upgrade`. Its output goes to files, for the successor keeps it open.
+fn upgrade(folder: &std::path::Path, settings: &[(String, String)]) -> Output {
+    let path = |name: &str| folder.join(name);
+    let create = |name: &str| std::fs::File::create(path(name)).expect("created");
+    let read = |name: &str| std::fs::read(path(name)).expect("read");
+    let status = installed(folder, settings)
+        .arg("upgrade")
+        .stdout(create("upgrade.out"))
+        .stderr(create("upgrade.err"))
+        .status();
+    Output {
+        status: status.expect("runs"),
+        stdout: read("upgrade.out"),
+        stderr: read("upgrade.err"),
+    }
+}
+
 /// What `systemctl reload` does with the unit of manifests/systemd.
 #[test]
 fn an_upgrade_by_command_starts_what_is_installed_and_serves_all_the_while() {
@@ -395,14 +412,11 @@ fn an_upgrade_by_command_starts_what_is_installed_and_serves_all_the_while() {
             }
             connected
         });
-        let upgrade = installed(folder, &settings)
-            .arg("upgrade")
-            .output()
-            .expect("runs");
-        assert!(upgrade.status.success(), "{}", text(&upgrade.stderr));
+        let done_by = upgrade(folder, &settings);
+        assert!(done_by.status.success(), "{}", text(&done_by.stderr));
         let second = main_pid(&manager);
         assert_ne!(second, first.id());
-        assert!(text(&upgrade.stdout).contains(&second.to_string()));
+        assert!(text(&done_by.stdout).contains(&second.to_string()));
         let dump = until(|| ask("GET", 15000, "/config_dump"));
         assert!(dump.contains("\"Available\""), "{dump}");
         done.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -416,12 +430,9 @@ fn an_upgrade_by_command_starts_what_is_installed_and_serves_all_the_while() {
         let mut broken = settings.clone();
         broken.push(("LOCAL_XDS_PATH".to_owned(), "/nonexistent".to_owned()));
         broken.retain(|(name, _)| name != "LOCAL_XDS");
-        let upgrade = installed(folder, &broken)
-            .arg("upgrade")
-            .output()
-            .expect("runs");
-        assert_eq!(upgrade.status.code(), Some(1));
-        let stderr = text(&upgrade.stderr);
+        let refused = upgrade(folder, &broken);
+        assert_eq!(refused.status.code(), Some(1));
+        let stderr = text(&refused.stderr);
         assert!(
             stderr.contains("serves on") && stderr.contains("exit status: 1"),
             "{stderr}"
