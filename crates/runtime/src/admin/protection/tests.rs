@@ -1,3 +1,5 @@
+//! Who may read, who may change, and whose a socket is.
+
 use std::net::{TcpListener, TcpStream};
 
 use axum::http::{HeaderName, HeaderValue};
