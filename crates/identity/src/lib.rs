@@ -23,7 +23,7 @@ pub mod serving;
 pub mod verify;
 
 pub use certificate::{WorkloadCertificate, no_server_name};
-pub use peer::{identity_of, key_exchange_group, peer_identity};
+pub use peer::{identities, identity_of, key_exchange_group, peer_identity};
 pub use provider::{InUse, KeyExchange, choose_key_exchange, provider};
 pub use request::signing_request;
 

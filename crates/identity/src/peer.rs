@@ -28,7 +28,7 @@ pub fn key_exchange_group(connection: &CommonState) -> Option<&'static str> {
 }
 
 /// The workload identities among a certificate's URI names, in its order; none if it can't be read.
-pub(crate) fn identities(certificate: &CertificateDer<'_>) -> Vec<Identity> {
+pub fn identities(certificate: &CertificateDer<'_>) -> Vec<Identity> {
     let Ok((_, certificate)) = x509_parser::parse_x509_certificate(certificate) else {
         return Vec::new();
     };

@@ -122,7 +122,8 @@ impl Cluster {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let connect = || std::net::TcpStream::connect_timeout(&address, PATIENCE);
         let mut stream = self.lab.within("node", connect).ok()?;
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;

@@ -211,14 +211,5 @@ fn read_authority(request: &Request) -> Option<Authority> {
     if request.method != Method::CONNECT {
         return None;
     }
-    let text = request.authority.as_ref()?.as_str();
-    if let Ok(address) = text.parse() {
-        return Some(Authority::Address(sockets::canonical(address)));
-    }
-    let (host, port) = text.rsplit_once(':')?;
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    // What is nearly an address is no name: 10.0.0.256 would be looked up for nothing.
-    let names = !host.is_empty() && host.bytes().all(is_name);
-    let port = port.parse().ok().filter(|port| *port != 0)?;
-    names.then(|| Authority::Hostname(host.into(), port))
+    request.authority.as_ref()?.as_str().parse().ok()
 }

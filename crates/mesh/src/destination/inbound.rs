@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
@@ -17,6 +18,11 @@ pub enum Authority {
     Address(SocketAddr),
     Hostname(Arc<str>, u16),
 }
+
+/// Not `address:port` or `hostname:port`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an address or a hostname with a port")]
+pub struct MalformedAuthority;
 
 /// An accepted inbound request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +64,27 @@ impl fmt::Display for Authority {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Hostname(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+impl FromStr for Authority {
+    type Err = MalformedAuthority;
+
+    /// IPv6 stands in brackets; IPv4 mapped into IPv6 is read as IPv4.
+    fn from_str(text: &str) -> Result<Self, MalformedAuthority> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            let ip = address.ip().to_canonical();
+            return Ok(Self::Address(SocketAddr::new(ip, address.port())));
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(MalformedAuthority)?;
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        // What is nearly an address is no name: 10.0.0.256 would be looked up for nothing.
+        let names = !host.is_empty() && host.bytes().all(is_name);
+        let port = port.parse().ok().filter(|port| *port != 0);
+        match port {
+            Some(port) if names => Ok(Self::Hostname(host.into(), port)),
+            _ => Err(MalformedAuthority),
         }
     }
 }

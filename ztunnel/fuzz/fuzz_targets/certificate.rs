@@ -1,0 +1,8 @@
+//! Fuzzes certificates, their names, and revocation lists.
+#![no_main]
+
+#[path = "../invariants.rs"]
+#[allow(dead_code, reason = "each target checks one of them")]
+mod invariants;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| invariants::certificate(input));

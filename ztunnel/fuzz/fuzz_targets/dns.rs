@@ -1,0 +1,8 @@
+//! Fuzzes questions to the DNS proxy and answers from upstream.
+#![no_main]
+
+#[path = "../invariants.rs"]
+#[allow(dead_code, reason = "each target checks one of them")]
+mod invariants;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| invariants::dns(input));

@@ -1,0 +1,167 @@
+//! What must hold of any input: nothing panics, and what was understood is understood again.
+//!
+//! Both the fuzz targets and the replay of their corpora call these.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hbone::headers::{self, Baggage, TraceParent};
+use hickory_proto::op::{Message, ResponseCode};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use identity::certificate::CertificateSummary;
+use identity::revocation::RevocationLists;
+use mesh::destination::Authority;
+use mesh::identity::Identity;
+use mesh::snapshot::Snapshot;
+use mesh::workload::Workload;
+use prost::Message as _;
+use proto::discovery::{DeltaDiscoveryResponse, EncodedResponse};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rustls_pki_types::CertificateDer;
+use xds::client::{Received, State, Subscription};
+use xds::resource_type::Layer;
+use ztunnel::dns::answer::{self, Decision, Setting};
+use ztunnel::dns::cache::Cache;
+use ztunnel::inpod::request::Packet;
+use ztunnel::inpod::roster::Roster;
+
+/// An authority on the first line, headers on the others.
+pub(crate) fn connect(input: &[u8]) {
+    let mut lines = input.split(|byte| *byte == b'\n');
+    let first = lines.next().unwrap_or_default();
+    if let Some(authority) = std::str::from_utf8(first)
+        .ok()
+        .and_then(|text| text.parse::<Authority>().ok())
+    {
+        let written = authority.to_string();
+        assert_eq!(written.parse(), Ok(authority));
+    }
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let mut halves = line.splitn(2, |byte| *byte == b':');
+        let (name, value) = (halves.next().unwrap_or_default(), halves.next());
+        let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(name),
+            HeaderValue::from_bytes(value.unwrap_or_default()),
+        ) else {
+            continue;
+        };
+        headers.append(name, value);
+    }
+    let _ = Baggage::parse(&headers);
+    assert!(headers::forwarded_host(&headers).is_none_or(|host| !host.is_empty()));
+    if let Some(trace) = TraceParent::parse(&headers) {
+        let written = trace.header().expect("hexadecimal digits");
+        let again = HeaderMap::from_iter([(headers::TRACEPARENT, written)]);
+        assert_eq!(TraceParent::parse(&again), Some(trace));
+    }
+}
+
+/// Whatever a client asks is answered to it alone, and in a packet that can be read.
+pub(crate) fn dns(input: &[u8]) {
+    let question = match answer::receive(input) {
+        answer::Received::Ignore => return,
+        answer::Received::Refuse(refusal) => {
+            let _ = answer::udp_bytes(None, &refusal);
+            return;
+        }
+        answer::Received::Question(question) => question,
+    };
+    let search = Arc::from(["shop.svc.cluster.local".to_owned()]);
+    let setting = Setting {
+        cluster_domain: "cluster.local",
+        search_domains: &search,
+        ipv6: true,
+    };
+    let client = Workload::new("Kubernetes//Pod/shop/web-0", "web-0", "shop");
+    let mut random = StdRng::seed_from_u64(0);
+    let snapshot = Snapshot::default();
+    let decided = answer::decide(&snapshot, &client, setting, &question, &mut random);
+    let answered = match decided {
+        Decision::Answer(message) => message,
+        Decision::Forward => answer::respond(&question, ResponseCode::ServFail),
+    };
+    // The same bytes, as if a nameserver had sent them.
+    let relayed = answer::relayed(&question, &question);
+    let (mut cache, now) = (Cache::default(), Instant::now());
+    cache.store(&question, &relayed, now);
+    let kept = cache.answer(&question, now);
+    for message in [Some(answered), Some(relayed), kept].into_iter().flatten() {
+        assert_eq!(message.queries, question.queries);
+        if let Some(bytes) = answer::udp_bytes(Some(&question), &message) {
+            let read = Message::from_vec(&bytes).expect("an answer of ours");
+            assert_eq!(read.metadata.id, message.metadata.id);
+        }
+    }
+}
+
+/// A packet without descriptors: what asks for one is refused.
+pub(crate) fn zds(input: &[u8]) {
+    let packet = Packet {
+        bytes: input.to_vec(),
+        fds: Vec::new(),
+    };
+    let decoded = ztunnel::inpod::Request::decode(packet);
+    assert!(!matches!(decoded, Ok(ztunnel::inpod::Request::Add(_))));
+    if let Ok(request) = decoded {
+        let mut roster = Roster::default();
+        roster.connected();
+        let _ = roster.request(request);
+    }
+}
+
+/// What a response brings can be applied and taken back, at either layer; of one that can't be
+/// read nothing is taken in.
+pub(crate) fn xds(input: &[u8]) {
+    let Ok(response) = EncodedResponse::decode(input) else {
+        return;
+    };
+    for layer in [Layer::L4, Layer::L7] {
+        let mut state = State::new(layer, Subscription::Wildcard);
+        let mut snapshot = Snapshot::default();
+        let names: Vec<_> = response
+            .clone()
+            .resources()
+            .flatten()
+            .map(|one| one.name)
+            .collect();
+        let received = state.receive(response.clone());
+        assert_eq!(received.is_err(), response.check().is_err());
+        let Ok(Received {
+            update: Some(update),
+            acknowledgement,
+            ..
+        }) = received
+        else {
+            continue;
+        };
+        assert_eq!(acknowledgement.response_nonce, response.nonce);
+        let told = acknowledgement.error_detail.is_some();
+        assert_eq!(told, !update.rejections.is_empty());
+        snapshot.apply(update.changes);
+        let removal = DeltaDiscoveryResponse {
+            type_url: response.type_url.clone(),
+            removed_resources: names,
+            ..Default::default()
+        };
+        if let Ok(removed) = state.receive(EncodedResponse::from(&removal)) {
+            snapshot.apply(removed.update.into_iter().flat_map(|update| update.changes));
+        }
+    }
+}
+
+/// The names in a certificate read as themselves again.
+pub(crate) fn certificate(input: &[u8]) {
+    let der = CertificateDer::from(input);
+    for identity in identity::identities(&der) {
+        assert_eq!(identity.to_string().parse(), Ok(identity));
+    }
+    let _ = CertificateSummary::read(&der);
+    if let Ok(text) = std::str::from_utf8(input) {
+        if let Ok(identity) = text.parse::<Identity>() {
+            assert_eq!(identity.to_string(), text);
+        }
+        let _ = RevocationLists::from_pem(text);
+    }
+}
