@@ -79,7 +79,10 @@ impl RequestBody {
     pub(crate) fn reading(self: &Rc<Self>) -> Body {
         let source = self.source.borrow();
         match &*source {
-            Body::Empty => Body::Empty,
+            Body::Empty => {
+                self.tees.borrow_mut().drain(..).for_each(Tee::end);
+                Body::Empty
+            }
             // Bytes are shared, so that a second try costs nothing.
             Body::Full(data) => {
                 let data = data.clone();

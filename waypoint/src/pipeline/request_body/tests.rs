@@ -49,3 +49,13 @@ async fn a_mirror_that_can_not_follow_is_broken_off() {
     assert!(read(Body::stream(slow)).await.0.is_err());
     assert_eq!(read(Body::stream(fast)).await.0.expect("whole"), b"onetwo");
 }
+
+#[tokio::test]
+async fn a_request_without_a_body_is_mirrored_as_one() {
+    let body = RequestBody::new(Body::Empty, 64, false);
+    let (tee, copy) = mirror::copy(64);
+    body.add_tee(tee);
+    let (all, _) = read(body.reading()).await;
+    assert_eq!(all.expect("whole"), b"");
+    assert_eq!(read(Body::stream(copy)).await.0.expect("whole"), b"");
+}
