@@ -117,28 +117,22 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
 
 pub(crate) async fn serve_request(mut arrival: Arrival, request: Request) {
     // What only the setup needs does not stay with the connection.
-    let Some(opened) = Box::pin(open(&mut arrival, request)).await else {
+    let Some(mut opened) = Box::pin(open(&mut arrival, request)).await else {
         return;
     };
-    let Opened {
-        tracked,
-        mut stream,
-        mut application,
-        mut admission,
-        _listed,
-    } = opened;
     let half_closed = arrival.worker.shared.config.half_closed_timeout;
+    let (tcp, stream) = (&mut opened.application, &mut opened.stream);
     let result = tokio::select! {
-        result = copy::tunnel(&mut application, &mut stream, Side::Server, half_closed, &tracked) => Ok(result),
-        Ok(verdict) = &mut admission.denied => Err(verdict),
+        result = copy::tunnel(tcp, stream, Side::Server, half_closed, &opened.tracked) => Ok(result),
+        Ok(verdict) = &mut opened.admission.denied => Err(verdict),
     };
     match result {
-        Ok(Err(_)) if arrival.revoked.get() => tracked.finish(Some(Failure::revoked())),
-        Ok(result) => tracked.finish(Failure::of_copy(result)),
+        Ok(Err(_)) if arrival.revoked.get() => opened.tracked.finish(Some(Failure::revoked())),
+        Ok(result) => opened.tracked.finish(Failure::of_copy(result)),
         Err(verdict) => {
-            stream.abort();
-            copy::abort(&application);
-            tracked.finish(Some(Failure::denied(&verdict)));
+            opened.stream.abort();
+            copy::abort(&opened.application);
+            opened.tracked.finish(Some(Failure::denied(&verdict)));
         }
     }
 }
