@@ -435,6 +435,23 @@ fn a_released_pod_keeps_its_connections_and_opens_plain_ones() {
     lab.log_of(2, Direction::Inbound, |record| record.bytes_received == 10);
 }
 
+/// Sends and receives at once, ends the sending, and compares all that came back.
+fn echo_bulk(mut stream: TcpStream, size: usize) {
+    let mut writer = stream.try_clone().expect("clone");
+    let sent: Arc<[u8]> = (0..size)
+        .map(|index| ((index * index) >> 9) as u8)
+        .collect();
+    let sending = sent.clone();
+    let sender = thread::spawn(move || {
+        writer.write_all(&sending).expect("write");
+        writer.shutdown(Shutdown::Write).expect("shutdown");
+    });
+    let mut received = Vec::with_capacity(size);
+    stream.read_to_end(&mut received).expect("read");
+    assert!(received == *sent, "{} bytes", received.len());
+    sender.join().expect("sent");
+}
+
 #[test]
 fn bulk_passes_unchanged_both_ways_at_once() {
     const SIZE: usize = 32 << 20;
@@ -442,20 +459,8 @@ fn bulk_passes_unchanged_both_ways_at_once() {
         let mut lab = Lab::new();
         lab.pod("client", 1);
         lab.pod("server", node);
-        let (mut stream, _) = lab.call("client", lab.address("server")).expect("call");
-        let mut writer = stream.try_clone().expect("clone");
-        let sent: Arc<[u8]> = (0..SIZE)
-            .map(|index| ((index * index) >> 9) as u8)
-            .collect();
-        let sending = sent.clone();
-        let sender = thread::spawn(move || {
-            writer.write_all(&sending).expect("write");
-            writer.shutdown(Shutdown::Write).expect("shutdown");
-        });
-        let mut received = Vec::with_capacity(SIZE);
-        stream.read_to_end(&mut received).expect("read");
-        assert!(received == *sent, "{} bytes", received.len());
-        sender.join().expect("sent");
+        let (stream, _) = lab.call("client", lab.address("server")).expect("call");
+        echo_bulk(stream, SIZE);
     }
 }
 

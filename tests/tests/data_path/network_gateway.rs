@@ -1,12 +1,10 @@
 //! Two networks that nothing routes between, and a gateway that is in both: it ends the tunnel it is
 //! called by and passes on what is in it, which it can't read.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
 
 use hbone::copy::{self, Side};
 use hbone::server;
@@ -21,7 +19,9 @@ use ztunnel::proxy::access_log::Direction;
 
 use super::lab::{APPLICATION, Lab, PATIENCE};
 use super::waypoint::{self, Asked, Uncounted};
-use super::{SERVICE, close, cut, deny_account, echo, has_error, identity_of, is_refused};
+use super::{
+    SERVICE, close, cut, deny_account, echo, echo_bulk, has_error, identity_of, is_refused,
+};
 
 const HOSTNAME: &str = "web.shop.svc.cluster.local";
 /// Where the gateway ends tunnels. It is not 15008 everywhere.
@@ -193,20 +193,8 @@ fn a_service_of_another_network_is_reached_through_its_gateway() {
 fn what_is_large_passes_a_gateway_unchanged_and_half_closed() {
     const SIZE: usize = 16 << 20;
     let (lab, _asked) = two_networks("gateway", "server");
-    let (mut stream, _) = lab.call("client", SERVICE).expect("call");
-    let mut writer = stream.try_clone().expect("clone");
-    let sent: Arc<[u8]> = (0..SIZE)
-        .map(|index| ((index * index) >> 9) as u8)
-        .collect();
-    let sending = sent.clone();
-    let sender = thread::spawn(move || {
-        writer.write_all(&sending).expect("write");
-        writer.shutdown(Shutdown::Write).expect("shutdown");
-    });
-    let mut received = Vec::with_capacity(SIZE);
-    stream.read_to_end(&mut received).expect("read");
-    assert!(received == *sent, "{} bytes", received.len());
-    sender.join().expect("sent");
+    let (stream, _) = lab.call("client", SERVICE).expect("call");
+    echo_bulk(stream, SIZE);
 }
 
 #[test]
