@@ -233,10 +233,15 @@ fn an_unmeshed_destination_is_reached_in_plaintext() {
     assert_eq!(record.destination.identity, None);
 }
 
-/// An application that wants the PROXY header, where only the tunnel reaches it.
-fn take_header(lab: &Lab, name: &str, length: usize) -> thread::JoinHandle<Vec<u8>> {
+/// The listener of an application that wants the PROXY header, where only the tunnel reaches it.
+fn header_listener(lab: &Lab, name: &str) -> TcpListener {
     let listener = lab.within(name, || TcpListener::bind(("127.0.0.1", APPLICATION + 1)));
-    let listener = listener.expect("application");
+    listener.expect("application")
+}
+
+/// Takes one connection's header.
+fn take_header(listener: &TcpListener, length: usize) -> thread::JoinHandle<Vec<u8>> {
+    let listener = listener.try_clone().expect("clone");
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("accept");
         let mut bytes = vec![0; length];
@@ -258,9 +263,10 @@ fn an_application_behind_the_proxy_protocol_is_told_who_calls() {
         port: Some(APPLICATION + 1),
     });
     lab.publish([Change::Workload(server)]);
+    let listener = header_listener(&lab, "server");
     for name in ["far", "near"] {
         let identity = identity_of(name).to_string();
-        let application = take_header(&lab, "server", 16 + 12 + 3 + identity.len() + 5);
+        let application = take_header(&listener, 16 + 12 + 3 + identity.len() + 5);
         let target = lab.address("server");
         let mut stream = lab
             .within(name, || TcpStream::connect_timeout(&target, PATIENCE))
