@@ -298,7 +298,17 @@ impl Match {
 impl RequestMatch {
     /// True when nothing is set.
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        self.hosts.is_empty()
+            && self.not_hosts.is_empty()
+            && self.methods.is_empty()
+            && self.not_methods.is_empty()
+            && self.paths.is_empty()
+            && self.not_paths.is_empty()
+            && self.request_principals.is_empty()
+            && self.not_request_principals.is_empty()
+            && self.remote_ips.is_empty()
+            && self.not_remote_ips.is_empty()
+            && self.conditions.is_empty()
     }
 }
 

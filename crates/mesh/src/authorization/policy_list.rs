@@ -1,7 +1,8 @@
 //! Policies of one kind, found by what they can hold for.
 //!
-//! A policy that names its clients, their addresses or its ports one by one holds for nothing
-//! else: of a thousand of these, only the ones that name what a connection has are evaluated.
+//! A policy that names its clients, their addresses, its ports or its paths one by one holds for
+//! nothing else: of a thousand of these, only the ones that name what a connection or a request
+//! has are evaluated.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
@@ -10,7 +11,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Action, Authorization, Clause, Connection, Match, Rule, Scope, StringMatch};
+use super::evaluation::Facts;
+use super::{
+    Action, Authorization, Clause, Connection, Match, PathPattern, Rule, Scope, StringMatch,
+    template,
+};
 use crate::identity::Identity;
 
 /// Up to so many are faster evaluated than looked up.
@@ -26,6 +31,11 @@ pub(super) struct PolicyList {
     by_range: Index<IpNet>,
     range_lengths: BTreeSet<u8>,
     by_port: Index<u16>,
+    by_path: Index<Arc<str>>,
+    by_path_prefix: Index<Arc<str>>,
+    path_prefix_lengths: BTreeSet<usize>,
+    /// Positions, ascending, of those in an index of paths.
+    for_paths: Vec<usize>,
     /// Positions, ascending, of those that may hold for anything.
     for_anything: Vec<usize>,
 }
@@ -33,13 +43,15 @@ pub(super) struct PolicyList {
 /// Positions, ascending.
 type Index<K> = HashMap<K, Vec<usize>>;
 
-/// Something a connection must have for a policy to hold.
+/// Something a connection or a request must have for a policy to hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
     Client(Client),
     Prefix(Arc<str>),
     Range(IpNet),
     Port(u16),
+    Path(Arc<str>),
+    PathPrefix(Arc<str>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +89,15 @@ impl PolicyList {
                 self.by_range.entry(range).or_default()
             }
             Key::Port(port) => self.by_port.entry(port).or_default(),
+            Key::Path(path) => {
+                push_once(&mut self.for_paths, position);
+                self.by_path.entry(path).or_default()
+            }
+            Key::PathPrefix(prefix) => {
+                push_once(&mut self.for_paths, position);
+                self.path_prefix_lengths.insert(prefix.len());
+                self.by_path_prefix.entry(prefix).or_default()
+            }
         };
         positions.push(position);
     }
@@ -89,16 +110,16 @@ impl PolicyList {
         self.policies.iter()
     }
 
-    /// Those that may hold for a connection, in the order in which they were added.
+    /// Those that may hold, in the order in which they were added.
     pub(super) fn candidates<'a>(
         &'a self,
-        connection: &Connection,
+        facts: Facts<'_>,
     ) -> impl Iterator<Item = &'a Authorization> + use<'a> {
         let few = self.policies.len() <= FEW;
         let mut all = self.policies.iter().take(if few { FEW } else { 0 });
         let mut lists = match few {
             true => Vec::new(),
-            false => self.positions(connection),
+            false => self.positions(facts),
         };
         std::iter::from_fn(move || {
             if let Some(policy) = all.next() {
@@ -117,17 +138,39 @@ impl PolicyList {
         })
     }
 
-    fn positions(&self, connection: &Connection) -> Vec<&[usize]> {
+    fn positions(&self, facts: Facts<'_>) -> Vec<&[usize]> {
         let mut lists = vec![&self.for_anything[..]];
+        self.add_positions_of_path(facts, &mut lists);
+        self.add_positions_of_connection(facts.connection, &mut lists);
+        lists
+    }
+
+    /// Without a request, or where its path can be read in several ways, any path is in doubt.
+    fn add_positions_of_path<'a>(&'a self, facts: Facts<'_>, lists: &mut Vec<&'a [usize]>) {
+        if self.for_paths.is_empty() {
+            return;
+        }
+        let path = facts.request.map(|request| request.path);
+        let Some(path) = path.filter(|path| !facts.others.exist_for(path)) else {
+            return lists.push(&self.for_paths);
+        };
+        lists.extend(self.by_path.get(path).map(Vec::as_slice));
+        add_positions_of_prefixes(&self.by_path_prefix, &self.path_prefix_lengths, path, lists);
+    }
+
+    fn add_positions_of_connection<'a>(
+        &'a self,
+        connection: &Connection,
+        lists: &mut Vec<&'a [usize]>,
+    ) {
         lists.extend(find(&self.by_port, &connection.destination.port()));
         let source_ip = connection.source_ip.to_canonical();
         let ranges = self.range_lengths.iter();
         let ranges = ranges.filter_map(|length| range(source_ip, *length));
         lists.extend(ranges.filter_map(|range| find(&self.by_range, &range)));
         if let Some(client) = &connection.source_identity {
-            self.add_positions_of_client(client, &mut lists);
+            self.add_positions_of_client(client, lists);
         }
-        lists
     }
 
     fn add_positions_of_client<'a>(&'a self, client: &Identity, lists: &mut Vec<&'a [usize]>) {
@@ -142,13 +185,7 @@ impl PolicyList {
         }
         if !self.by_prefix.is_empty() {
             let principal = client.principal();
-            let lengths = self.prefix_lengths.iter();
-            let prefixes = lengths.filter_map(|length| principal.get(..*length));
-            lists.extend(
-                prefixes
-                    .filter_map(|prefix| self.by_prefix.get(prefix))
-                    .map(Vec::as_slice),
-            );
+            add_positions_of_prefixes(&self.by_prefix, &self.prefix_lengths, &principal, lists);
         }
     }
 }
@@ -157,13 +194,33 @@ fn find<'a, K: Eq + Hash>(index: &'a Index<K>, key: &K) -> Option<&'a [usize]> {
     index.get(key).map(Vec::as_slice)
 }
 
+/// Of every length that a text's beginnings are looked up by.
+fn add_positions_of_prefixes<'a>(
+    index: &'a Index<Arc<str>>,
+    lengths: &BTreeSet<usize>,
+    text: &str,
+    lists: &mut Vec<&'a [usize]>,
+) {
+    let lengths = lengths.iter().take_while(|length| **length <= text.len());
+    let prefixes = lengths.filter_map(|length| text.get(..*length));
+    let found = prefixes.filter_map(|prefix| index.get(prefix));
+    lists.extend(found.map(Vec::as_slice));
+}
+
+/// Keeps ascending positions apart.
+fn push_once(positions: &mut Vec<usize>, position: usize) {
+    if positions.last() != Some(&position) {
+        positions.push(position);
+    }
+}
+
 /// The range of that length around an address.
 fn range(address: IpAddr, length: u8) -> Option<IpNet> {
     let range = IpNet::new(address, length).ok()?;
     Some(range.trunc())
 }
 
-/// What of it a connection must have for the policy to hold; none where it may hold for anything.
+/// What a connection or a request must have for the policy to hold; none where it may hold for anything.
 fn policy_keys(policy: &Authorization) -> Option<HashSet<Key>> {
     let rules = policy.rules.iter();
     let keys = rules.map(|rule| rule_keys(rule, policy));
@@ -210,6 +267,7 @@ fn match_keys(one: &Match, policy: &Authorization) -> Option<Vec<Key>> {
                 keys_of(&one.destination_ports, |port| Some(Key::Port(*port)))
             }
         })
+        .or_else(|| keys_of(&one.request.as_ref()?.paths, path_key))
 }
 
 /// The keys of values of which one must match, if each has a key and there are some.
@@ -235,5 +293,17 @@ fn namespace_key(text: &StringMatch) -> Option<Key> {
     match text {
         StringMatch::Exact(exact) => Some(Key::Client(Client::Namespace(exact.clone()))),
         StringMatch::Prefix(_) | StringMatch::Suffix(_) | StringMatch::Presence => None,
+    }
+}
+
+fn path_key(pattern: &PathPattern) -> Option<Key> {
+    match pattern {
+        PathPattern::Text(StringMatch::Exact(exact)) => Some(Key::Path(exact.clone())),
+        PathPattern::Text(StringMatch::Prefix(prefix)) => Some(Key::PathPrefix(prefix.clone())),
+        PathPattern::Text(StringMatch::Suffix(_) | StringMatch::Presence) => None,
+        PathPattern::Template(template) => {
+            let start = template::literal_start(template)?;
+            Some(Key::PathPrefix(start.into()))
+        }
     }
 }

@@ -254,7 +254,7 @@ fn first<'a, R: Recorder>(
 ) -> Option<&'a Authorization> {
     let holds = |policy: &&Authorization, recorder: &mut R| policy.evaluate(facts, recorder);
     if !R::COMPLETE {
-        let mut candidates = policies.candidates(facts.connection);
+        let mut candidates = policies.candidates(facts);
         return candidates.find(|policy| holds(policy, recorder));
     }
     let mut found = None;
@@ -272,7 +272,12 @@ fn matching<'a>(
     request: Option<&'a Request<'a>>,
 ) -> impl Iterator<Item = &'a Authorization> {
     let others = OtherReadings::default();
-    policies.candidates(connection).filter(move |policy| {
+    let facts = Facts {
+        connection,
+        request,
+        others: &others,
+    };
+    policies.candidates(facts).filter(move |policy| {
         let facts = Facts {
             connection,
             request,

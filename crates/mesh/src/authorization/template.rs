@@ -63,6 +63,13 @@ pub(super) fn validate(template: &str) -> Result<(), TemplateError> {
     Ok(())
 }
 
+/// What every path begins with that a template matches; none of one that is not valid, which
+/// may match anything.
+pub(super) fn literal_start(template: &str) -> Option<&str> {
+    validate(template).ok()?;
+    template.split('{').next()
+}
+
 /// Of a valid template; `/a/{**}` needs the slash after `a` and anything or nothing after it.
 pub(super) fn matches(template: &str, path: &str) -> bool {
     match template.split_once(SEGMENTS) {

@@ -37,7 +37,11 @@ pub(in super::super) struct OtherReadings(OnceCell<Option<Readings>>);
 // === impl OtherReadings ===
 
 impl OtherReadings {
-    /// Of the request's path, always the same one.
+    /// Whether there are any of the request's path, always the same one.
+    pub(in super::super) fn exist_for(&self, path: &str) -> bool {
+        self.of(path).is_some()
+    }
+
     fn of(&self, path: &str) -> Option<&Readings> {
         self.0.get_or_init(|| Readings::of(path)).as_ref()
     }

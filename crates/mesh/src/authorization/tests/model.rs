@@ -8,7 +8,9 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use regex::bytes::RegexBuilder;
 
+use super::evaluation::Facts;
 use super::policy_list::PolicyList;
+use super::request::OtherReadings;
 use super::strategies::{Message, any_connection, any_message, any_policies, policies};
 use super::*;
 use crate::request::{Claims, Request};
@@ -410,7 +412,9 @@ proptest! {
         let mut list = PolicyList::default();
         policies.iter().for_each(|policy| list.add(&Arc::new(policy.clone())));
         let holds = |policy: &&Authorization| policy.matches(&connection, request.as_ref());
-        let candidates = list.candidates(&connection);
+        let others = OtherReadings::default();
+        let facts = Facts { connection: &connection, request: request.as_ref(), others: &others };
+        let candidates = list.candidates(facts);
         let found: Vec<PolicyKey> = candidates.filter(holds).map(Authorization::key).collect();
         let expected: Vec<PolicyKey> =
             policies.iter().filter(holds).map(Authorization::key).collect();
