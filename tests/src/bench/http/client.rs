@@ -1,10 +1,7 @@
 //! The client: as many requests as go (closed loop), or so many a second (open loop).
-//!
-//! In the open loop a request's latency counts from when it was due, not from when a late client
-//! got to send it, so that a stall is seen by every request it delayed.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::{Bytes, BytesMut};
@@ -13,7 +10,7 @@ use http::{Method, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 
-use super::super::pace::WARM_UP;
+use super::super::pace::{Pace, Window};
 use super::super::tally::{Measured, Tally};
 use super::{CONTENT, Speech, server};
 
@@ -36,15 +33,6 @@ pub struct Arguments {
     pub seconds: f64,
 }
 
-/// When requests are sent.
-#[derive(Clone, Copy)]
-struct Pace {
-    start: Instant,
-    end: Instant,
-    /// Of one client among all: its first request, and the time between two.
-    schedule: Option<(Instant, Duration)>,
-}
-
 /// Runs a load and measures it after a short warm-up.
 pub async fn run(arguments: &Arguments) -> Result<Measured> {
     let host = (arguments.host.as_str(), arguments.speech.port());
@@ -58,29 +46,18 @@ pub async fn run(arguments: &Arguments) -> Result<Measured> {
         Speech::Http2 | Speech::Grpc => arguments.streams,
     };
     let clients = arguments.connections * streams;
-    let began = Instant::now();
-    let start = began + WARM_UP;
     let duration = Duration::from_secs_f64(arguments.seconds);
-    let pace = |client: usize| Pace {
-        start,
-        end: start + duration,
-        schedule: arguments.rate.map(|rate| {
-            let between = Duration::from_secs_f64(clients as f64 / rate);
-            (
-                began + between.mul_f64(client as f64 / clients as f64),
-                between,
-            )
-        }),
-    };
+    let window = Window::of(duration);
+    let pace = |client| Pace::new(window, arguments.rate, client, clients);
     let mut tasks = tokio::task::JoinSet::new();
     for connection in 0..arguments.connections {
         let (host, path) = (arguments.host.clone(), arguments.path.clone());
         match arguments.speech {
-            Speech::Http1 => drop(tasks.spawn(http1(server, host, path, pace(connection)))),
+            Speech::Http1 => drop(tasks.spawn(http1(server, host, path, pace(connection)?))),
             Speech::Http2 | Speech::Grpc => {
                 let sender = http2_connection(server).await?;
                 for stream in 0..streams {
-                    let pace = pace(connection * streams + stream);
+                    let pace = pace(connection * streams + stream)?;
                     let request = http2_request(arguments.speech, &host, &path)?;
                     tasks.spawn(http2(sender.clone(), request, pace));
                 }
@@ -94,31 +71,13 @@ pub async fn run(arguments: &Arguments) -> Result<Measured> {
     Ok(all.measured(duration))
 }
 
-// === impl Pace ===
-
-impl Pace {
-    /// Waits for the next request's time; none when the run is over.
-    async fn next(&mut self) -> Option<Instant> {
-        let due = match &mut self.schedule {
-            None => Instant::now(),
-            Some((next, between)) => {
-                let due = *next;
-                *next += *between;
-                tokio::time::sleep_until(due.into()).await;
-                due
-            }
-        };
-        (due < self.end).then_some(due)
-    }
-}
-
 async fn http1(server: SocketAddr, host: String, path: String, mut pace: Pace) -> Result<Tally> {
     let mut stream = TcpStream::connect(server).await?;
     stream.set_nodelay(true)?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: bench\r\n\r\n");
     let mut buffer = BytesMut::with_capacity(4096);
     let mut tally = Tally::default();
-    while let Some(due) = pace.next().await {
+    while let Some(due) = pace.next().await? {
         stream.write_all(request.as_bytes()).await?;
         let length = loop {
             if let Some(at) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
@@ -135,7 +94,7 @@ async fn http1(server: SocketAddr, host: String, path: String, mut pace: Pace) -
             ensure!(stream.read_buf(&mut buffer).await? > 0, "closed");
         }
         buffer.clear();
-        tally.exchange(due, pace.start);
+        tally.exchange(due, pace.window.start);
     }
     Ok(tally)
 }
@@ -172,7 +131,7 @@ async fn http2(
     mut pace: Pace,
 ) -> Result<Tally> {
     let mut tally = Tally::default();
-    while let Some(due) = pace.next().await {
+    while let Some(due) = pace.next().await? {
         let mut sender = sender.clone().ready().await?;
         let (response, mut stream) = sender.send_request(request.clone(), content.is_none())?;
         if let Some(content) = &content {
@@ -188,7 +147,7 @@ async fn http2(
             let trailers = body.trailers().await?.context("no trailers")?;
             ensure!(trailers["grpc-status"] == "0", "{trailers:?}");
         }
-        tally.exchange(due, pace.start);
+        tally.exchange(due, pace.window.start);
     }
     Ok(tally)
 }

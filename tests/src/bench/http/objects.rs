@@ -65,6 +65,13 @@ spec:
 ---
 apiVersion: v1
 kind: Pod
+metadata: {{name: server-policies, namespace: {NAMESPACE}, labels: {{app: server-policies}}}}
+spec:
+  nodeName: node-2
+  containers: [{{name: bench, command: [bench, serve-http]}}]
+---
+apiVersion: v1
+kind: Pod
 metadata: {{name: server-envoy, namespace: {NAMESPACE}, labels: {{app: server-envoy}}}}
 spec:
   nodeName: node-2
@@ -81,7 +88,12 @@ spec:
         service("direct", "none", "server")
     );
     for work in Work::ALL {
-        yaml += &service(&format!("weft-{}", work.name()), "weft", "server");
+        // A service's policies hold for its pods, whichever service of theirs was addressed.
+        let server = match work {
+            Work::Plain | Work::Routes => "server",
+            Work::Policies => "server-policies",
+        };
+        yaml += &service(&format!("weft-{}", work.name()), "weft", server);
     }
     yaml + &routes() + &policies()
 }
