@@ -184,7 +184,9 @@ impl Pool {
 // === impl Entries ===
 
 impl Entries {
-    /// The least busy tunnel with room, or the attempt to wait for.
+    /// The busiest tunnel with room, or the attempt to wait for. What streams have to say at the
+    /// same time leaves in one write only where they share a tunnel, and what a crowd has left
+    /// behind can go once it is idle.
     fn find(&self, key: &Key, config: &Arc<ClientConfig>) -> Option<Checkout> {
         let mut entries = self.0.borrow_mut();
         let entry = entries.get_mut(key)?;
@@ -195,7 +197,7 @@ impl Entries {
             .tunnels
             .iter_mut()
             .filter(|pooled| pooled.tunnel.has_room())
-            .min_by_key(|pooled| pooled.tunnel.streams());
+            .max_by_key(|pooled| pooled.tunnel.streams());
         match free {
             Some(pooled) => {
                 pooled.idle_since = None;

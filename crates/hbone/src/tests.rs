@@ -588,6 +588,23 @@ fn a_full_tunnel_gets_company_and_serves_again_when_streams_end() {
 }
 
 #[test]
+fn a_tunnel_that_a_crowd_left_behind_is_not_kept_by_who_comes_later() {
+    run(async {
+        let pooling = Pooling::new(3, HALF_CLOSED).await;
+        let mut first = vec![pooling.open().await];
+        first.push(pooling.open().await);
+        first.push(pooling.open().await);
+        let second = pooling.open().await;
+        assert_eq!(pooling.pool.tunnels(), 2);
+        first.pop();
+        first.push(pooling.open().await);
+        drop(second);
+        pooling.pool.release_idle();
+        assert_eq!(pooling.pool.tunnels(), 1);
+    });
+}
+
+#[test]
 fn a_peer_that_admits_no_stream_is_not_given_tunnel_after_tunnel() {
     run(async {
         let settings = Settings {
