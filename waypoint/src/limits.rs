@@ -70,6 +70,8 @@ pub struct Http2Limits {
     pub stream_window: u32,
     pub connection_window: u32,
     pub concurrent_streams: u32,
+    /// How long a new connection waits for an endpoint that admits no stream.
+    pub no_streams_timeout: Duration,
     /// Bytes a stream may have queued for sending.
     pub send_buffer: usize,
     /// Streams reset by the client before they were accepted (rapid reset, CVE-2023-44487).
@@ -157,6 +159,7 @@ impl Default for Http2Limits {
             stream_window: 256 << 10,
             connection_window: 4 << 20,
             concurrent_streams: 100,
+            no_streams_timeout: Duration::from_secs(1),
             send_buffer: 256 << 10,
             pending_accept_resets: 20,
             abandoned_streams: 200,

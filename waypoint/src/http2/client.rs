@@ -9,18 +9,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
-use h2::client::{Builder, ResponseFuture, SendRequest};
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use http::{Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::task::spawn_local;
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
 
 use super::body::{Received, SendError, Sending};
 use super::message;
+use crate::deadline::Deadline;
 use crate::http1::call::MOST_INTERIM;
 use crate::limits::Limits;
 use crate::message::{Body, BodyError, Interim, UpstreamError};
 use crate::transport::{Stream, Transport};
+
+/// What the library takes for the endpoint's limit of streams until SETTINGS have come; none of
+/// theirs can say it.
+const UNSAID: usize = usize::MAX - 1;
 
 /// One connection. It closes when it has been dropped and its last stream has ended.
 pub(crate) struct Client {
@@ -53,23 +58,34 @@ struct ResponseBody {
     _slot: Slot,
 }
 
-/// Starts HTTP/2 on a connection. Must be called on the worker's `LocalSet`.
+/// Starts HTTP/2 on a connection, which is one once its endpoint admits a stream. Must be called
+/// on the worker's `LocalSet`.
 pub(crate) async fn handshake<T: Transport>(
     transport: T,
     limits: &Limits,
 ) -> Result<Client, UpstreamError> {
+    let shaking = shake(transport, limits);
+    match time::timeout(limits.connect_timeout, shaking).await {
+        Ok(result) => result,
+        Err(_) => Err(UpstreamError::Connect("HTTP/2: timed out".to_owned())),
+    }
+}
+
+async fn shake<T: Transport>(transport: T, limits: &Limits) -> Result<Client, UpstreamError> {
     let io = Stream::new(transport, Bytes::new());
     let shaken = Builder::new()
         .initial_window_size(limits.http2.stream_window)
         .initial_connection_window_size(limits.http2.connection_window)
         .max_header_list_size(u32::try_from(limits.head.bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(limits.http2.send_buffer)
-        .initial_max_send_streams(limits.http2.concurrent_streams as usize)
+        .initial_max_send_streams(UNSAID)
         .enable_push(false)
         .handshake::<_, Bytes>(io)
         .await;
-    let (requests, connection) =
+    let (requests, mut connection) =
         shaken.map_err(|error| UpstreamError::Connect(error.to_string()))?;
+    let patience = limits.http2.no_streams_timeout;
+    admitted(&requests, &mut connection, patience).await?;
     let state = Rc::new(State {
         streams: Cell::new(0),
         closed: Cell::new(false),
@@ -82,11 +98,50 @@ pub(crate) async fn handshake<T: Transport>(
         }
         driven.closed.set(true);
     });
-    Ok(Client {
+    let client = Client {
         requests,
         state,
         idle_timeout: limits.body_idle_timeout,
+    };
+    match client.is_usable() {
+        true => Ok(client),
+        false => Err(UpstreamError::Connect(
+            "the endpoint is going away".to_owned(),
+        )),
+    }
+}
+
+/// Reads until the endpoint has said how many streams it admits, and admits one.
+///
+/// A request that it never admits would wait in the library's queue for ever, where nothing tells
+/// it from one that waits for its answer (CVE-2021-32780). RFC 9113 §6.5.2: a limit of zero is for
+/// short durations only.
+async fn admitted<T: Transport>(
+    requests: &SendRequest<Bytes>,
+    connection: &mut Connection<Stream<T>, Bytes>,
+    patience: Duration,
+) -> Result<(), UpstreamError> {
+    let refuse = |why: String| Poll::Ready(Err(UpstreamError::Connect(why)));
+    let mut waited = Deadline::default();
+    poll_fn(|cx| {
+        match Pin::new(&mut *connection).poll(cx) {
+            Poll::Ready(Ok(())) => return refuse("the endpoint closed".to_owned()),
+            Poll::Ready(Err(error)) => return refuse(error.to_string()),
+            Poll::Pending => {}
+        }
+        match requests.current_max_send_streams() {
+            UNSAID => Poll::Pending,
+            0 => {
+                if !waited.is_set() {
+                    waited.set(patience);
+                }
+                ready!(waited.poll_elapsed(cx));
+                refuse("the endpoint admits no streams".to_owned())
+            }
+            _ => Poll::Ready(Ok(())),
+        }
     })
+    .await
 }
 
 // === impl Client ===
@@ -110,9 +165,14 @@ impl Client {
         (self.streams() == 0).then(|| self.state.used.get())
     }
 
+    /// Whether nothing runs here and, as the endpoint has it now, nothing could.
+    pub(crate) fn is_barren(&self) -> bool {
+        self.streams() == 0 && self.requests.current_max_send_streams() == 0
+    }
+
     /// A place for one more stream, where the endpoint admits one.
     pub(crate) fn reserve(&self, most: usize) -> Option<Slot> {
-        let most = most.min(self.requests.current_max_send_streams()).max(1);
+        let most = most.min(self.requests.current_max_send_streams());
         (self.streams() < most).then(|| {
             self.state.streams.set(self.streams() + 1);
             Slot(self.state.clone())

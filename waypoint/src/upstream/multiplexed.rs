@@ -19,6 +19,8 @@ pub(super) struct Multiplexed {
     entries: RefCell<HashMap<Key, Entry>>,
     /// Streams on one connection.
     most: usize,
+    /// How long a request may look for a connection with room.
+    timeout: Duration,
     sweeper: AbortHandle,
 }
 
@@ -44,6 +46,7 @@ impl Multiplexed {
         Rc::new_cyclic(|pool: &Weak<Self>| Self {
             entries: RefCell::default(),
             most: limits.http2.concurrent_streams as usize,
+            timeout: limits.connect_timeout,
             sweeper: spawn_local(sweep(pool.clone(), idle)).abort_handle(),
         })
     }
@@ -51,6 +54,27 @@ impl Multiplexed {
     /// A connection with room, made by `connect` where there is none. One attempt for a key runs
     /// at a time, and goes on when whoever asked first gives up.
     pub(super) async fn take<C, F>(
+        self: &Rc<Self>,
+        key: &Key,
+        connect: C,
+    ) -> Result<(Rc<Client>, Slot), UpstreamError>
+    where
+        C: Fn() -> F,
+        F: Future<Output = Result<Client, UpstreamError>> + 'static,
+    {
+        if let Some(Found::Client(client, slot)) = self.find(key) {
+            return Ok((client, slot));
+        }
+        // An endpoint may take back on each connection what it has just admitted.
+        match time::timeout(self.timeout, self.wait(key, connect)).await {
+            Ok(result) => result,
+            Err(_) => Err(UpstreamError::Connect(
+                "no connection had room in time".to_owned(),
+            )),
+        }
+    }
+
+    async fn wait<C, F>(
         self: &Rc<Self>,
         key: &Key,
         connect: C,
@@ -78,7 +102,9 @@ impl Multiplexed {
     fn find(&self, key: &Key) -> Option<Found> {
         let mut entries = self.entries.borrow_mut();
         let entry = entries.get_mut(key)?;
-        entry.clients.retain(|client| client.is_usable());
+        entry
+            .clients
+            .retain(|client| client.is_usable() && !client.is_barren());
         let least = entry.clients.iter().min_by_key(|client| client.streams());
         if let Some(client) = least
             && let Some(slot) = client.reserve(self.most)

@@ -2,6 +2,8 @@
 
 mod frames;
 
+mod stream_limits;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
