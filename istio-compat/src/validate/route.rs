@@ -29,15 +29,6 @@ pub(super) fn parents(parents: &[ParentReference], problems: &mut Problems<'_>) 
         if let Some(port) = parent.port {
             problems.check(format!("{field}.port"), names::port(port.into()));
         }
-        if parent.section_name.is_some() && parent.kind() != "Gateway" {
-            problems.warn(
-                format!("{field}.sectionName"),
-                format!(
-                    "is for Gateways: name a port of the {} with port",
-                    parent.kind()
-                ),
-            );
-        }
         let identity = (
             (parent.group(), parent.kind(), &parent.namespace),
             (&parent.name, &parent.section_name, parent.port),
