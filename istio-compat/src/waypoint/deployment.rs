@@ -141,10 +141,8 @@ pub fn wanted<'a>(view: &View, demand: impl IntoIterator<Item = &'a str>) -> Vec
 
 /// The objects that run a Gateway's waypoint; none where something keeps it from running.
 pub fn objects(view: &View, gateway: &Gateway) -> Vec<Body> {
-    let listeners = &gateway.spec.listeners;
     if !gateway::is_waypoint(view, gateway)
-        || !gateway.spec.addresses.is_empty()
-        || !listeners.iter().all(gateway::is_hbone)
+        || gateway::unfit(gateway).is_some()
         || obstacle(view, gateway).is_some()
     {
         return Vec::new();
