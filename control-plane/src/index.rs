@@ -19,7 +19,7 @@ use istio_compat::kinds::route::RouteParentStatus;
 use istio_compat::object::{Body, Object, ObjectKey};
 use istio_compat::view::{Context, View};
 use istio_compat::waypoint::binding::{Binding, Cause};
-use istio_compat::waypoint::deployment;
+use istio_compat::waypoint::deployment::{self, Wanted};
 use mesh::snapshot::Change;
 
 mod address_book;
@@ -210,8 +210,8 @@ impl Index {
         self.bindings.iter()
     }
 
-    /// All objects of waypoints that there are to be.
-    pub fn wanted_waypoints(&self) -> Vec<Body> {
+    /// What there is to be of waypoints.
+    pub fn wanted_waypoints(&self) -> Wanted {
         let demanded: BTreeSet<&str> = self
             .bindings
             .values()

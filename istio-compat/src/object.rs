@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use crate::diagnostic::Origin;
 use crate::kind::Kind;
 use crate::kinds::authorization_policy::AuthorizationPolicy;
+use crate::kinds::config_map::ConfigMap;
 use crate::kinds::deployment::Deployment;
 use crate::kinds::gateway::{Gateway, GatewayStatus};
 use crate::kinds::gateway_class::GatewayClass;
@@ -44,6 +45,7 @@ pub enum Body {
     Namespace(Arc<Namespace>),
     Node(Arc<Node>),
     ServiceAccount(Arc<ServiceAccount>),
+    ConfigMap(Arc<ConfigMap>),
     Pod(Arc<Pod>),
     Deployment(Arc<Deployment>),
     Service(Arc<Service>),
@@ -142,6 +144,7 @@ resources! {
     Namespace,
     Node,
     ServiceAccount,
+    ConfigMap,
     Pod,
     Deployment,
     Service,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::diagnostic::{Diagnostic, Origin, Severity};
 use crate::kind::{self, Kind, Unread};
 use crate::kinds::authorization_policy::AuthorizationPolicy;
+use crate::kinds::config_map::ConfigMap;
 use crate::kinds::deployment::Deployment;
 use crate::kinds::gateway::Gateway;
 use crate::kinds::gateway_class::GatewayClass;
@@ -71,6 +72,17 @@ pub fn parse(file: &str, content: &[u8], raw: Raw) -> Result<Parsed, Rejected> {
     match documents::read(content, Positions::Always) {
         Ok(placed) => parse_documents(file, &placed.nodes, raw),
         Err(_) => parsed,
+    }
+}
+
+/// The one document of a text; none where it is blank.
+pub(crate) fn document(text: &str) -> Result<Option<Node>, (Position, String)> {
+    let read = documents::read(text.as_bytes(), Positions::Always);
+    let documents = read.map_err(|error| (error.position, error.message))?;
+    let mut nodes = documents.nodes.into_iter().filter(|node| !node.is_null());
+    match (nodes.next(), nodes.next()) {
+        (_, Some(second)) => Err((second.position, "is a second document: keep one".to_owned())),
+        (first, None) => Ok(first),
     }
 }
 
@@ -234,6 +246,7 @@ impl Reading {
             Kind::Namespace => self.typed::<Namespace>(node),
             Kind::Node => self.typed::<ClusterNode>(node),
             Kind::ServiceAccount => self.typed::<ServiceAccount>(node),
+            Kind::ConfigMap => self.typed::<ConfigMap>(node),
             Kind::Pod => self.typed::<Pod>(node),
             Kind::Deployment => self.typed::<Deployment>(node),
             Kind::Service => self.typed::<Service>(node),

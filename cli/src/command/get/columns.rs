@@ -11,7 +11,7 @@ use istio_compat::kinds::pod::Pod;
 use istio_compat::kinds::service::Service;
 use istio_compat::object::Object;
 use istio_compat::waypoint::is_own;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::command::status::age;
 use crate::table::Table;
@@ -75,6 +75,7 @@ fn header(kind: Kind) -> Columns<&'static str> {
         Kind::Namespace => (vec!["DATAPLANE MODE"], vec!["LABELS"]),
         Kind::Node => (vec!["ADDRESS"], vec!["REGION", "ZONE"]),
         Kind::ServiceAccount => (vec![], vec![]),
+        Kind::ConfigMap => (vec!["DATA"], vec!["FILE"]),
         Kind::AuthorizationPolicy => (vec!["ACTION", "STATUS"], vec!["FILE"]),
         Kind::PeerAuthentication => (vec!["MODE"], vec!["FILE"]),
         Kind::ServiceEntry => (vec!["HOSTS", "LOCATION", "RESOLUTION"], vec!["STATUS"]),
@@ -199,6 +200,10 @@ fn cells(object: &Object, conditions: &[Condition]) -> Columns<String> {
             vec![object.origin.to_string()],
         ),
         Kind::ServiceAccount => Default::default(),
+        Kind::ConfigMap => (
+            vec![json["data"].as_object().map_or(0, Map::len).to_string()],
+            vec![object.origin.to_string()],
+        ),
     }
 }
 

@@ -8,8 +8,8 @@ use crate::translate::Translation;
 use crate::view::View;
 use crate::waypoint::binding::Binding;
 use crate::waypoint::deployment::{self, Obstacle};
-use crate::waypoint::WaypointName;
 use crate::waypoint::gateway::{self, Conflict, Unfit, UnfitListener};
+use crate::waypoint::{WaypointName, parameters};
 
 const RESOLVED_WAYPOINTS: &str = "ResolvedWaypoints";
 const ACCEPTED: &str = "Accepted";
@@ -117,7 +117,7 @@ fn resolved(listener: &Listener) -> Condition {
     Condition::new(RESOLVED_REFS, false, "InvalidRouteKinds", message)
 }
 
-/// Of all listeners; the Gateway itself refers to nothing.
+/// Of all listeners. What the Gateway itself refers to are its parameters, of which Accepted tells.
 fn summary(listeners: &[ListenerStatus]) -> Condition {
     let conditions = listeners.iter().flat_map(|one| &one.conditions);
     let mut resolved = conditions.filter(|one| one.type_ == RESOLVED_REFS);
@@ -132,17 +132,22 @@ fn summary(listeners: &[ListenerStatus]) -> Condition {
     }
 }
 
-pub(in crate::translate) fn of_class(class: &GatewayClass) -> Translation {
+pub(in crate::translate) fn of_class(view: &View, class: &GatewayClass) -> Translation {
     if !gateway::is_ours(class) {
         return Translation::default();
     }
+    let accepted = match class.spec.parameters_ref {
+        None => {
+            let message = "its Gateways are waypoints of this mesh";
+            Condition::new(ACCEPTED, true, ACCEPTED, message)
+        }
+        Some(_) => {
+            let message = parameters::of_class(view, &class.metadata.name);
+            Condition::new(ACCEPTED, false, "InvalidParameters", message)
+        }
+    };
     Translation {
-        conditions: vec![Condition::new(
-            ACCEPTED,
-            true,
-            ACCEPTED,
-            "its Gateways are waypoints of this mesh",
-        )],
+        conditions: vec![accepted],
         ..Translation::default()
     }
 }
@@ -199,13 +204,14 @@ fn accepted(view: &View, gateway: &Gateway) -> Condition {
         }
     }
     match deployment::obstacle(view, gateway) {
-        None => Condition::new(ACCEPTED, true, ACCEPTED, "the waypoint is run by the mesh"),
-        Some(Obstacle::Parameters) => refused(
-            "InvalidParameters",
-            "infrastructure.parametersRef is not read: say how many pods it has with annotation \
-             weft.dev/replicas"
-                .to_owned(),
-        ),
+        None => {
+            let mut message = "the waypoint is run by the mesh".to_owned();
+            for left_out in view.not_honoured(gateway) {
+                message = format!("{message}; {left_out}");
+            }
+            Condition::new(ACCEPTED, true, ACCEPTED, message)
+        }
+        Some(Obstacle::Parameters(why)) => refused("InvalidParameters", why),
         Some(Obstacle::Replicas(text)) => refused(
             "InvalidParameters",
             format!("annotation weft.dev/replicas: {text:?} is no number of pods from 0 to 100"),
