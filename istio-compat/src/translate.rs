@@ -34,7 +34,7 @@ use crate::object::ObjectKey;
 use crate::view::View;
 use crate::waypoint::binding::Binding;
 
-pub use peer_authentication::STATIC_STRICT;
+pub use peer_authentication::{ModeSource, STATIC_STRICT};
 
 /// All that one object comes to.
 #[derive(Clone, Debug, Default, PartialEq)]

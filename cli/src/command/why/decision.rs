@@ -124,7 +124,8 @@ pub(super) fn at_node(
     let connection = Connection::new(identity, source, target);
     let set = PolicySet::of(&known.snapshot, workload);
     let explanation = set.explain(&connection, None);
-    policy::ruling(known, &explanation, Some(workload), Enforcer::Node).after(vec![step])
+    let end = Some((workload, target.port()));
+    policy::ruling(known, &explanation, end, Enforcer::Node).after(vec![step])
 }
 
 // === impl Dialled ===

@@ -118,12 +118,8 @@ impl AtWaypoint<'_> {
 
     fn told(&self, explanation: &Explanation) -> Ruling {
         let workload = self.dialled.workload.as_deref();
-        policy::ruling(
-            self.dialled.known,
-            explanation,
-            workload,
-            Enforcer::Waypoint,
-        )
+        let end = workload.map(|workload| (workload, self.dialled.address.port()));
+        policy::ruling(self.dialled.known, explanation, end, Enforcer::Waypoint)
     }
 
     /// Nothing was sent yet.
