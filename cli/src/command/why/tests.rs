@@ -521,6 +521,87 @@ fn a_waypoint_that_is_not_there_refuses() {
     assert!(reasons.contains("own.yaml:1"), "{reasons}");
 }
 
+/// Two Gateways, and a service of its own that both are in front of.
+fn shared(weight: &str, more: &str) -> String {
+    let gateway = |name: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
+             metadata: {{name: {name}, namespace: shop}}\n\
+             spec: {{gatewayClassName: istio-waypoint, \
+             listeners: [{{name: mesh, port: 15008, protocol: HBONE}}]}}\n---\n"
+        )
+    };
+    format!(
+        "{}{}apiVersion: v1\nkind: Service\nmetadata:\n  name: shared\n  namespace: shop\n  \
+         labels: {{istio.io/use-waypoint: first, istio.io/use-waypoint-canary: next}}\n  \
+         annotations: {{istio.io/use-waypoint-canary-weight: '{weight}'}}\n\
+         spec: {{selector: {{app: web}}, ports: [{{name: http, port: 80, targetPort: 8080}}]}}\n---\n{more}",
+        gateway("first"),
+        gateway("next")
+    )
+}
+
+#[test]
+fn each_of_the_waypoints_that_share_connections_is_asked() {
+    let denied_at = |gateway: &str| {
+        let group = "gateway.networking.k8s.io";
+        policy(
+            "no-admin",
+            &format!(
+                "  targetRefs: [{{group: {group}, kind: Gateway, name: {gateway}}}]\n  action: DENY\n  \
+                 rules: [{{to: [{{operation: {{paths: [/admin]}}}}]}}]\n"
+            ),
+        )
+    };
+    let ask = |weight, gateway, path, expected, because| {
+        let text = shared(weight, &denied_at(gateway));
+        check(
+            &text,
+            (CLIENT, "shared.shop:80", &["GET", path]),
+            expected,
+            because,
+        )
+    };
+    const REFUSED: (bool, Enforcer, Option<u16>) = (false, Enforcer::Waypoint, Some(403));
+    const PASSED: (bool, Enforcer, Option<u16>) = (true, Enforcer::Waypoint, None);
+    let answer = ask("20", "next", "/public", PASSED, "allowed");
+    let step = answer
+        .trace
+        .iter()
+        .find(|step| step.text.contains("in front of"));
+    let step = step.expect("a step of the waypoints");
+    assert_eq!(
+        step.text,
+        "waypoint shop/first (80 % of connections) and canary waypoint shop/next (20 % of \
+         connections) are in front of Service shop/shared"
+    );
+    // Denied at one of the two, and said at which.
+    ask(
+        "20",
+        "next",
+        "/admin",
+        REFUSED,
+        "canary waypoint shop/next (20 % of connections): denied by",
+    );
+    ask(
+        "20",
+        "first",
+        "/admin",
+        REFUSED,
+        "canary waypoint shop/next (20 % of connections): allowed",
+    );
+    // One of them has all.
+    ask("100", "next", "/admin", REFUSED, "denied by");
+    ask("100", "first", "/admin", PASSED, "allowed");
+    ask("0", "next", "/admin", PASSED, "allowed");
+    let answer = ask("many", "next", "/admin", PASSED, "allowed");
+    let said = format!("{:?}", answer.trace);
+    assert!(
+        said.contains("gets no connection: CanaryInvalidWeight"),
+        "{said}"
+    );
+}
+
 /// What of a policy is about requests says nothing of a connection that carries none.
 #[test]
 fn a_port_of_tcp_knows_no_requests() {
