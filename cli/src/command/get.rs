@@ -15,7 +15,6 @@ use crate::exit::{Exit, Result};
 use crate::http;
 use crate::objects::{Objects, display_name};
 use crate::state::State;
-use crate::yaml;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -101,10 +100,7 @@ impl Arguments {
                     (true, 1) => items.remove(0),
                     _ => json!({"apiVersion": "v1", "kind": "List", "items": items}),
                 };
-                match global.output {
-                    Output::Yaml => print!("{}", yaml::to_string(&value)?),
-                    _ => println!("{}", serde_json::to_string_pretty(&value)?),
-                }
+                global.output.print_value(&value)?;
             }
             Output::Table | Output::Wide => {
                 if chosen.is_empty() {
