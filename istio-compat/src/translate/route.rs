@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use mesh::address::NamespacedHostname;
 use mesh::route::{
-    Backend, BackendRef as MeshBackendRef, Route, RouteKey, RouteParent, RouteRules,
+    Backend, BackendRef as MeshBackendRef, Route, RouteKey, RouteKind, RouteParent, RouteRules,
 };
 
 use crate::kind::Kind;
@@ -54,13 +54,24 @@ impl Refused {
 // === impl Translating ===
 
 impl<'a> Translating<'a> {
-    pub(super) fn new(view: &'a View, namespace: &'a str) -> Self {
-        Self {
+    /// Translates a route whose rules come to what `rules` says.
+    pub(super) fn route(
+        view: &'a View,
+        kind: RouteKind,
+        metadata: &'a ObjectMeta,
+        parent_refs: &[ParentReference],
+        rules: impl FnOnce(&mut Self) -> RouteRules,
+    ) -> Translation {
+        let (namespace, name) = (metadata.namespace.as_str(), metadata.name.as_str());
+        let mut translating = Self {
             view,
             namespace,
             unresolved: Vec::new(),
             unsupported: Vec::new(),
-        }
+        };
+        let rules = rules(&mut translating);
+        let key = RouteKey::new(kind, namespace, name);
+        translating.finish(key, metadata, parent_refs, rules)
     }
 
     pub(super) fn unresolved(&mut self, refused: Refused) {
@@ -105,7 +116,7 @@ impl<'a> Translating<'a> {
     }
 
     /// The route, attached to the parents that accept it, and what each makes of it.
-    pub(super) fn finish(
+    fn finish(
         self,
         key: RouteKey,
         metadata: &ObjectMeta,

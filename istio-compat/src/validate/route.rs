@@ -8,6 +8,8 @@ use crate::validate::{Problems, names};
 const MAX_PARENTS: usize = 32;
 const MAX_HOSTNAMES: usize = 16;
 const MAX_RULES: usize = 16;
+/// Over all rules.
+const MAX_MATCHES: usize = 128;
 const MAX_BACKENDS: usize = 16;
 const MAX_WEIGHT: i32 = 1_000_000;
 
@@ -57,6 +59,19 @@ pub(super) fn hostnames(
             "is for Gateways: a route on a service applies to all of its requests",
         );
     }
+}
+
+/// Of HTTPRoute and GRPCRoute: each rule with its name and how many matches it has.
+pub(super) fn http_rules<'a>(
+    parents: &[ParentReference],
+    rules: impl ExactSizeIterator<Item = (Option<&'a String>, usize)> + Clone,
+    problems: &mut Problems<'_>,
+) {
+    self::parents(parents, problems);
+    let names = rules.clone().map(|(name, _)| name);
+    self::rules(rules.len(), names, problems);
+    let matches = rules.map(|(_, matches)| matches).sum();
+    problems.at_most("spec.rules", matches, MAX_MATCHES);
 }
 
 pub(super) fn rules<'a>(
