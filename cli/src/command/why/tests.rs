@@ -592,7 +592,12 @@ fn each_of_the_waypoints_that_share_connections_is_asked() {
     );
     // One of them has all.
     ask("100", "next", "/admin", REFUSED, "denied by");
-    ask("100", "first", "/admin", PASSED, "allowed");
+    let answer = ask("100", "first", "/admin", PASSED, "allowed");
+    let said = format!("{:?}", answer.trace);
+    assert!(
+        said.contains("as spiffe://cluster.local/ns/shop/sa/next"),
+        "{said}"
+    );
     ask("0", "next", "/admin", PASSED, "allowed");
     let answer = ask("many", "next", "/admin", PASSED, "allowed");
     let said = format!("{:?}", answer.trace);
