@@ -67,7 +67,9 @@ impl Arguments {
             } else {
                 format!(" in namespace {}", global.namespace())
             };
-            return Err(Exit::Failed.because(format!("{} {name:?} not found{place}", self.what[0])));
+            return Err(
+                Exit::NotFound.because(format!("{} {name:?} not found{place}", self.what[0]))
+            );
         }
         self.show(global, &state, &kinds, &chosen, !names.is_empty())
     }

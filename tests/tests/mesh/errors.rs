@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use tests::lab::Lab;
 
-use crate::shop::{YAML, own};
+use crate::shop::{YAML, own, shared};
 
 #[track_caller]
 fn check_unharmed(lab: &Lab) {
@@ -115,6 +115,34 @@ fn commands_without_a_mesh_say_how_to_start_one() {
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(69), "{command:?}: {text}");
         assert!(text.contains("weft up"), "{command:?}: {text}");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_66() {
+    let lab = shared();
+    for command in [
+        &["get", "pod", "nobody", "-n", "shop"][..],
+        &["delete", "pod", "nobody", "-n", "shop"],
+        &["logs", "nobody", "-n", "shop"],
+        &["exec", "nobody", "-n", "shop", "--", "true"],
+        &["waypoint", "status", "nothing", "-n", "shop"],
+        &["waypoint", "why", "nothing", "-n", "shop"],
+    ] {
+        let output = lab.weft_output(command).expect("runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(66), "{command:?}: {text}");
+    }
+}
+
+#[test]
+fn a_command_that_can_not_be_started_exits_as_in_a_shell() {
+    let lab = shared();
+    for (program, code) in [("no-such-program", 127), ("/etc/passwd", 126)] {
+        let output = lab.exec_output("shop/client", &[program]).expect("runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{program}: {text}");
+        assert!(text.contains(program), "{text}");
     }
 }
 

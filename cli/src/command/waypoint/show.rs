@@ -172,7 +172,7 @@ impl StatusArguments {
         let waypoints = chosen(global, self.all_namespaces, self.name.as_deref())?;
         if let (Some(name), true) = (&self.name, waypoints.is_empty()) {
             let place = place(global, self.all_namespaces);
-            return Err(Exit::Failed.because(format!("there is no waypoint {name:?}{place}")));
+            return Err(Exit::NotFound.because(format!("there is no waypoint {name:?}{place}")));
         }
         if !print_value(global.output, &waypoints)? {
             if waypoints.is_empty() {

@@ -28,7 +28,7 @@ Examples:
 /// Say why a service has a waypoint, or that it needs none
 ///
 /// Names every route and policy that needs one, with its file and line. Exits with 0 whether
-/// or not there is a reason, and with 1 where there is no such service.
+/// or not there is a reason, and with 66 where there is no such service.
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -96,7 +96,7 @@ impl Answer {
             .into_iter()
             .find_map(|kind| objects.get(&ObjectKey::new(kind, namespace, name)))
             .ok_or_else(|| {
-                Exit::Failed.because(format!(
+                Exit::NotFound.because(format!(
                     "there is no Service or ServiceEntry {namespace}/{name}"
                 ))
             })?;
