@@ -138,9 +138,7 @@ impl Arguments {
         }
         let state = global.state()?;
         let objects = Objects::open(&state)?;
-        let runs = Record::read(&state.machine_json())
-            .is_some_and(|record| record.machine.open().is_some());
-        if !runs {
+        if !Record::runs(&state.machine_json()) {
             return Ok(simulation::of(all(objects), DEFAULT_TRUST_DOMAIN));
         }
         let written: Vec<Object> = all(objects);

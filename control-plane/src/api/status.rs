@@ -83,6 +83,9 @@ fn objects(state: &State) -> Vec<Value> {
         if !conditions.is_empty() {
             entry["conditions"] = json!(conditions);
         }
+        if let Some(gateway) = state.index.gateway(key) {
+            entry["gateway"] = json!(gateway);
+        }
         let parents = state.index.parents(key);
         if !parents.is_empty() {
             entry["parents"] = json!(parents);

@@ -119,6 +119,19 @@ fn commands_without_a_mesh_say_how_to_start_one() {
 }
 
 #[test]
+fn get_without_a_mesh_says_that_none_runs() {
+    let lab = Lab::stopped().expect("folders");
+    let output = lab.weft_output(&["get", "pods", "-A"]).expect("runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("No mesh is running"), "{text}");
+    let lab = shared();
+    let output = lab.weft_output(&["get", "pods", "-A"]).expect("runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!text.contains("No mesh"), "{text}");
+}
+
+#[test]
 fn what_is_not_there_is_66() {
     let lab = shared();
     for command in [

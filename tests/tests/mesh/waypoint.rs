@@ -128,6 +128,10 @@ fn a_waypoint_comes_with_the_first_reason_and_goes_with_the_last() {
     );
     let gateways = lab.weft(&["get", "gateways", "-n", "shop"]).expect("shown");
     assert!(gateways.contains("weft"), "{gateways}");
+    assert!(
+        gateways.contains("waypoint.shop.svc.cluster.local"),
+        "{gateways}"
+    );
     let refused = lab.weft(&["waypoint", "delete", "waypoint", "-n", "shop"]);
     assert!(format!("{:?}", refused.expect_err("ours")).contains("on demand"));
 
