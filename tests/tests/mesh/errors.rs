@@ -160,6 +160,27 @@ fn a_command_that_can_not_be_started_exits_as_in_a_shell() {
 }
 
 #[test]
+fn a_failing_probe_says_why() {
+    let lab = own();
+    lab.write(
+        "deaf.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: deaf, namespace: shop}\nspec:\n  \
+         containers:\n  - name: deaf\n    command: [sleep, infinity]\n    \
+         readinessProbe: {tcpSocket: {port: 9}, periodSeconds: 1}\n",
+    )
+    .expect("written");
+    lab.eventually(Duration::from_secs(10), "the status says why", || {
+        let status = lab.weft(&["status"])?;
+        ensure!(
+            status.contains("deaf: readiness probe failed: can't connect to"),
+            "{status}"
+        );
+        Ok(())
+    })
+    .expect("said");
+}
+
+#[test]
 fn wrong_usage_is_64() {
     let lab = Lab::stopped().expect("folders");
     for command in [&["frobnicate"][..], &["up", "--nodes", "many"], &["apply"]] {
