@@ -25,11 +25,13 @@ mod ztunnel_config;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anstream::eprintln;
+use anstream::{eprintln, print, println};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 use crate::exit::{self, Exit, Result};
 use crate::state::State;
+use crate::yaml;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -101,10 +103,13 @@ enum Command {
     Logs(logs::Arguments),
     PortForward(port_forward::Arguments),
     Status(status::Arguments),
-    Waypoint(waypoint::Arguments),
+    #[command(subcommand)]
+    Waypoint(waypoint::Command),
     Why(why::Arguments),
-    Trust(trust::Arguments),
-    Ztunnel(ztunnel::Arguments),
+    #[command(subcommand)]
+    Trust(trust::Command),
+    #[command(subcommand)]
+    Ztunnel(ztunnel::Command),
     #[command(visible_alias = "zc")]
     ZtunnelConfig(ztunnel_config::Arguments),
     Demo(demo::Arguments),
@@ -176,10 +181,10 @@ impl Command {
             Self::Logs(arguments) => arguments.run(global)?,
             Self::PortForward(arguments) => arguments.run(global)?,
             Self::Status(arguments) => arguments.run(global)?,
-            Self::Waypoint(arguments) => return arguments.run(global),
+            Self::Waypoint(command) => return command.run(global),
             Self::Why(arguments) => return arguments.run(global),
-            Self::Trust(arguments) => arguments.run(global)?,
-            Self::Ztunnel(arguments) => arguments.run(global)?,
+            Self::Trust(command) => command.run(global)?,
+            Self::Ztunnel(command) => command.run(global)?,
             Self::ZtunnelConfig(arguments) => arguments.run(global)?,
             Self::Demo(arguments) => arguments.run(global)?,
             Self::Completion(arguments) => arguments.run(global)?,
@@ -188,6 +193,20 @@ impl Command {
             Self::Fetch(arguments) => arguments.run(global)?,
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+// === impl Output ===
+
+impl Output {
+    /// Prints a value where it is to be read by programs; whether it was.
+    pub(crate) fn print_value(self, value: &impl Serialize) -> Result<bool> {
+        match self {
+            Self::Json => println!("{}", serde_json::to_string_pretty(value)?),
+            Self::Yaml => print!("{}", yaml::to_string(value)?),
+            Self::Table | Self::Wide | Self::Name => return Ok(false),
+        }
+        Ok(true)
     }
 }
 

@@ -63,6 +63,11 @@ pub(crate) enum Reply {
     Upgraded(Upgraded),
     ShuttingDown,
     NotFound(String),
+    /// The command could not be started.
+    NotStarted {
+        why: String,
+        no_program: bool,
+    },
     Failed(String),
 }
 

@@ -18,6 +18,10 @@ pub(crate) enum Exit {
     NotPermitted = 77,
     /// Findings at or above the asked threshold.
     Threshold = 79,
+    /// As a shell says it: the program is there, and can't be run.
+    NotExecutable = 126,
+    /// As a shell says it: there is no such program.
+    NoProgram = 127,
 }
 
 /// The table shown at the end of `weft --help`.
@@ -33,7 +37,8 @@ Exit codes:
   75  timed out, or busy: try again
   77  not permitted
   79  findings at or above the threshold
-A command run by `weft exec` gives its own code.";
+A command run by `weft exec` gives its own code; 127 where there is no such
+program, 126 where it can't be run.";
 
 /// Why a command failed and the code the process ends with.
 #[derive(Debug)]
@@ -63,6 +68,8 @@ impl Exit {
             Self::TryAgain,
             Self::NotPermitted,
             Self::Threshold,
+            Self::NotExecutable,
+            Self::NoProgram,
         ]
         .into_iter()
         .find(|exit| exit.code() == code)

@@ -19,8 +19,9 @@ use istio_compat::kinds::route::RouteParentStatus;
 use istio_compat::object::{Body, Object, ObjectKey};
 use istio_compat::view::{Context, View};
 use istio_compat::waypoint::binding::{Binding, Cause};
-use istio_compat::waypoint::deployment;
+use istio_compat::waypoint::deployment::{self, Wanted};
 use mesh::snapshot::Change;
+use serde::Serialize;
 
 mod address_book;
 mod published;
@@ -42,6 +43,17 @@ pub struct Index {
     parents: HashMap<ObjectKey, Vec<RouteParentStatus>>,
     gateways: HashMap<ObjectKey, GatewayStatus>,
     address_book: AddressBook,
+}
+
+/// Of the resources in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    pub workloads: usize,
+    pub services: usize,
+    pub policies: usize,
+    pub routes: usize,
+    pub request_policies: usize,
 }
 
 // === impl Index ===
@@ -210,8 +222,8 @@ impl Index {
         self.bindings.iter()
     }
 
-    /// All objects of waypoints that there are to be.
-    pub fn wanted_waypoints(&self) -> Vec<Body> {
+    /// What there is to be of waypoints.
+    pub fn wanted_waypoints(&self) -> Wanted {
         let demanded: BTreeSet<&str> = self
             .bindings
             .values()
@@ -236,6 +248,23 @@ impl Index {
     /// Where a Gateway's waypoint is, and its listeners.
     pub fn gateway(&self, key: &ObjectKey) -> Option<&GatewayStatus> {
         self.gateways.get(key)
+    }
+
+    /// How many resources are in force, by what they are.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for (_, resource) in self.resources() {
+            match resource {
+                Resource::Workload(_) => counts.workloads += 1,
+                Resource::Service(_) => counts.services += 1,
+                Resource::Authorization(_) => counts.policies += 1,
+                Resource::Route(_) => counts.routes += 1,
+                Resource::AuthorizationPolicy(_) | Resource::RequestAuthentication(_) => {
+                    counts.request_policies += 1;
+                }
+            }
+        }
+        counts
     }
 
     /// Every resource in force.

@@ -9,7 +9,6 @@ use xds::server::Peers;
 
 use crate::ca::Authority;
 use crate::controller::Knowledge;
-use crate::index::Resource;
 
 /// Adds them to the process's metrics.
 pub(crate) fn install(
@@ -23,24 +22,12 @@ pub(crate) fn install(
         expiry(exposition, authority.not_after(), SystemTime::now());
     });
     metrics.add_collector(move |exposition| {
-        let (mut workloads, mut services, mut policies) = (0_usize, 0_usize, 0_usize);
-        let (mut routes, mut request_policies) = (0_usize, 0_usize);
-        let (objects, errors) = {
+        let (counts, objects, errors) = {
             let state = knowledge.read();
-            for (_, resource) in state.index.resources() {
-                match resource {
-                    Resource::Workload(_) => workloads += 1,
-                    Resource::Service(_) => services += 1,
-                    Resource::Authorization(_) => policies += 1,
-                    Resource::Route(_) => routes += 1,
-                    Resource::AuthorizationPolicy(_) | Resource::RequestAuthentication(_) => {
-                        request_policies += 1;
-                    }
-                }
-            }
             let diagnostics = state.report.diagnostics.iter();
             let errors = diagnostics.filter(|one| one.severity == Severity::Error);
-            (state.index.objects().count(), errors.count())
+            let objects = state.index.objects().count();
+            (state.index.counts(), objects, errors.count())
         };
         exposition
             .family("pilot_xds", Kind::Gauge, "Proxies connected")
@@ -50,14 +37,14 @@ pub(crate) fn install(
             );
         exposition
             .family("pilot_services", Kind::Gauge, "Services in force")
-            .sample(&[], services);
+            .sample(&[], counts.services);
         exposition
             .family("weft_resources", Kind::Gauge, "Resources in force")
-            .sample(&[("kind", "workload")], workloads)
-            .sample(&[("kind", "service")], services)
-            .sample(&[("kind", "policy")], policies)
-            .sample(&[("kind", "route")], routes)
-            .sample(&[("kind", "request_policy")], request_policies);
+            .sample(&[("kind", "workload")], counts.workloads)
+            .sample(&[("kind", "service")], counts.services)
+            .sample(&[("kind", "policy")], counts.policies)
+            .sample(&[("kind", "route")], counts.routes)
+            .sample(&[("kind", "request_policy")], counts.request_policies);
         exposition
             .family("weft_objects", Kind::Gauge, "Objects in force")
             .sample(&[], objects);

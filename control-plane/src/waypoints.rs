@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use istio_compat::object::{Body, ObjectKey};
+use istio_compat::waypoint::deployment::Wanted;
 use plan::Plan;
 
 use crate::controller::Knowledge;
@@ -55,7 +56,7 @@ impl Waypoints {
         let mut plan = Plan::new(DRAIN);
         loop {
             applied.mark_unchanged();
-            let wanted = files(&knowledge.read().index.wanted_waypoints());
+            let wanted = files(&knowledge.read().index.wanted_waypoints(), &self.written);
             let steps = plan.next(wanted, &self.written, Instant::now());
             let mut again = steps.due;
             for (name, content) in steps.write {
@@ -101,25 +102,31 @@ impl Waypoints {
     }
 }
 
-/// The files that say so.
-fn files(objects: &[Body]) -> BTreeMap<String, Vec<u8>> {
-    objects
-        .iter()
-        .filter_map(|body| {
-            // Plain data of ours: it always serializes.
-            let content = serde_json::to_vec(body).ok()?;
-            Some((file_name(body), content))
-        })
-        .collect()
+/// The files that say so: what is kept is what is there.
+fn files(wanted: &Wanted, there: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
+    let objects = wanted.objects.iter().filter_map(|body| {
+        // Plain data of ours: it always serializes.
+        let content = serde_json::to_vec(body).ok()?;
+        Some((file_name(&key(body)), content))
+    });
+    let kept = wanted.kept.iter().filter_map(|key| {
+        let name = file_name(key);
+        let content = there.get(&name)?.clone();
+        Some((name, content))
+    });
+    kept.chain(objects).collect()
 }
 
-fn file_name(body: &Body) -> String {
+fn key(body: &Body) -> ObjectKey {
     let metadata = body.metadata();
-    let key = ObjectKey::new(
+    ObjectKey::new(
         body.kind(),
         metadata.namespace.as_str(),
         metadata.name.as_str(),
-    );
+    )
+}
+
+fn file_name(key: &ObjectKey) -> String {
     format!("{}.{}.{}.json", key.kind, key.namespace, key.name)
 }
 
@@ -139,4 +146,34 @@ fn write(folder: &Path, name: &str, content: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&hidden);
     }
     written
+}
+
+#[cfg(test)]
+mod tests {
+    use istio_compat::kind::Kind;
+    use istio_compat::object::Resource;
+    use istio_compat::waypoint::deployment::on_demand_gateway;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_stays_as_it_is() {
+        let key = ObjectKey::new(Kind::Deployment, "shop", "gate");
+        let absent = ObjectKey::new(Kind::Service, "shop", "gate");
+        let wanted = Wanted {
+            objects: vec![on_demand_gateway("shop").into_body()],
+            kept: vec![key.clone(), absent],
+        };
+        let there = BTreeMap::from([
+            (file_name(&key), b"as it is".to_vec()),
+            ("Pod.shop.other.json".to_owned(), Vec::new()),
+        ]);
+        let files = files(&wanted, &there);
+        let names: Vec<&str> = files.keys().map(String::as_str).collect();
+        assert_eq!(
+            names,
+            ["Deployment.shop.gate.json", "Gateway.shop.waypoint.json"]
+        );
+        assert_eq!(files["Deployment.shop.gate.json"], b"as it is");
+    }
 }

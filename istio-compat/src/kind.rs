@@ -10,6 +10,7 @@ pub enum Kind {
     Namespace,
     Node,
     ServiceAccount,
+    ConfigMap,
     Pod,
     Deployment,
     Service,
@@ -39,10 +40,11 @@ struct Names {
 // === impl Kind ===
 
 impl Kind {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Namespace,
         Self::Node,
         Self::ServiceAccount,
+        Self::ConfigMap,
         Self::Pod,
         Self::Deployment,
         Self::Service,
@@ -75,6 +77,7 @@ impl Kind {
             Self::Namespace => ("Namespace", CORE, "namespaces", &["ns"], false),
             Self::Node => ("Node", CORE, "nodes", &["no"], false),
             Self::ServiceAccount => ("ServiceAccount", CORE, "serviceaccounts", &["sa"], true),
+            Self::ConfigMap => ("ConfigMap", CORE, "configmaps", &["cm"], true),
             Self::Pod => ("Pod", CORE, "pods", &["po"], true),
             Self::Deployment => (
                 "Deployment",
@@ -186,6 +189,7 @@ impl Kind {
             Self::Namespace
             | Self::Node
             | Self::ServiceAccount
+            | Self::ConfigMap
             | Self::Pod
             | Self::Deployment
             | Self::Service
@@ -285,7 +289,6 @@ const NOT_THE_MESHS: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "ConfigMap",
             "Event",
             "LimitRange",
             "PersistentVolume",

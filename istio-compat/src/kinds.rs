@@ -5,6 +5,7 @@
 pub mod metadata;
 pub mod selector;
 
+pub mod config_map;
 pub mod namespace;
 pub mod node;
 pub mod service_account;

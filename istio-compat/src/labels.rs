@@ -56,6 +56,8 @@ pub const ON_DEMAND: &str = "weft.dev/on-demand";
 pub const MANAGED: &str = "gateway.istio.io/managed";
 pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 pub const GATEWAY_CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
+/// On a ConfigMap of the root namespace: the class of Gateways whose waypoints it shapes.
+pub const DEFAULTS_FOR_CLASS: &str = "gateway.istio.io/defaults-for-class";
 pub const SIDECAR_INJECT: &str = "sidecar.istio.io/inject";
 
 /// Annotation on a Gateway: the service account of its pods.

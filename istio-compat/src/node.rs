@@ -43,6 +43,14 @@ pub(crate) struct Entry {
 // === impl Node ===
 
 impl Node {
+    /// A document without any field.
+    pub(crate) fn empty() -> Self {
+        Self {
+            position: Position::default(),
+            value: Value::Mapping(Vec::new()),
+        }
+    }
+
     pub(crate) fn is_null(&self) -> bool {
         matches!(self.value, Value::Null)
     }

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use crate::diagnostic::Origin;
 use crate::kind::Kind;
 use crate::kinds::authorization_policy::AuthorizationPolicy;
+use crate::kinds::config_map::ConfigMap;
 use crate::kinds::deployment::Deployment;
 use crate::kinds::gateway::{Gateway, GatewayStatus};
 use crate::kinds::gateway_class::GatewayClass;
@@ -32,7 +33,7 @@ use crate::kinds::workload_entry::WorkloadEntry;
 pub struct Object {
     pub origin: Origin,
     pub body: Body,
-    /// The line of each rule, where the kind has rules and the place is known.
+    /// The line of each rule, or of each mode, where the kind has any and the place is known.
     pub rules: Arc<[u32]>,
     /// The document as it was written, unknown fields included, where it was asked for.
     pub raw: Option<Arc<serde_json::Value>>,
@@ -44,6 +45,7 @@ pub enum Body {
     Namespace(Arc<Namespace>),
     Node(Arc<Node>),
     ServiceAccount(Arc<ServiceAccount>),
+    ConfigMap(Arc<ConfigMap>),
     Pod(Arc<Pod>),
     Deployment(Arc<Deployment>),
     Service(Arc<Service>),
@@ -142,6 +144,7 @@ resources! {
     Namespace,
     Node,
     ServiceAccount,
+    ConfigMap,
     Pod,
     Deployment,
     Service,
@@ -216,6 +219,21 @@ impl Object {
     /// Where a rule was written, by its index; else where the object was.
     pub fn rule_line(&self, index: usize) -> u32 {
         self.rules.get(index).copied().unwrap_or(self.origin.line)
+    }
+
+    /// Where a PeerAuthentication says the mode of a port, or of all of them.
+    pub fn mode_line(&self, port: Option<u16>) -> u32 {
+        let policy = self.get::<PeerAuthentication>();
+        let index = policy.and_then(|policy| match port {
+            None => Some(0),
+            Some(port) => {
+                let mut ports = policy.spec.port_level_mtls.keys();
+                ports
+                    .position(|known| *known == port)
+                    .map(|index| index + 1)
+            }
+        });
+        index.map_or(self.origin.line, |index| self.rule_line(index))
     }
 
     pub fn kind(&self) -> Kind {

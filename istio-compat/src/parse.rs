@@ -2,11 +2,13 @@
 
 mod documents;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Origin, Severity};
 use crate::kind::{self, Kind, Unread};
 use crate::kinds::authorization_policy::AuthorizationPolicy;
+use crate::kinds::config_map::ConfigMap;
 use crate::kinds::deployment::Deployment;
 use crate::kinds::gateway::Gateway;
 use crate::kinds::gateway_class::GatewayClass;
@@ -63,7 +65,8 @@ pub fn parse(file: &str, content: &[u8], raw: Raw) -> Result<Parsed, Rejected> {
     let parsed = parse_documents(file, &documents.nodes, raw);
     let needs_places = |parsed: &Parsed| {
         let mut kinds = parsed.objects.iter().map(Object::kind);
-        !parsed.warnings.is_empty() || kinds.any(|kind| kind.rules().is_some())
+        !parsed.warnings.is_empty()
+            || kinds.any(|kind| kind.rules().is_some() || kind == Kind::PeerAuthentication)
     };
     if documents.placed || parsed.as_ref().is_ok_and(|parsed| !needs_places(parsed)) {
         return parsed;
@@ -71,6 +74,17 @@ pub fn parse(file: &str, content: &[u8], raw: Raw) -> Result<Parsed, Rejected> {
     match documents::read(content, Positions::Always) {
         Ok(placed) => parse_documents(file, &placed.nodes, raw),
         Err(_) => parsed,
+    }
+}
+
+/// The one document of a text; none where it is blank.
+pub(crate) fn document(text: &str) -> Result<Option<Node>, (Position, String)> {
+    let read = documents::read(text.as_bytes(), Positions::Always);
+    let documents = read.map_err(|error| (error.position, error.message))?;
+    let mut nodes = documents.nodes.into_iter().filter(|node| !node.is_null());
+    match (nodes.next(), nodes.next()) {
+        (_, Some(second)) => Err((second.position, "is a second document: keep one".to_owned())),
+        (first, None) => Ok(first),
     }
 }
 
@@ -234,6 +248,7 @@ impl Reading {
             Kind::Namespace => self.typed::<Namespace>(node),
             Kind::Node => self.typed::<ClusterNode>(node),
             Kind::ServiceAccount => self.typed::<ServiceAccount>(node),
+            Kind::ConfigMap => self.typed::<ConfigMap>(node),
             Kind::Pod => self.typed::<Pod>(node),
             Kind::Deployment => self.typed::<Deployment>(node),
             Kind::Service => self.typed::<Service>(node),
@@ -296,6 +311,9 @@ impl Reading {
 }
 
 fn rule_lines(kind: Kind, node: &Node) -> Arc<[u32]> {
+    if kind == Kind::PeerAuthentication {
+        return mode_lines(node);
+    }
     let rules = kind.rules().and_then(|field| node.get("spec")?.get(field));
     match rules.map(|rules| &rules.value) {
         Some(Value::Sequence(rules)) => {
@@ -304,6 +322,24 @@ fn rule_lines(kind: Kind, node: &Node) -> Arc<[u32]> {
         }
         _ => Arc::default(),
     }
+}
+
+/// In the order of [`Object::mode_line`].
+fn mode_lines(node: &Node) -> Arc<[u32]> {
+    let by_port = node.get("spec").and_then(|spec| spec.get("portLevelMtls"));
+    let ports: BTreeMap<u16, u32> = match by_port.map(|by_port| &by_port.value) {
+        Some(Value::Mapping(entries)) => entries
+            .iter()
+            .filter_map(|entry| {
+                let path = format!("spec.portLevelMtls.{}.mode", entry.key);
+                Some((entry.key.parse().ok()?, node.locate(&path).line))
+            })
+            .collect(),
+        _ => BTreeMap::new(),
+    };
+    let whole = node.locate("spec.mtls.mode").line;
+    let lines = std::iter::once(whole).chain(ports.into_values());
+    lines.take_while(|line| *line > 0).collect()
 }
 
 /// An unknown field is warned of, but in a security policy it is an error: a rule that

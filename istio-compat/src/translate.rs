@@ -34,7 +34,7 @@ use crate::object::ObjectKey;
 use crate::view::View;
 use crate::waypoint::binding::Binding;
 
-pub use peer_authentication::STATIC_STRICT;
+pub use peer_authentication::{ModeSource, STATIC_STRICT};
 
 /// All that one object comes to.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -63,7 +63,7 @@ impl View {
         if key.kind == Kind::GatewayClass {
             let class = self.gateway_classes.get(&key.name);
             return class.map_or_else(Translation::default, |class| {
-                waypoint::status::of_class(class)
+                waypoint::status::of_class(self, class)
             });
         }
         let Some(contents) = self.contents(&key.namespace) else {
@@ -116,6 +116,7 @@ impl View {
             | Kind::Node
             | Kind::GatewayClass
             | Kind::ServiceAccount
+            | Kind::ConfigMap
             | Kind::Deployment
             | Kind::ReferenceGrant => None,
         }

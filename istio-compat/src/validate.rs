@@ -2,6 +2,7 @@
 //! check it on admission.
 
 mod authorization_policy;
+mod config_map;
 mod deployment;
 mod gateway;
 mod gateway_class;

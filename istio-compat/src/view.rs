@@ -34,6 +34,7 @@ use crate::kinds::workload_entry::WorkloadEntry;
 use crate::object::{Body, Object, ObjectKey};
 use crate::view::routes::Routes;
 use crate::waypoint;
+use crate::waypoint::parameters::Parameters;
 
 /// What is the same for the whole mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +79,7 @@ pub(crate) struct Contents {
     pub(crate) peer_authentications: BTreeMap<Arc<str>, Arc<PeerAuthentication>>,
     pub(crate) request_authentications: BTreeMap<Arc<str>, Arc<RequestAuthentication>>,
     pub(crate) gateways: BTreeMap<Arc<str>, Arc<Gateway>>,
+    pub(crate) parameters: BTreeMap<Arc<str>, Arc<Parameters>>,
     pub(crate) http_routes: BTreeMap<Arc<str>, Arc<HttpRoute>>,
     pub(crate) grpc_routes: BTreeMap<Arc<str>, Arc<GrpcRoute>>,
     pub(crate) tcp_routes: BTreeMap<Arc<str>, Arc<TcpRoute>>,
@@ -175,6 +177,10 @@ impl View {
             Body::Gateway(gateway) => {
                 contents.gateways.insert(name, gateway.clone());
             }
+            Body::ConfigMap(config_map) => {
+                let parameters = Parameters::read(config_map);
+                contents.parameters.insert(name, Arc::new(parameters));
+            }
             Body::HttpRoute(route) => {
                 contents.http_routes.insert(name, route.clone());
             }
@@ -231,6 +237,9 @@ impl View {
             }
             Kind::Gateway => {
                 contents.gateways.remove(&key.name);
+            }
+            Kind::ConfigMap => {
+                contents.parameters.remove(&key.name);
             }
             Kind::HttpRoute => {
                 contents.http_routes.remove(&key.name);

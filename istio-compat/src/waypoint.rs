@@ -8,6 +8,7 @@
 //! - [`canary`]: the second waypoint that gets a share of connections
 //! - [`binding`]: which waypoint stands in front of what
 //! - [`deployment`]: Gateway to Deployment, Service and ServiceAccount
+//! - `parameters`: what a ConfigMap lays over them
 
 pub mod attributes;
 
@@ -22,6 +23,8 @@ pub mod canary;
 pub mod binding;
 
 pub mod deployment;
+
+pub(crate) mod parameters;
 
 use std::fmt;
 use std::sync::Arc;

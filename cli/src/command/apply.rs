@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anstream::{eprintln, println};
 use anyhow::Context;
+use istio_compat::object::Object;
 
 use crate::command::Global;
 use crate::exit::{Exit, OrExit, Result};
@@ -34,22 +35,25 @@ impl Arguments {
         let input = read(&self.files, global.namespace.as_deref())?;
         let mut folder = Objects::open(&global.state()?)?;
         for (object, text) in &input {
-            let change = match folder.put(object, text)? {
-                Change::Created => "created",
-                Change::Configured => "configured",
-                Change::Unchanged => "unchanged",
-            };
-            println!("{} {change}", display_name(&object.key()));
+            put(&mut folder, object, text)?;
         }
         Ok(())
     }
 }
 
+/// Puts an object into the folder, and says what that changed.
+pub(crate) fn put(folder: &mut Objects, object: &Object, text: &str) -> Result {
+    let change = match folder.put(object, text)? {
+        Change::Created => "created",
+        Change::Configured => "configured",
+        Change::Unchanged => "unchanged",
+    };
+    println!("{} {change}", display_name(&object.key()));
+    Ok(())
+}
+
 /// Everything in these files, or every mistake in them.
-pub(crate) fn read(
-    paths: &[PathBuf],
-    namespace: Option<&str>,
-) -> Result<Vec<(istio_compat::object::Object, String)>> {
+pub(crate) fn read(paths: &[PathBuf], namespace: Option<&str>) -> Result<Vec<(Object, String)>> {
     let mut all = Vec::new();
     let mut errors = Vec::new();
     for path in paths {

@@ -55,6 +55,10 @@ impl Arguments {
             return Ok(());
         }
         let cluster = folder.with_cluster(&state);
+        let exit = match missing.iter().any(|key| cluster.get(key).is_some()) {
+            true => Exit::Failed,
+            false => Exit::NotFound,
+        };
         let reasons: Vec<_> = missing
             .iter()
             .map(|key| match cluster.get(key) {
@@ -74,7 +78,7 @@ impl Arguments {
                 None => format!("{key} is not in the folder"),
             })
             .collect();
-        Err(Exit::Failed.because(reasons.join("\n")))
+        Err(exit.because(reasons.join("\n")))
     }
 
     fn keys(&self, global: &Global) -> Result<Vec<ObjectKey>> {

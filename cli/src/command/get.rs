@@ -4,18 +4,19 @@ mod columns;
 
 use anstream::{print, println};
 use istio_compat::kind::Kind;
-use istio_compat::kinds::metadata::Condition;
+use istio_compat::kinds::gateway::GatewayStatus;
 use istio_compat::kinds::route::RouteParentStatus;
-use istio_compat::object::{Object, set_parents};
+use istio_compat::object::{Object, set_gateway, set_parents};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::command::get::columns::Row;
 use crate::command::{Global, Output, block_on};
 use crate::exit::{Exit, Result};
 use crate::http;
+use crate::machine::record::Record;
 use crate::objects::{Objects, display_name};
 use crate::state::State;
-use crate::yaml;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -68,7 +69,15 @@ impl Arguments {
             } else {
                 format!(" in namespace {}", global.namespace())
             };
-            return Err(Exit::Failed.because(format!("{} {name:?} not found{place}", self.what[0])));
+            return Err(
+                Exit::NotFound.because(format!("{} {name:?} not found{place}", self.what[0]))
+            );
+        }
+        if !Record::runs(&state.machine_json()) {
+            anstream::eprintln!(
+                "No mesh is running at {}: this is what its folder says.",
+                state.root().display()
+            );
         }
         self.show(global, &state, &kinds, &chosen, !names.is_empty())
     }
@@ -88,23 +97,14 @@ impl Arguments {
                 }
             }
             Output::Json | Output::Yaml => {
-                let conditions = Conditions::of_running_mesh(state);
-                let mut items: Vec<Value> = chosen
-                    .iter()
-                    .map(|object| {
-                        let mut json = object.to_json(&conditions.of(object));
-                        set_parents(&mut json, &conditions.parents_of(object));
-                        json
-                    })
-                    .collect();
+                let told = Told::of_running_mesh(state);
+                let items = chosen.iter().map(|object| told.json(object));
+                let mut items: Vec<Value> = items.collect();
                 let value = match (named, items.len()) {
                     (true, 1) => items.remove(0),
                     _ => json!({"apiVersion": "v1", "kind": "List", "items": items}),
                 };
-                match global.output {
-                    Output::Yaml => print!("{}", yaml::to_string(&value)?),
-                    _ => println!("{}", serde_json::to_string_pretty(&value)?),
-                }
+                global.output.print_value(&value)?;
             }
             Output::Table | Output::Wide => {
                 if chosen.is_empty() {
@@ -115,13 +115,13 @@ impl Arguments {
                     };
                     anstream::eprintln!("No objects found{place}.");
                 }
-                let conditions = Conditions::of_running_mesh(state);
+                let told = Told::of_running_mesh(state);
                 let mut gap = "";
                 for kind in kinds {
                     let rows: Vec<_> = chosen
                         .iter()
                         .filter(|object| object.kind() == *kind)
-                        .map(|object| (*object, conditions.of(object)))
+                        .map(|object| told.row(object))
                         .collect();
                     if !rows.is_empty() {
                         let wide = global.output == Output::Wide;
@@ -187,13 +187,13 @@ fn selector(text: Option<&str>) -> Result<Vec<(String, String)>> {
 }
 
 /// What the control plane says of objects, where one runs.
-struct Conditions {
+struct Told {
     status: Value,
 }
 
-// === impl Conditions ===
+// === impl Told ===
 
-impl Conditions {
+impl Told {
     fn of_running_mesh(state: &State) -> Self {
         let status = if state.api_socket().exists() {
             block_on(http::get_from_control_plane(state, "/api/v1/status"))
@@ -206,27 +206,40 @@ impl Conditions {
         Self { status }
     }
 
-    fn of(&self, object: &Object) -> Vec<Condition> {
-        self.told(object, "conditions")
+    /// The object with what became of it.
+    fn json(&self, object: &Object) -> Value {
+        let mut json = object.to_json(&self.of::<Vec<_>>(object, "conditions"));
+        set_parents(
+            &mut json,
+            &self.of::<Vec<RouteParentStatus>>(object, "parents"),
+        );
+        set_gateway(&mut json, &self.of::<GatewayStatus>(object, "gateway"));
+        json
     }
 
-    /// What the parents of a route make of it.
-    fn parents_of(&self, object: &Object) -> Vec<RouteParentStatus> {
-        self.told(object, "parents")
+    fn row<'a>(&self, object: &'a Object) -> Row<'a> {
+        Row {
+            object,
+            json: self.json(object),
+            conditions: self.of(object, "conditions"),
+            // What has a mistake is a row of its own.
+            is_in_force: self.rows(object).any(|row| row["errors"].is_null()),
+        }
     }
 
-    fn told<T: DeserializeOwned>(&self, object: &Object, field: &str) -> Vec<T> {
+    fn rows(&self, object: &Object) -> impl Iterator<Item = &Value> {
         let (kind, metadata) = (object.kind().name(), object.metadata());
-        self.status["objects"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|row| {
-                row["kind"] == kind
-                    && row["name"] == *metadata.name
-                    && row["namespace"].as_str().unwrap_or_default() == metadata.namespace
-            })
-            .and_then(|row| serde_json::from_value(row[field].clone()).ok())
+        let rows = self.status["objects"].as_array().into_iter().flatten();
+        rows.filter(move |row| {
+            row["kind"] == kind
+                && row["name"] == *metadata.name
+                && row["namespace"].as_str().unwrap_or_default() == metadata.namespace
+        })
+    }
+
+    fn of<T: DeserializeOwned + Default>(&self, object: &Object, field: &str) -> T {
+        let row = self.rows(object).next();
+        row.and_then(|row| serde_json::from_value(row[field].clone()).ok())
             .unwrap_or_default()
     }
 }

@@ -95,7 +95,9 @@ impl Arguments {
             other => {
                 let name = other.map_or(self.target.as_str(), |(_, name)| name);
                 if !state.pod_object(namespace, name).exists() {
-                    return Err(Exit::Failed.because(format!("there is no pod {namespace}/{name}")));
+                    return Err(
+                        Exit::NotFound.because(format!("there is no pod {namespace}/{name}"))
+                    );
                 }
                 let path = state.pod_log(namespace, name);
                 return Ok(Log {

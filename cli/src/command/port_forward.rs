@@ -125,14 +125,14 @@ fn find(state: &State, target: &str, namespace: &str, port: u16) -> Result<(Targ
     let service = objects
         .get(&ObjectKey::new(Kind::Service, namespace, name))
         .and_then(|object| object.get::<Service>())
-        .ok_or_else(|| Exit::Failed.because(format!("there is no service {namespace}/{name}")))?;
+        .ok_or_else(|| Exit::NotFound.because(format!("there is no service {namespace}/{name}")))?;
     let spec = service
         .spec
         .ports
         .iter()
         .find(|candidate| candidate.port == port)
         .ok_or_else(|| {
-            Exit::Failed.because(format!("service {namespace}/{name} has no port {port}"))
+            Exit::NotFound.because(format!("service {namespace}/{name} has no port {port}"))
         })?;
     objects
         .of_kind(Kind::Pod)

@@ -9,14 +9,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::command::waypoint::{self, Waypoint};
-use crate::command::{Global, Output, block_on};
+use crate::command::{Global, block_on};
 use crate::control::client::Client;
 use crate::control::{Pod, Status, Target};
 use crate::exit::Result;
 use crate::http;
 use crate::state::State;
 use crate::table::Table;
-use crate::yaml;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,12 +64,8 @@ struct Certificate {
 impl Arguments {
     pub(crate) fn run(self, global: &Global) -> Result {
         let report = Report::gather(&global.state()?)?;
-        match global.output {
-            Output::Json => anstream::println!("{}", serde_json::to_string_pretty(&report)?),
-            Output::Yaml => anstream::print!("{}", yaml::to_string(&report)?),
-            Output::Table | Output::Wide | Output::Name => {
-                anstream::print!("{}", report.screen(Utc::now())?);
-            }
+        if !global.output.print_value(&report)? {
+            anstream::print!("{}", report.screen(Utc::now())?);
         }
         Ok(())
     }

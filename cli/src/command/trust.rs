@@ -10,14 +10,13 @@ use clap::{Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::command::{Global, Output, block_on};
+use crate::command::{Global, block_on};
 use crate::control::Target;
 use crate::control::client::Client;
 use crate::exit::{Exit, Result};
 use crate::http;
 use crate::state::State;
 use crate::table::Table;
-use crate::yaml;
 
 use progress::{Proxy, Roots};
 
@@ -35,15 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(300);
 
 /// Show and replace the roots that the mesh trusts
-#[derive(Debug, clap::Args)]
-#[command(before_help = EXAMPLES)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Debug, Subcommand)]
-enum Command {
+#[command(before_help = EXAMPLES)]
+pub(crate) enum Command {
     Status(StatusArguments),
     Rotate(RotateArguments),
 }
@@ -51,7 +44,7 @@ enum Command {
 /// Show the roots, where a rotation is, and which proxies have followed
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
-struct StatusArguments {}
+pub(crate) struct StatusArguments {}
 
 /// Replace the root that signs, while it is used
 ///
@@ -60,7 +53,7 @@ struct StatusArguments {}
 /// has followed the one before, so that no handshake fails. What was interrupted is gone on with.
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
-struct RotateArguments {
+pub(crate) struct RotateArguments {
     /// Only this step, which must be the next
     #[arg(long, value_enum)]
     step: Option<Step>,
@@ -89,14 +82,14 @@ struct Trust {
     roots: String,
 }
 
-// === impl Arguments ===
+// === impl Command ===
 
-impl Arguments {
+impl Command {
     pub(crate) fn run(self, global: &Global) -> Result {
         let state = global.state()?;
-        match self.command {
-            Command::Status(_) => show(&state, global),
-            Command::Rotate(arguments) => arguments.run(&state),
+        match self {
+            Self::Status(_) => show(&state, global),
+            Self::Rotate(arguments) => arguments.run(&state),
         }
     }
 }
@@ -214,32 +207,28 @@ fn show(state: &State, global: &Global) -> Result {
         "roots": roots.summaries(),
         "proxies": proxies,
     });
-    match global.output {
-        Output::Json => anstream::println!("{}", serde_json::to_string_pretty(&report)?),
-        Output::Yaml => anstream::print!("{}", yaml::to_string(&report)?),
-        Output::Table | Output::Wide | Output::Name => {
-            let mut table = Table::new(&["ROOT", "SIGNS", "NOT AFTER"]);
-            for root in roots.summaries() {
-                table.row([
-                    root.serial,
-                    if root.signs { "yes" } else { "no" }.to_owned(),
-                    root.not_after,
-                ]);
-            }
-            anstream::print!("{}\n{table}\n", trust.phase.told());
-            let mut table =
-                Table::new(&["PROXY", "CERTIFICATES", "TRUST ALL ROOTS", "SIGNED BY IT"]);
-            for (name, proxy) in &proxies {
-                table.row([
-                    name.clone(),
-                    proxy.certificates.to_string(),
-                    proxy.trusting.to_string(),
-                    proxy.signed.to_string(),
-                ]);
-            }
-            anstream::print!("{table}");
-        }
+    if global.output.print_value(&report)? {
+        return Ok(());
     }
+    let mut table = Table::new(&["ROOT", "SIGNS", "NOT AFTER"]);
+    for root in roots.summaries() {
+        table.row([
+            root.serial,
+            if root.signs { "yes" } else { "no" }.to_owned(),
+            root.not_after,
+        ]);
+    }
+    anstream::print!("{}\n{table}\n", trust.phase.told());
+    let mut table = Table::new(&["PROXY", "CERTIFICATES", "TRUST ALL ROOTS", "SIGNED BY IT"]);
+    for (name, proxy) in &proxies {
+        table.row([
+            name.clone(),
+            proxy.certificates.to_string(),
+            proxy.trusting.to_string(),
+            proxy.signed.to_string(),
+        ]);
+    }
+    anstream::print!("{table}");
     Ok(())
 }
 

@@ -25,15 +25,9 @@ Examples:
 ///
 /// A waypoint is made where something needs HTTP, and goes with the last reason for it. One
 /// that is wanted for other reasons is asked for with a Gateway: `apply` puts it in the folder.
-#[derive(Debug, clap::Args)]
-#[command(before_help = EXAMPLES)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Debug, Subcommand)]
-enum Command {
+#[command(before_help = EXAMPLES)]
+pub(crate) enum Command {
     List(show::ListArguments),
     Status(show::StatusArguments),
     Why(why::Arguments),
@@ -42,17 +36,17 @@ enum Command {
     Delete(manage::DeleteArguments),
 }
 
-// === impl Arguments ===
+// === impl Command ===
 
-impl Arguments {
+impl Command {
     pub(crate) fn run(self, global: &Global) -> Result<ExitCode> {
-        match self.command {
-            Command::List(arguments) => arguments.run(global)?,
-            Command::Status(arguments) => return arguments.run(global),
-            Command::Why(arguments) => arguments.run(global)?,
-            Command::Generate(arguments) => arguments.run(global)?,
-            Command::Apply(arguments) => arguments.run(global)?,
-            Command::Delete(arguments) => arguments.run(global)?,
+        match self {
+            Self::List(arguments) => arguments.run(global)?,
+            Self::Status(arguments) => return arguments.run(global),
+            Self::Why(arguments) => arguments.run(global)?,
+            Self::Generate(arguments) => arguments.run(global)?,
+            Self::Apply(arguments) => arguments.run(global)?,
+            Self::Delete(arguments) => arguments.run(global)?,
         }
         Ok(ExitCode::SUCCESS)
     }

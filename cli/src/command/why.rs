@@ -44,7 +44,6 @@ use crate::exit::{Exit, Result};
 use crate::machine::record::Record;
 use crate::objects::Objects;
 use crate::state::State;
-use crate::yaml;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -121,10 +120,9 @@ impl Arguments {
         let now = now.map_or(0.0, |now| now.as_secs_f64());
         let answer = decision::decide(&known, &source, &destination, message.as_ref(), now);
         match global.output {
-            Output::Json => println!("{}", serde_json::to_string_pretty(&answer)?),
-            Output::Yaml => print!("{}", yaml::to_string(&answer)?),
+            output if output.print_value(&answer)? => {}
             Output::Name => println!("{}", answer.verdict),
-            Output::Table | Output::Wide => print!("{}", screen::of(&answer)),
+            _ => print!("{}", screen::of(&answer)),
         }
         Ok(match answer.allowed {
             true => ExitCode::SUCCESS,
@@ -140,9 +138,7 @@ impl Arguments {
         }
         let state = global.state()?;
         let objects = Objects::open(&state)?;
-        let runs = Record::read(&state.machine_json())
-            .is_some_and(|record| record.machine.open().is_some());
-        if !runs {
+        if !Record::runs(&state.machine_json()) {
             return Ok(simulation::of(all(objects), DEFAULT_TRUST_DOMAIN));
         }
         let written: Vec<Object> = all(objects);

@@ -16,15 +16,9 @@ Examples:
 ";
 
 /// Replace the nodes' tunnels
-#[derive(Debug, clap::Args)]
-#[command(before_help = EXAMPLES)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Debug, Subcommand)]
-enum Command {
+#[command(before_help = EXAMPLES)]
+pub(crate) enum Command {
     Upgrade(UpgradeArguments),
 }
 
@@ -35,7 +29,7 @@ enum Command {
 /// One that does not get as far changes nothing. Without --node, node after node.
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
-struct UpgradeArguments {
+pub(crate) struct UpgradeArguments {
     /// On this node only
     #[arg(long)]
     node: Option<String>,
@@ -43,12 +37,12 @@ struct UpgradeArguments {
     path: Option<PathBuf>,
 }
 
-// === impl Arguments ===
+// === impl Command ===
 
-impl Arguments {
+impl Command {
     pub(crate) fn run(self, global: &Global) -> Result {
-        match self.command {
-            Command::Upgrade(arguments) => arguments.run(global),
+        match self {
+            Self::Upgrade(arguments) => arguments.run(global),
         }
     }
 }

@@ -13,7 +13,6 @@ use crate::control::client::Client;
 use crate::exit::{Exit, OrExit, Result};
 use crate::http;
 use crate::table::Table;
-use crate::yaml;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -80,10 +79,7 @@ impl Arguments {
                 } else {
                     json!(selected)
                 };
-                match global.output {
-                    Output::Yaml => anstream::print!("{}", yaml::to_string(&value)?),
-                    _ => anstream::println!("{}", serde_json::to_string_pretty(&value)?),
-                }
+                global.output.print_value(&value)?;
             }
             Output::Table | Output::Wide | Output::Name => {
                 for (index, (node, dump)) in dumps.iter().enumerate() {

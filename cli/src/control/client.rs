@@ -93,7 +93,11 @@ impl Client {
 /// An answer that can't be one to what was asked.
 pub(crate) fn unexpected(reply: Reply) -> crate::exit::Failure {
     match reply {
-        Reply::NotFound(what) => Exit::Failed.because(what),
+        Reply::NotFound(what) => Exit::NotFound.because(what),
+        Reply::NotStarted { why, no_program } => match no_program {
+            true => Exit::NoProgram.because(why),
+            false => Exit::NotExecutable.because(why),
+        },
         Reply::Failed(why) => Exit::Failed.because(why),
         other => Exit::Failed.because(format!("unexpected answer from the machine: {other:?}")),
     }

@@ -52,6 +52,7 @@ impl Desired {
             Body::Node(node) => drop(self.nodes.insert(name.1, node.clone())),
             // The control plane's alone.
             Body::ServiceAccount(_)
+            | Body::ConfigMap(_)
             | Body::AuthorizationPolicy(_)
             | Body::PeerAuthentication(_)
             | Body::ServiceEntry(_)
@@ -78,6 +79,7 @@ impl Desired {
             Kind::Namespace => drop(self.namespaces.remove(&name.1)),
             Kind::Node => drop(self.nodes.remove(&name.1)),
             Kind::ServiceAccount
+            | Kind::ConfigMap
             | Kind::AuthorizationPolicy
             | Kind::PeerAuthentication
             | Kind::ServiceEntry

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::Stdio;
 
 use nix::sched::CloneFlags;
@@ -66,7 +67,11 @@ pub(super) fn spawn(
         }
         None => command.spawn(),
     };
-    spawned.map_err(|error| Reply::Failed(format!("can't start {program}: {error}")))
+    spawned.map_err(|error| Reply::NotStarted {
+        why: format!("can't start {program}: {error}"),
+        // The same error where the folder is gone, which is no fault of the program.
+        no_program: error.kind() == io::ErrorKind::NotFound && Path::new(&place.folder).is_dir(),
+    })
 }
 
 /// The target's network namespace, and the addresses it knows itself by.

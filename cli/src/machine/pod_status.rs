@@ -37,13 +37,21 @@ pub(crate) fn update(status: &mut PodStatus, pod: &Pod, stage: &Stage, report: &
         .filter(|container| !container.ready)
         .map(|container| container.name.as_str())
         .collect();
+    let said: Vec<String> = unready
+        .iter()
+        .filter_map(|name| Some(format!("; {name}: {}", report.failing_probes.get(*name)?)))
+        .collect();
     let ready = running && report.initialized && unready.is_empty();
     let why_not = match phase {
         PodPhase::Succeeded => ("PodCompleted", String::new()),
         PodPhase::Failed => ("PodFailed", status.message.clone()),
         PodPhase::Pending | PodPhase::Running | PodPhase::Unknown => (
             "ContainersNotReady",
-            format!("containers with unready status: [{}]", unready.join(" ")),
+            format!(
+                "containers with unready status: [{}]{}",
+                unready.join(" "),
+                said.concat()
+            ),
         ),
     };
     let condition = |type_: &str, value: bool, (reason, message): (&str, String)| {

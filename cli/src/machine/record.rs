@@ -34,6 +34,11 @@ impl Record {
     pub(crate) fn read(path: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     }
+
+    /// Whether the mesh that it tells of runs still.
+    pub(crate) fn runs(path: &Path) -> bool {
+        Self::read(path).is_some_and(|record| record.machine.open().is_some())
+    }
 }
 
 // === impl Process ===

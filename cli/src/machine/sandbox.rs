@@ -61,6 +61,8 @@ pub(crate) struct Report {
     pub(crate) initialized: bool,
     pub(crate) init_containers: Vec<ContainerStatus>,
     pub(crate) containers: Vec<ContainerStatus>,
+    /// What the last probe of a container said, where it failed.
+    pub(crate) failing_probes: BTreeMap<String, String>,
     /// Nothing runs and nothing will be started again.
     pub(crate) finished: bool,
     /// The sandbox itself failed.
@@ -330,6 +332,21 @@ impl Shared {
         if let Some(status) = statuses.get_mut(index) {
             change(status);
         }
+        drop(report);
+        self.changed.notify_one();
+    }
+
+    /// The report is sent when it changes, and not with every answer.
+    fn probed(&self, container: &str, failure: Option<String>) {
+        let mut report = self.report.borrow_mut();
+        let failing = &mut report.failing_probes;
+        if failing.get(container) == failure.as_ref() {
+            return;
+        }
+        match failure {
+            Some(failure) => failing.insert(container.to_owned(), failure),
+            None => failing.remove(container),
+        };
         drop(report);
         self.changed.notify_one();
     }

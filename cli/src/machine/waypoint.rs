@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use istio_compat::kinds::container::EnvVar;
 use istio_compat::kinds::pod::Pod;
+use istio_compat::waypoint::deployment::CONTAINER;
 
 use super::launch::Config;
 use super::network::plan;
@@ -46,16 +47,21 @@ impl Outfitter {
             value: value.to_owned(),
             value_from: None,
         };
-        for container in &mut pod.spec.containers {
+        let containers = pod.spec.containers.iter_mut();
+        for container in containers.filter(|container| container.name == CONTAINER) {
             container.command = vec![self.program.display().to_string()];
             container.args.clear();
             container.working_dir.clone_from(&folder);
             let told = ["XDS_ADDRESS", "CA_ADDRESS"].map(|name| variable(name, &control_plane));
-            let passed_on = start::passed_on();
-            let passed_on = passed_on.iter().map(|(name, value)| variable(name, value));
-            for variable in told.into_iter().chain(passed_on) {
-                container.env.retain(|known| known.name != variable.name);
-                container.env.push(variable);
+            container
+                .env
+                .retain(|known| told.iter().all(|one| one.name != known.name));
+            container.env.extend(told);
+            // What its Gateway says is about this waypoint, and not about all.
+            for (name, value) in start::passed_on() {
+                if container.env.iter().all(|known| known.name != name) {
+                    container.env.push(variable(name, &value));
+                }
             }
         }
     }

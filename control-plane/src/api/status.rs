@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use xds::server::{Peer, TypeStatus};
 
 use crate::controller::State;
-use crate::index::Resource;
 
 pub(super) fn of(state: &State, peers: &[Peer]) -> Value {
     json!({
@@ -20,7 +19,7 @@ pub(super) fn of(state: &State, peers: &[Peer]) -> Value {
         "folders": state.report.places,
         "problems": problems(state),
         "proxies": peers.iter().map(proxy).collect::<Vec<_>>(),
-        "resources": resources(state),
+        "resources": state.index.counts(),
         "objects": objects(state),
     })
 }
@@ -65,29 +64,6 @@ fn type_status(status: &TypeStatus) -> Value {
     })
 }
 
-fn resources(state: &State) -> Value {
-    let (mut workloads, mut services, mut policies) = (0, 0, 0);
-    let (mut routes, mut request_policies) = (0, 0);
-    for (_, resource) in state.index.resources() {
-        match resource {
-            Resource::Workload(_) => workloads += 1,
-            Resource::Service(_) => services += 1,
-            Resource::Authorization(_) => policies += 1,
-            Resource::Route(_) => routes += 1,
-            Resource::AuthorizationPolicy(_) | Resource::RequestAuthentication(_) => {
-                request_policies += 1;
-            }
-        }
-    }
-    json!({
-        "workloads": workloads,
-        "services": services,
-        "policies": policies,
-        "routes": routes,
-        "requestPolicies": request_policies,
-    })
-}
-
 /// Objects in force with their conditions, then what files say that is not in force.
 fn objects(state: &State) -> Vec<Value> {
     let in_force = state.index.objects().map(|(key, object)| {
@@ -106,6 +82,9 @@ fn objects(state: &State) -> Vec<Value> {
         });
         if !conditions.is_empty() {
             entry["conditions"] = json!(conditions);
+        }
+        if let Some(gateway) = state.index.gateway(key) {
+            entry["gateway"] = json!(gateway);
         }
         let parents = state.index.parents(key);
         if !parents.is_empty() {

@@ -22,7 +22,7 @@ pub struct ParentReference {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     pub name: String,
-    /// Of a Gateway's listener.
+    /// Of a Gateway the name of a listener, of a service that of a port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub section_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -59,6 +59,7 @@ fn fields(kind: &str) -> (Fields, Fields) {
             ],
             &[],
         ),
+        "ConfigMap" => (&["binaryData", "immutable"], &[]),
         "Node" => (&["spec"], &[]),
         "NodeStatus" => (
             &[

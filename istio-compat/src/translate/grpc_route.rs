@@ -1,57 +1,37 @@
 //! GRPCRoute to route: a call is a POST to `/service/method`.
 
 use http::Method;
-use mesh::route::{HttpMatch, HttpRule, PathMatch, RouteKey, RouteKind, RouteRules, Timeouts};
+use mesh::route::{HttpMatch, HttpRule, PathMatch, RouteKind, RouteRules};
 
 use crate::kinds::grpc_route::{GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule};
 use crate::kinds::http_route::TextMatchType;
-use crate::translate::http_route::{headers, pattern, refusing, understood};
+use crate::translate::Translation;
+use crate::translate::http_route::{headers, http_rule, pattern};
 use crate::translate::route::Translating;
-use crate::translate::{Translation, route_filter};
 use crate::view::View;
 
 /// Any segment of a path.
 const ANY: &str = "[^/]+";
 
 pub(super) fn translate(view: &View, route: &GrpcRoute) -> Translation {
-    let metadata = &route.metadata;
-    let (namespace, name) = (metadata.namespace.as_str(), metadata.name.as_str());
-    let mut translating = Translating::new(view, namespace);
-    let rules = route
-        .spec
-        .rules
-        .iter()
-        .filter_map(|one| rule(&mut translating, one))
-        .collect();
-    translating.finish(
-        RouteKey::new(RouteKind::Grpc, namespace, name),
-        metadata,
-        &route.spec.parent_refs,
-        RouteRules::Http(rules),
-    )
+    let spec = &route.spec;
+    let (kind, metadata) = (RouteKind::Grpc, &route.metadata);
+    Translating::route(view, kind, metadata, &spec.parent_refs, |translating| {
+        let rules = spec.rules.iter();
+        RouteRules::Http(rules.filter_map(|one| rule(translating, one)).collect())
+    })
 }
 
-/// None where none of its matches could be understood.
 fn rule(translating: &mut Translating<'_>, rule: &GrpcRouteRule) -> Option<HttpRule> {
-    let default = [GrpcRouteMatch::default()];
-    let written = match rule.matches.as_slice() {
-        [] => &default,
-        matches => matches,
-    };
-    let matches = understood(translating, written.iter().map(grpc_match));
-    if matches.is_empty() {
-        return None;
-    }
-    let (filters, unknown) = route_filter::translate(translating, &rule.filters);
-    let backends = translating.backends(&rule.backend_refs);
-    Some(HttpRule {
-        name: rule.name.as_deref().map(Into::into),
+    let matches = (rule.matches.as_slice(), grpc_match);
+    let (filters, backends) = (&rule.filters, &rule.backend_refs);
+    http_rule(
+        translating,
+        rule.name.as_deref(),
         matches,
         filters,
-        backends: unknown.map_or(backends, refusing),
-        timeouts: Timeouts::default(),
-        retry: None,
-    })
+        backends,
+    )
 }
 
 fn grpc_match(one: &GrpcRouteMatch) -> Result<HttpMatch, String> {

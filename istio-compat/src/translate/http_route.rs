@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh::route::{
     Backend, BackendRef as MeshBackendRef, HeaderMatch, HttpMatch, HttpRule, PathMatch, Pattern,
-    QueryParamMatch, Retry, RetryOn, RouteKey, RouteKind, RouteRules, Timeouts, ValueMatch,
+    QueryParamMatch, Retry, RetryOn, RouteKind, RouteRules, Timeouts, ValueMatch,
 };
 
 use crate::kinds::gateway_duration::GatewayDuration;
@@ -12,6 +12,8 @@ use crate::kinds::http_route::{
     HttpHeaderMatch, HttpPathMatch, HttpRoute, HttpRouteMatch, HttpRouteRetry, HttpRouteRule,
     HttpRouteTimeouts, PathMatchType, TextMatchType,
 };
+use crate::kinds::route::BackendRef;
+use crate::kinds::route_filter::HttpRouteFilter;
 use crate::translate::Translation;
 use crate::translate::route::Translating;
 use crate::translate::route_filter;
@@ -30,51 +32,65 @@ const CONNECTION_ERRORS: [RetryOn; 5] = [
 ];
 
 pub(super) fn translate(view: &View, route: &HttpRoute) -> Translation {
-    let metadata = &route.metadata;
-    let (namespace, name) = (metadata.namespace.as_str(), metadata.name.as_str());
-    let mut translating = Translating::new(view, namespace);
-    let rules = route
-        .spec
-        .rules
-        .iter()
-        .filter_map(|one| rule(&mut translating, one))
-        .collect();
-    translating.finish(
-        RouteKey::new(RouteKind::Http, namespace, name),
-        metadata,
-        &route.spec.parent_refs,
-        RouteRules::Http(rules),
-    )
+    let spec = &route.spec;
+    let (kind, metadata) = (RouteKind::Http, &route.metadata);
+    Translating::route(view, kind, metadata, &spec.parent_refs, |translating| {
+        let rules = spec.rules.iter();
+        RouteRules::Http(rules.filter_map(|one| rule(translating, one)).collect())
+    })
 }
 
-/// None where none of its matches could be understood.
 fn rule(translating: &mut Translating<'_>, rule: &HttpRouteRule) -> Option<HttpRule> {
-    let default = [HttpRouteMatch::default()];
-    let written = match rule.matches.as_slice() {
-        [] => &default,
-        matches => matches,
+    let matches = (rule.matches.as_slice(), http_match);
+    let (filters, backends) = (&rule.filters, &rule.backend_refs);
+    let common = http_rule(
+        translating,
+        rule.name.as_deref(),
+        matches,
+        filters,
+        backends,
+    )?;
+    let written = rule.timeouts.as_ref();
+    Some(HttpRule {
+        timeouts: written.map_or_else(Timeouts::default, timeouts),
+        retry: rule.retry.as_ref().map(retry),
+        ..common
+    })
+}
+
+/// What rules of HTTPRoute and GRPCRoute have in common; none where none of the matches could be
+/// understood.
+pub(super) fn http_rule<M: Default>(
+    translating: &mut Translating<'_>,
+    name: Option<&str>,
+    (matches, read): (&[M], impl Fn(&M) -> Result<HttpMatch, String>),
+    filters: &[HttpRouteFilter],
+    backends: &[BackendRef],
+) -> Option<HttpRule> {
+    let default = [M::default()];
+    let written = if matches.is_empty() {
+        &default
+    } else {
+        matches
     };
-    let matches = understood(translating, written.iter().map(http_match));
+    let matches = understood(translating, written.iter().map(read));
     if matches.is_empty() {
         return None;
     }
-    let (filters, unknown) = route_filter::translate(translating, &rule.filters);
-    let backends = translating.backends(&rule.backend_refs);
+    let (filters, unknown) = route_filter::translate(translating, filters);
+    let backends = translating.backends(backends);
     Some(HttpRule {
-        name: rule.name.as_deref().map(Into::into),
+        name: name.map(Into::into),
         matches,
         filters,
         backends: unknown.map_or(backends, refusing),
-        timeouts: rule
-            .timeouts
-            .as_ref()
-            .map_or_else(Timeouts::default, timeouts),
-        retry: rule.retry.as_ref().map(retry),
+        timeouts: Timeouts::default(),
+        retry: None,
     })
 }
 
 /// In place of the backends of a rule that asks for what is not known.
-pub(super) fn refusing(reason: std::sync::Arc<str>) -> Vec<Backend> {
+fn refusing(reason: std::sync::Arc<str>) -> Vec<Backend> {
     vec![Backend {
         backend: MeshBackendRef::Invalid(reason),
         weight: 1,
@@ -83,7 +99,7 @@ pub(super) fn refusing(reason: std::sync::Arc<str>) -> Vec<Backend> {
 }
 
 /// The matches that could be made; the status tells of the others.
-pub(super) fn understood(
+fn understood(
     translating: &mut Translating<'_>,
     matches: impl Iterator<Item = Result<HttpMatch, String>>,
 ) -> Vec<HttpMatch> {

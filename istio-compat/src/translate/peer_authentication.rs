@@ -13,7 +13,7 @@ use mesh::authorization::{
 
 use crate::kinds::peer_authentication::{Mode, PeerAuthentication, PeerAuthenticationSpec};
 use crate::kinds::selector::{Labels, labels_match};
-use crate::object::Resource;
+use crate::object::{ObjectKey, Resource};
 use crate::translate::Translation;
 use crate::view::View;
 
@@ -34,12 +34,41 @@ pub(super) fn translate(view: &View, policy: &PeerAuthentication) -> Translation
     }
 }
 
+/// Where the mode of a port is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModeSource {
+    pub policy: ObjectKey,
+    /// Under `portLevelMtls`; else it is `mtls.mode`.
+    pub port: Option<u16>,
+}
+
+impl View {
+    /// What says whether a port of a workload takes plaintext; nothing where no mode is set.
+    pub fn mode_source(&self, namespace: &str, labels: &Labels, port: u16) -> Option<ModeSource> {
+        let source = |policy: &PeerAuthentication, port| ModeSource {
+            policy: policy.key(),
+            port,
+        };
+        if let Some(policy) = of_workload(self, namespace, labels) {
+            let mode = policy.spec.mtls.mode;
+            let strict = is_strict(mode, parent_is_strict(self, namespace));
+            let by_port = policy.spec.port_level_mtls.get(&port);
+            if by_port.is_some_and(|port| decides(port.mode, mode, strict)) {
+                return Some(source(policy, Some(port)));
+            }
+            if mode != Mode::Unset {
+                return Some(source(policy, None));
+            }
+        }
+        parents(self, namespace)
+            .next()
+            .map(|policy| source(policy, None))
+    }
+}
+
 /// The policies that a workload lists for its effective mode.
 pub(super) fn selecting(view: &View, namespace: &str, labels: &Labels) -> Option<PolicyKey> {
-    let workload = oldest(view, namespace, |policy| {
-        let labels_of = selector(policy);
-        !labels_of.is_empty() && labels_match(labels_of, labels)
-    });
+    let workload = of_workload(view, namespace, labels);
     let parent = parent_is_strict(view, namespace);
     let strict = match workload {
         Some(policy) => match resolve(&policy.spec, parent) {
@@ -63,6 +92,17 @@ fn selector(policy: &PeerAuthentication) -> &Labels {
     selector.map_or(EVERYTHING, |selector| &selector.match_labels)
 }
 
+fn of_workload<'a>(
+    view: &'a View,
+    namespace: &str,
+    labels: &Labels,
+) -> Option<&'a Arc<PeerAuthentication>> {
+    oldest(view, namespace, |policy| {
+        let labels_of = selector(policy);
+        !labels_of.is_empty() && labels_match(labels_of, labels)
+    })
+}
+
 fn oldest<'a>(
     view: &'a View,
     namespace: &str,
@@ -75,14 +115,40 @@ fn oldest<'a>(
         .min_by_key(|policy| policy.metadata.age())
 }
 
-/// Whether the namespace, or else the mesh, wants STRICT.
-fn parent_is_strict(view: &View, namespace: &str) -> bool {
+/// Of the namespace, then of the mesh, what sets a mode.
+fn parents<'a>(
+    view: &'a View,
+    namespace: &'a str,
+) -> impl Iterator<Item = &'a Arc<PeerAuthentication>> {
     [namespace, &view.context.root_namespace]
         .into_iter()
         .filter_map(|namespace| oldest(view, namespace, |policy| selector(policy).is_empty()))
-        .map(|policy| policy.spec.mtls.mode)
-        .find(|mode| *mode != Mode::Unset)
-        == Some(Mode::Strict)
+        .filter(|policy| policy.spec.mtls.mode != Mode::Unset)
+}
+
+/// Whether the namespace, or else the mesh, wants STRICT.
+fn parent_is_strict(view: &View, namespace: &str) -> bool {
+    let first = parents(view, namespace).next();
+    first.is_some_and(|policy| policy.spec.mtls.mode == Mode::Strict)
+}
+
+fn is_strict(mode: Mode, parent_is_strict: bool) -> bool {
+    match mode {
+        Mode::Strict => true,
+        Mode::Permissive | Mode::Disable => false,
+        Mode::Unset => parent_is_strict,
+    }
+}
+
+/// Whether the mode of a port counts, and not that of its policy or, where `mode` is unset, of
+/// a parent.
+fn decides(port: Mode, mode: Mode, strict: bool) -> bool {
+    match port {
+        Mode::Strict | Mode::Permissive => true,
+        // Only a mode written in the same policy is undone by DISABLE, not a parent's.
+        Mode::Disable => !strict || mode == Mode::Strict,
+        Mode::Unset => false,
+    }
 }
 
 /// What a policy with a selector and its parents come to.
@@ -96,21 +162,12 @@ enum Effective {
 
 fn resolve(spec: &PeerAuthenticationSpec, parent_is_strict: bool) -> Effective {
     let mode = spec.mtls.mode;
-    let strict = match mode {
-        Mode::Strict => true,
-        Mode::Permissive | Mode::Disable => false,
-        Mode::Unset => parent_is_strict,
-    };
+    let strict = is_strict(mode, parent_is_strict);
     let ports: Vec<u16> = spec
         .port_level_mtls
         .iter()
-        .filter(|(_, port)| match (strict, port.mode) {
-            (false, port) => port == Mode::Strict,
-            (true, Mode::Permissive) => true,
-            // Only a mode written in the same policy is undone by DISABLE, not a parent's.
-            (true, Mode::Disable) => mode == Mode::Strict,
-            (true, Mode::Strict | Mode::Unset) => false,
-        })
+        .filter(|(_, port)| decides(port.mode, mode, strict))
+        .filter(|(_, port)| (port.mode == Mode::Strict) != strict)
         .map(|(port, _)| *port)
         .collect();
     match (strict, ports.is_empty()) {

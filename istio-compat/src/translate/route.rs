@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use mesh::address::NamespacedHostname;
 use mesh::route::{
-    Backend, BackendRef as MeshBackendRef, Route, RouteKey, RouteParent, RouteRules,
+    Backend, BackendRef as MeshBackendRef, Route, RouteKey, RouteKind, RouteParent, RouteRules,
 };
 
 use crate::kind::Kind;
@@ -54,13 +54,24 @@ impl Refused {
 // === impl Translating ===
 
 impl<'a> Translating<'a> {
-    pub(super) fn new(view: &'a View, namespace: &'a str) -> Self {
-        Self {
+    /// Translates a route whose rules come to what `rules` says.
+    pub(super) fn route(
+        view: &'a View,
+        kind: RouteKind,
+        metadata: &'a ObjectMeta,
+        parent_refs: &[ParentReference],
+        rules: impl FnOnce(&mut Self) -> RouteRules,
+    ) -> Translation {
+        let (namespace, name) = (metadata.namespace.as_str(), metadata.name.as_str());
+        let mut translating = Self {
             view,
             namespace,
             unresolved: Vec::new(),
             unsupported: Vec::new(),
-        }
+        };
+        let rules = rules(&mut translating);
+        let key = RouteKey::new(kind, namespace, name);
+        translating.finish(key, metadata, parent_refs, rules)
     }
 
     pub(super) fn unresolved(&mut self, refused: Refused) {
@@ -105,7 +116,7 @@ impl<'a> Translating<'a> {
     }
 
     /// The route, attached to the parents that accept it, and what each makes of it.
-    pub(super) fn finish(
+    fn finish(
         self,
         key: RouteKey,
         metadata: &ObjectMeta,
@@ -224,7 +235,7 @@ fn attach(
     let missing = |what: String| Refused::new("NoMatchingParent", what);
     let object = format!("{kind} {parent_namespace}/{name}");
     let contents = view.contents(parent_namespace);
-    let (hostnames, ports): (Vec<String>, Vec<u16>) = match known {
+    let hostnames: Vec<String> = match known {
         Kind::Service => {
             let service = contents.and_then(|contents| contents.services.get(name.as_str()));
             let service = service.ok_or_else(|| missing(format!("there is no {object}")))?;
@@ -238,33 +249,67 @@ fn attach(
                     "{object} is headless and has no address of its own: nothing is attached"
                 ));
             }
-            (
-                vec![view.context.service_hostname(name, parent_namespace)],
-                service.spec.ports.iter().map(|port| port.port).collect(),
-            )
+            vec![view.context.service_hostname(name, parent_namespace)]
         }
         _ => {
             let entry = contents.and_then(|contents| contents.service_entries.get(name.as_str()));
             let entry = entry.ok_or_else(|| missing(format!("there is no {object}")))?;
             let hosts = service_entry::owned_hosts(view, entry).map(str::to_owned);
-            (
-                hosts.collect(),
-                entry.spec.ports.iter().map(|port| port.number).collect(),
-            )
+            hosts.collect()
         }
     };
-    if let Some(port) = reference.port.filter(|port| !ports.contains(port)) {
-        return Err(missing(format!("{object} has no port {port}")));
-    }
+    let port = match parent_port(view, namespace, reference) {
+        ParentPort::All => None,
+        ParentPort::One(port) => Some(port),
+        ParentPort::None => {
+            let name = reference.section_name.as_deref().unwrap_or_default();
+            let number = reference
+                .port
+                .map_or(String::new(), |port| port.to_string());
+            let port = [name, &number].join(" ");
+            return Err(missing(format!("{object} has no port {}", port.trim())));
+        }
+    };
     let clients = (parent_namespace != namespace).then(|| namespace.into());
     Ok(hostnames
         .into_iter()
         .map(|hostname| RouteParent {
             service: NamespacedHostname::new(parent_namespace, hostname),
-            port: reference.port,
+            port,
             clients: clients.clone(),
         })
         .collect())
+}
+
+/// Which ports of a service a reference to a parent is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ParentPort {
+    All,
+    One(u16),
+    /// It names one that isn't there.
+    None,
+}
+
+/// A `sectionName` is the name of a port; beside `port`, both have to be the same one's.
+pub(super) fn parent_port(view: &View, namespace: &str, reference: &ParentReference) -> ParentPort {
+    let name = reference.section_name.as_deref();
+    if name.is_none() && reference.port.is_none() {
+        return ParentPort::All;
+    }
+    let kind = service_kind(reference.group(), reference.kind());
+    let namespace = reference.namespace(namespace);
+    let ports = kind.map_or(Vec::new(), |kind| {
+        named_ports_of(
+            view,
+            &ObjectKey::new(kind, namespace, reference.name.as_str()),
+        )
+    });
+    let mut ports = ports.into_iter().filter(|(port, known)| {
+        name.is_none_or(|name| name == *known) && reference.port.is_none_or(|one| one == *port)
+    });
+    ports
+        .next()
+        .map_or(ParentPort::None, |(port, _)| ParentPort::One(port))
 }
 
 fn resolve(
@@ -319,21 +364,26 @@ fn resolve(
 }
 
 fn ports_of(view: &View, owner: &ObjectKey) -> Vec<u16> {
+    let ports = named_ports_of(view, owner).into_iter();
+    ports.map(|(port, _)| port).collect()
+}
+
+fn named_ports_of<'a>(view: &'a View, owner: &ObjectKey) -> Vec<(u16, &'a str)> {
     let Some(contents) = view.contents(&owner.namespace) else {
         return Vec::new();
     };
     match owner.kind {
-        Kind::Service => contents
-            .services
-            .get(&owner.name)
-            .map_or(Vec::new(), |one| {
-                one.spec.ports.iter().map(|port| port.port).collect()
-            }),
-        _ => contents
-            .service_entries
-            .get(&owner.name)
-            .map_or(Vec::new(), |one| {
-                one.spec.ports.iter().map(|port| port.number).collect()
-            }),
+        Kind::Service => {
+            let service = contents.services.get(&owner.name);
+            let ports = service.into_iter().flat_map(|one| &one.spec.ports);
+            ports.map(|port| (port.port, port.name.as_str())).collect()
+        }
+        _ => {
+            let entry = contents.service_entries.get(&owner.name);
+            let ports = entry.into_iter().flat_map(|one| &one.spec.ports);
+            ports
+                .map(|port| (port.number, port.name.as_str()))
+                .collect()
+        }
     }
 }

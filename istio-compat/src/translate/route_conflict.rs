@@ -6,6 +6,7 @@ use mesh::route::{RouteKey, RouteKind};
 use crate::kind::Kind;
 use crate::kinds::route::ParentReference;
 use crate::object::ObjectKey;
+use crate::translate::route::{ParentPort, parent_port};
 use crate::view::View;
 use crate::view::routes::service_kind;
 
@@ -21,6 +22,7 @@ pub(super) fn superior<'a>(
     // A consumer's route meets those of its own namespace only.
     let consumer = |key: &ObjectKey| *key.namespace != *namespace;
     let own = *route.namespace != *namespace;
+    let own_port = parent_port(view, &route.namespace, reference);
     view.routes
         .attached_to(&parent)
         .filter(|other| rank(other).is_some_and(|rank| rank < route.kind))
@@ -30,7 +32,8 @@ pub(super) fn superior<'a>(
                 let same = service_kind(one.group(), one.kind()) == Some(kind)
                     && one.name == reference.name
                     && one.namespace(&other.namespace) == namespace;
-                same && (one.port.is_none() || one.port == reference.port)
+                let port = parent_port(view, &other.namespace, one);
+                same && (port == ParentPort::All || port == own_port)
             })
         })
 }

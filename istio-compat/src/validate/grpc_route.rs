@@ -6,18 +6,15 @@ use crate::validate::route_filter::{self, Of};
 use crate::validate::{Problems, Validate, http, http_route, route};
 
 const MAX_MATCHES: usize = 64;
-const MAX_ALL_MATCHES: usize = 128;
 const MAX_NAME: usize = 1024;
 
 impl Validate for GrpcRoute {
     fn validate(&self, problems: &mut Problems<'_>) {
         let spec = &self.spec;
-        route::parents(&spec.parent_refs, problems);
         route::hostnames(&spec.hostnames, &spec.parent_refs, problems);
-        let names = spec.rules.iter().map(|rule| rule.name.as_ref());
-        route::rules(spec.rules.len(), names, problems);
-        let matches = spec.rules.iter().map(|rule| rule.matches.len()).sum();
-        problems.at_most("spec.rules", matches, MAX_ALL_MATCHES);
+        let rules = spec.rules.iter();
+        let rules = rules.map(|rule| (rule.name.as_ref(), rule.matches.len()));
+        route::http_rules(&spec.parent_refs, rules, problems);
         for (index, rule) in spec.rules.iter().enumerate() {
             self::rule(&format!("spec.rules[{index}]"), rule, problems);
         }

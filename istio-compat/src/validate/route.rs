@@ -8,6 +8,8 @@ use crate::validate::{Problems, names};
 const MAX_PARENTS: usize = 32;
 const MAX_HOSTNAMES: usize = 16;
 const MAX_RULES: usize = 16;
+/// Over all rules.
+const MAX_MATCHES: usize = 128;
 const MAX_BACKENDS: usize = 16;
 const MAX_WEIGHT: i32 = 1_000_000;
 
@@ -28,15 +30,6 @@ pub(super) fn parents(parents: &[ParentReference], problems: &mut Problems<'_>) 
         }
         if let Some(port) = parent.port {
             problems.check(format!("{field}.port"), names::port(port.into()));
-        }
-        if parent.section_name.is_some() && parent.kind() != "Gateway" {
-            problems.warn(
-                format!("{field}.sectionName"),
-                format!(
-                    "is for Gateways: name a port of the {} with port",
-                    parent.kind()
-                ),
-            );
         }
         let identity = (
             (parent.group(), parent.kind(), &parent.namespace),
@@ -66,6 +59,19 @@ pub(super) fn hostnames(
             "is for Gateways: a route on a service applies to all of its requests",
         );
     }
+}
+
+/// Of HTTPRoute and GRPCRoute: each rule with its name and how many matches it has.
+pub(super) fn http_rules<'a>(
+    parents: &[ParentReference],
+    rules: impl ExactSizeIterator<Item = (Option<&'a String>, usize)> + Clone,
+    problems: &mut Problems<'_>,
+) {
+    self::parents(parents, problems);
+    let names = rules.clone().map(|(name, _)| name);
+    self::rules(rules.len(), names, problems);
+    let matches = rules.map(|(_, matches)| matches).sum();
+    problems.at_most("spec.rules", matches, MAX_MATCHES);
 }
 
 pub(super) fn rules<'a>(

@@ -76,6 +76,7 @@ impl View {
                     self.of_peer_authentication(policy, &mut touched);
                 }
             }
+            Kind::ConfigMap => self.shaped_by(key, &mut touched),
             Kind::Pod
             | Kind::WorkloadEntry
             | Kind::ServiceAccount

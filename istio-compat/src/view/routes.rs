@@ -159,6 +159,7 @@ fn ends(body: &Body) -> Option<Ends> {
         Body::Namespace(_)
         | Body::Node(_)
         | Body::ServiceAccount(_)
+        | Body::ConfigMap(_)
         | Body::Pod(_)
         | Body::Deployment(_)
         | Body::Service(_)

@@ -17,28 +17,40 @@ use crate::kinds::selector::{LabelSelector, Labels};
 use crate::kinds::service::{Service, ServicePort, ServiceSpec};
 use crate::kinds::service_account::ServiceAccount;
 use crate::labels;
-use crate::object::{Body, Resource};
+use crate::object::{Body, ObjectKey, Resource};
 use crate::view::View;
+use crate::waypoint::parameters::Objects;
 use crate::waypoint::{HBONE_PORT, WaypointName, gateway, is_managed};
 
 /// The value of label `gateway.istio.io/managed`.
 pub const CONTROLLER: &str = "istio.io-mesh-controller";
 /// The program in the pod; who runs it knows where it is.
 pub const PROGRAM: &str = "waypoint";
+/// The container that is the waypoint.
+pub const CONTAINER: &str = "istio-proxy";
 const CLASS: &str = "weft-waypoint";
 const METRICS_PORT: u16 = 15020;
 const READY_PORT: u16 = 15021;
-const MOST_REPLICAS: u32 = 100;
+pub(super) const MOST_REPLICAS: u32 = 100;
 
 /// Why a waypoint can't be run as its Gateway says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
-    Parameters,
+    /// A ConfigMap that shapes it can't be followed: which one, where, and why.
+    Parameters(String),
     Replicas(String),
     /// Others run under the account too.
     Account(String),
     /// A Service of the name is somebody else's.
     Service(String),
+}
+
+/// What there is to be of waypoints.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    pub objects: Vec<Body>,
+    /// What stays as it is, where it is there: a mistake in what shapes a waypoint doesn't end it.
+    pub kept: Vec<ObjectKey>,
 }
 
 /// The Gateway that is made for a namespace where something needs a waypoint.
@@ -92,68 +104,67 @@ pub fn spec(class: &str) -> GatewaySpec {
 
 /// What keeps the waypoint from being run.
 pub fn obstacle(view: &View, gateway: &Gateway) -> Option<Obstacle> {
+    made(view, gateway).err()
+}
+
+fn made(view: &View, gateway: &Gateway) -> Result<Objects, Obstacle> {
     let metadata = &gateway.metadata;
-    let infrastructure = gateway.spec.infrastructure.as_ref();
-    if infrastructure.is_some_and(|one| one.parameters_ref.is_some()) {
-        return Some(Obstacle::Parameters);
-    }
-    if let Err(text) = replicas(metadata) {
-        return Some(Obstacle::Replicas(text));
-    }
     let account = gateway::service_account(metadata);
     if view.is_shared(&metadata.namespace, account) {
-        return Some(Obstacle::Account(account.to_owned()));
+        return Err(Obstacle::Account(account.to_owned()));
     }
     let name = gateway::name_of_objects(metadata);
     let contents = view.contents(&metadata.namespace);
     let service = contents.and_then(|contents| contents.services.get(name));
-    let foreign = service.filter(|service| !is_managed(&service.metadata));
-    foreign.map(|_| Obstacle::Service(name.to_owned()))
+    if service.is_some_and(|service| !is_managed(&service.metadata)) {
+        return Err(Obstacle::Service(name.to_owned()));
+    }
+    let replicas = replicas(metadata).map_err(Obstacle::Replicas)?;
+    let [of_class, own] = view.parameters(gateway).map_err(Obstacle::Parameters)?;
+    let mut objects = Objects {
+        service_account: service_account(gateway),
+        service: self::service(gateway),
+        deployment: deployment(view, gateway),
+    };
+    if let Some(parameters) = of_class {
+        objects = parameters.over(objects).map_err(Obstacle::Parameters)?;
+    }
+    // Of the Gateway itself, and so before its class and behind what it names.
+    if replicas.is_some() {
+        objects.deployment.spec.replicas = replicas;
+    }
+    if let Some(parameters) = own {
+        objects = parameters.over(objects).map_err(Obstacle::Parameters)?;
+    }
+    Ok(objects)
 }
 
 /// All objects of waypoints that there are to be: of the users' Gateways, of those made for the
 /// namespaces where something needs one, and their classes.
-pub fn wanted<'a>(view: &View, demand: impl IntoIterator<Item = &'a str>) -> Vec<Body> {
-    let explicit = view
-        .waypoints()
-        .filter(|gateway| !gateway::is_on_demand(gateway))
-        .flat_map(|gateway| objects(view, gateway));
-    let made = demand
-        .into_iter()
-        .filter(|namespace| {
-            let waypoint = WaypointName::on_demand(*namespace);
-            let known = view.gateway(&waypoint);
-            known.is_none_or(|known| gateway::is_on_demand(known))
-        })
-        .flat_map(|namespace| {
-            let gateway = on_demand_gateway(namespace);
-            let mut bodies = objects(view, &gateway);
-            bodies.push(gateway.into_body());
-            bodies
-        });
+pub fn wanted<'a>(view: &View, demand: impl IntoIterator<Item = &'a str>) -> Wanted {
+    let mut wanted = Wanted::default();
+    let explicit = view.waypoints();
+    for gateway in explicit.filter(|gateway| !gateway::is_on_demand(gateway)) {
+        wanted.add(view, gateway);
+    }
+    let made = demand.into_iter().filter(|namespace| {
+        let waypoint = WaypointName::on_demand(*namespace);
+        let known = view.gateway(&waypoint);
+        known.is_none_or(|known| gateway::is_on_demand(known))
+    });
+    for namespace in made {
+        let gateway = on_demand_gateway(namespace);
+        wanted.add(view, &gateway);
+        wanted.objects.push(gateway.into_body());
+    }
     let classes = gateway::CLASSES.into_iter().filter(|name| {
         let known = view.gateway_classes.get(*name);
         known.is_none_or(|known| is_managed(&known.metadata))
     });
-    let classes = classes.map(|name| class(name).into_body());
-    explicit.chain(made).chain(classes).collect()
-}
-
-/// The objects that run a Gateway's waypoint; none where something keeps it from running.
-pub fn objects(view: &View, gateway: &Gateway) -> Vec<Body> {
-    let listeners = &gateway.spec.listeners;
-    if !gateway::is_waypoint(view, gateway)
-        || !gateway.spec.addresses.is_empty()
-        || !listeners.iter().all(gateway::is_hbone)
-        || obstacle(view, gateway).is_some()
-    {
-        return Vec::new();
-    }
-    vec![
-        service_account(gateway).into_body(),
-        service(gateway).into_body(),
-        deployment(view, gateway).into_body(),
-    ]
+    wanted
+        .objects
+        .extend(classes.map(|name| class(name).into_body()));
+    wanted
 }
 
 fn service_account(gateway: &Gateway) -> ServiceAccount {
@@ -199,7 +210,6 @@ fn deployment(view: &View, gateway: &Gateway) -> Deployment {
     Deployment {
         metadata: own,
         spec: DeploymentSpec {
-            replicas: replicas(&gateway.metadata).ok().flatten(),
             selector: LabelSelector {
                 match_labels: selector(gateway),
                 ..LabelSelector::default()
@@ -254,7 +264,7 @@ fn container(view: &View, gateway: &Gateway) -> Container {
         ..Probe::default()
     };
     Container {
-        name: "istio-proxy".to_owned(),
+        name: CONTAINER.to_owned(),
         command: vec![PROGRAM.to_owned()],
         env: vec![
             field("POD_NAME", "metadata.name"),
@@ -363,5 +373,30 @@ fn replicas(metadata: &ObjectMeta) -> Result<Option<u32>, String> {
     match number.filter(|number| *number <= MOST_REPLICAS) {
         Some(number) => Ok(Some(number)),
         None => Err(text.to_owned()),
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// The objects that run a Gateway's waypoint; none where something keeps it from running.
+    fn add(&mut self, view: &View, gateway: &Gateway) {
+        if !gateway::is_waypoint(view, gateway) || gateway::unfit(gateway).is_some() {
+            return;
+        }
+        match made(view, gateway) {
+            Ok(objects) => self.objects.extend([
+                objects.service_account.into_body(),
+                objects.service.into_body(),
+                objects.deployment.into_body(),
+            ]),
+            Err(Obstacle::Parameters(_) | Obstacle::Replicas(_)) => self.kept.extend([
+                service_account(gateway).key(),
+                service(gateway).key(),
+                deployment(view, gateway).key(),
+            ]),
+            // Others would be admitted under the waypoint's identity, or answer at its address.
+            Err(Obstacle::Account(_) | Obstacle::Service(_)) => {}
+        }
     }
 }

@@ -92,8 +92,68 @@ pub fn listener(gateway: &Gateway) -> Option<&Listener> {
     gateway.spec.listeners.iter().find(|one| is_hbone(one))
 }
 
-pub fn is_hbone(listener: &Listener) -> bool {
+fn is_hbone(listener: &Listener) -> bool {
     listener.port == HBONE_PORT && listener.protocol.eq_ignore_ascii_case("HBONE")
+}
+
+/// What of a Gateway keeps it from being a waypoint of the mesh's making.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit<'a> {
+    Listener(&'a Listener, UnfitListener),
+    /// It asks for an address; that of its Service is given, and no other.
+    Address(&'a str),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnfitListener {
+    Protocol,
+    Port,
+    /// Another one has the port.
+    Conflict(Conflict),
+}
+
+/// What two listeners of one port differ in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    Protocol,
+    /// Which tells no listeners of HBONE apart.
+    Hostname,
+}
+
+/// The first thing that is wrong with it.
+pub fn unfit(gateway: &Gateway) -> Option<Unfit<'_>> {
+    let mut listeners = gateway.spec.listeners.iter();
+    let listener = listeners.find_map(|listener| {
+        let why = unfit_listener(gateway, listener)?;
+        Some(Unfit::Listener(listener, why))
+    });
+    listener.or_else(|| {
+        let mut addresses = gateway.spec.addresses.iter().map(|one| one.value.as_str());
+        let fixed = addresses.find(|value| !value.is_empty());
+        fixed.map(Unfit::Address)
+    })
+}
+
+pub fn unfit_listener(gateway: &Gateway, listener: &Listener) -> Option<UnfitListener> {
+    if !listener.protocol.eq_ignore_ascii_case("HBONE") {
+        return Some(UnfitListener::Protocol);
+    }
+    if listener.port != HBONE_PORT {
+        return Some(UnfitListener::Port);
+    }
+    conflict(gateway, listener).map(UnfitListener::Conflict)
+}
+
+/// With another listener of the Gateway.
+pub fn conflict(gateway: &Gateway, listener: &Listener) -> Option<Conflict> {
+    let mut others = gateway.spec.listeners.iter();
+    let other = others.find(|one| one.port == listener.port && one.name != listener.name)?;
+    Some(
+        match other.protocol.eq_ignore_ascii_case(&listener.protocol) {
+            true => Conflict::Hostname,
+            false => Conflict::Protocol,
+        },
+    )
 }
 
 /// What is made for the Gateway is called so.

@@ -330,8 +330,7 @@ fn none_and_what_runs_waypoints_have_none() {
         None
     );
     let view = view(ROUTE);
-    let gateway = deployment::on_demand_gateway("shop");
-    for body in deployment::objects(&view, &gateway) {
+    for body in deployment::wanted(&view, ["shop"]).objects {
         if let Body::Service(service) = &body {
             assert_eq!(
                 view.binding_of_service(Kind::Service, &service.metadata),
@@ -355,7 +354,7 @@ fn an_account_of_others_is_nobodys_waypoint() {
 }
 
 fn wanted(view: &View) -> Vec<String> {
-    let bodies = deployment::wanted(view, []);
+    let bodies = deployment::wanted(view, []).objects;
     let names = bodies.iter();
     names
         .map(|body| format!("{} {}", body.kind(), body.metadata().name))
@@ -369,7 +368,7 @@ fn a_class_that_somebody_else_has_is_not_made() {
     assert_eq!(wanted(&view(class)), ["GatewayClass weft-waypoint"]);
     // What was made stays, though it is there now.
     let mut view = view("");
-    for body in deployment::wanted(&view, []) {
+    for body in deployment::wanted(&view, []).objects {
         let object = crate::object::Object {
             origin: crate::diagnostic::Origin::new("", 0),
             body,
@@ -384,7 +383,7 @@ fn a_class_that_somebody_else_has_is_not_made() {
 #[test]
 fn a_users_gateway_takes_the_place_of_one_on_demand() {
     let names = |view: &View| -> Vec<String> {
-        let bodies = deployment::wanted(view, ["shop"]);
+        let bodies = deployment::wanted(view, ["shop"]).objects;
         let names = bodies
             .iter()
             .filter(|body| body.kind() != Kind::GatewayClass);
@@ -417,7 +416,7 @@ fn replicas_are_an_annotation() {
         "annotations: {weft.dev/replicas: '3', note: kept}",
     );
     let view = view(&text);
-    let bodies = deployment::wanted(&view, []);
+    let bodies = deployment::wanted(&view, []).objects;
     let deployment = bodies.iter().find_map(Deployment::of).expect("one");
     assert_eq!(deployment.spec.replicas, Some(3));
     assert_eq!(deployment.metadata.annotation("note"), Some("kept"));

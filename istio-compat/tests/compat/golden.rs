@@ -11,6 +11,7 @@ use istio_compat::kind::Kind;
 use istio_compat::object::Object;
 use istio_compat::parse::{Parsed, Raw, parse};
 use istio_compat::view::{Context, View};
+use istio_compat::waypoint::deployment;
 use serde_json::{Map, Value, json};
 
 use crate::shown;
@@ -53,22 +54,19 @@ fn folders(path: &Path) -> Vec<PathBuf> {
 }
 
 /// All that the objects of a case come to. Where the case is about policies, workloads are
-/// shown by the policies they list.
+/// shown by the policies they list; where it is about parameters, what runs the waypoints is shown.
 fn translate(case: &Path) -> String {
     let objects = read(&case.join("in.yaml"));
     let mut view = View::new(Context::default());
     for object in &objects {
         view.apply(&object.key(), Some(object));
     }
-    let about_policies = case.parent().is_some_and(|kind| {
-        [
-            "authorization_policy",
-            "peer_authentication",
-            "request_authentication",
-        ]
-        .iter()
-        .any(|policies| kind.ends_with(policies))
-    });
+    let policies = [
+        "authorization_policy",
+        "peer_authentication",
+        "request_authentication",
+    ];
+    let about_policies = is_about(case, &policies);
     let mut output: BTreeMap<&str, Value> = BTreeMap::new();
     let mut add = |section, value: Value| {
         let list = output.entry(section).or_insert_with(|| json!([]));
@@ -132,7 +130,18 @@ fn translate(case: &Path) -> String {
             add("conditions", value);
         }
     }
+    if is_about(case, &["parameters"]) {
+        let made = deployment::wanted(&view, []).objects.into_iter();
+        for body in made.filter(|body| body.kind() != Kind::GatewayClass) {
+            add("made", serde_json::to_value(&body).expect("serializable"));
+        }
+    }
     serde_saphyr::to_string(&output).expect("serializable")
+}
+
+fn is_about(case: &Path, kinds: &[&str]) -> bool {
+    let folder = case.parent();
+    folder.is_some_and(|folder| kinds.iter().any(|kind| folder.ends_with(kind)))
 }
 
 pub(crate) fn read(path: &Path) -> Vec<Object> {

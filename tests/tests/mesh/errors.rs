@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use tests::lab::Lab;
 
-use crate::shop::{YAML, own};
+use crate::shop::{YAML, own, shared};
 
 #[track_caller]
 fn check_unharmed(lab: &Lab) {
@@ -116,6 +116,68 @@ fn commands_without_a_mesh_say_how_to_start_one() {
         assert_eq!(output.status.code(), Some(69), "{command:?}: {text}");
         assert!(text.contains("weft up"), "{command:?}: {text}");
     }
+}
+
+#[test]
+fn get_without_a_mesh_says_that_none_runs() {
+    let lab = Lab::stopped().expect("folders");
+    let output = lab.weft_output(&["get", "pods", "-A"]).expect("runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("No mesh is running"), "{text}");
+    let lab = shared();
+    let output = lab.weft_output(&["get", "pods", "-A"]).expect("runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!text.contains("No mesh"), "{text}");
+}
+
+#[test]
+fn what_is_not_there_is_66() {
+    let lab = shared();
+    for command in [
+        &["get", "pod", "nobody", "-n", "shop"][..],
+        &["delete", "pod", "nobody", "-n", "shop"],
+        &["logs", "nobody", "-n", "shop"],
+        &["exec", "nobody", "-n", "shop", "--", "true"],
+        &["waypoint", "status", "nothing", "-n", "shop"],
+        &["waypoint", "why", "nothing", "-n", "shop"],
+    ] {
+        let output = lab.weft_output(command).expect("runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(66), "{command:?}: {text}");
+    }
+}
+
+#[test]
+fn a_command_that_can_not_be_started_exits_as_in_a_shell() {
+    let lab = shared();
+    for (program, code) in [("no-such-program", 127), ("/etc/passwd", 126)] {
+        let output = lab.exec_output("shop/client", &[program]).expect("runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{program}: {text}");
+        assert!(text.contains(program), "{text}");
+    }
+}
+
+#[test]
+fn a_failing_probe_says_why() {
+    let lab = own();
+    lab.write(
+        "deaf.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: deaf, namespace: shop}\nspec:\n  \
+         containers:\n  - name: deaf\n    command: [sleep, infinity]\n    \
+         readinessProbe: {tcpSocket: {port: 9}, periodSeconds: 1}\n",
+    )
+    .expect("written");
+    lab.eventually(Duration::from_secs(10), "the status says why", || {
+        let status = lab.weft(&["status"])?;
+        ensure!(
+            status.contains("deaf: readiness probe failed: can't connect to"),
+            "{status}"
+        );
+        Ok(())
+    })
+    .expect("said");
 }
 
 #[test]

@@ -62,6 +62,13 @@ fn entries_are_reached_by_their_host_names() {
         .expect("written");
     check_reaches(&lab, "api.example.com:80");
     check_reaches(&lab, "machines.example.com:81");
+    for kind in ["serviceentries", "workloadentries"] {
+        let shown = lab.weft(&["get", kind, "-n", "shop", "-o", "wide"]);
+        let shown = shown.expect("shown");
+        let rows = shown.lines().skip(1);
+        assert!(rows.clone().count() > 0, "{shown}");
+        assert!(rows.clone().all(|row| row.contains("Accepted")), "{shown}");
+    }
 
     lab.remove("entries.yaml").expect("removed");
     lab.eventually(WITHIN, "the names are gone", || {

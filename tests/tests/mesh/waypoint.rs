@@ -9,6 +9,7 @@ use serde_json::Value;
 use tests::lab::Lab;
 
 const WITHIN: Duration = Duration::from_secs(30);
+const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 const SHOP: &str = "\
 apiVersion: v1
@@ -83,10 +84,9 @@ fn waypoint_of(lab: &Lab, service: &str) -> Result<Value> {
 
 fn waypoint_pods(lab: &Lab) -> Result<usize> {
     let pods = lab.pods()?;
-    let label = "gateway.networking.k8s.io/gateway-name";
     let pods = pods.iter();
     Ok(pods
-        .filter(|pod| !pod["metadata"]["labels"][label].is_null())
+        .filter(|pod| !pod["metadata"]["labels"][GATEWAY_NAME].is_null())
         .count())
 }
 
@@ -128,6 +128,10 @@ fn a_waypoint_comes_with_the_first_reason_and_goes_with_the_last() {
     );
     let gateways = lab.weft(&["get", "gateways", "-n", "shop"]).expect("shown");
     assert!(gateways.contains("weft"), "{gateways}");
+    assert!(
+        gateways.contains("waypoint.shop.svc.cluster.local"),
+        "{gateways}"
+    );
     let refused = lab.weft(&["waypoint", "delete", "waypoint", "-n", "shop"]);
     assert!(format!("{:?}", refused.expect_err("ours")).contains("on demand"));
 
@@ -328,4 +332,81 @@ fn a_service_without_a_reason_never_passes_a_waypoint() {
         Ok(())
     })
     .expect("counted");
+}
+
+/// A waypoint of one's own, and what is laid over the objects that run it.
+const SHAPED: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: gate, namespace: shop}
+spec:
+  gatewayClassName: istio-waypoint
+  infrastructure: {parametersRef: {group: '', kind: ConfigMap, name: gate}}
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: gate, namespace: shop}
+data:
+  deployment: |
+    metadata: {labels: {tier: edge}}
+    spec:
+      replicas: 2
+      template:
+        metadata: {labels: {tier: edge}}
+        spec:
+          containers:
+          - name: istio-proxy
+            env: [{name: RUST_LOG, value: debug}]
+  horizontalPodAutoscaler: |
+    spec: {maxReplicas: 3}
+";
+
+#[test]
+fn a_config_map_shapes_what_runs_a_waypoint() {
+    let lab = Lab::up(SHOP).expect("the mesh starts");
+    lab.write("gate.yaml", SHAPED).expect("written");
+    let shaped = |replicas: usize| {
+        lab.eventually(WITHIN, "the waypoint is as it was shaped", || {
+            let pods = lab.pods()?;
+            let label = |pod: &Value, key: &str| pod["metadata"]["labels"][key].clone();
+            let pods = pods.iter().filter(|pod| label(pod, GATEWAY_NAME) == "gate");
+            let ready = pods.filter(|pod| {
+                let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+                let mut ready = conditions.filter(|one| one["type"] == "Ready");
+                label(pod, "tier") == "edge" && ready.any(|one| one["status"] == "True")
+            });
+            let ready = ready.count();
+            ensure!(ready == replicas, "{ready} pods are ready and labelled");
+            Ok(())
+        })
+        .expect("shaped");
+    };
+    shaped(2);
+    let deployment = lab.weft(&["get", "deployment", "gate", "-n", "shop", "-o", "json"]);
+    let deployment = deployment.expect("shown");
+    assert!(deployment.contains("\"tier\": \"edge\""), "{deployment}");
+    let one = wait_for_one(&lab, 0);
+    let accepted = one["conditions"][0]["message"].as_str().unwrap_or_default();
+    assert!(
+        accepted.contains("data.horizontalPodAutoscaler: is not honoured"),
+        "{one}"
+    );
+
+    // What is not understood is told, and ends nothing.
+    lab.write("gate.yaml", &SHAPED.replace("replicas: 2", "replicas: two"))
+        .expect("written");
+    lab.eventually(WITHIN, "the mistake is told", || {
+        let waypoints = waypoints(&lab)?;
+        let accepted = &waypoints[0]["conditions"][0];
+        ensure!(accepted["reason"] == "InvalidParameters", "{accepted}");
+        let message = accepted["message"].as_str().unwrap_or_default();
+        ensure!(message.contains("line 3: spec.replicas"), "{accepted}");
+        Ok(())
+    })
+    .expect("told");
+    shaped(2);
+    lab.write("gate.yaml", &SHAPED.replace("replicas: 2", "replicas: 1"))
+        .expect("written");
+    shaped(1);
 }

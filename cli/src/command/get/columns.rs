@@ -11,7 +11,7 @@ use istio_compat::kinds::pod::Pod;
 use istio_compat::kinds::service::Service;
 use istio_compat::object::Object;
 use istio_compat::waypoint::is_own;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::command::status::age;
 use crate::table::Table;
@@ -20,13 +20,17 @@ use crate::table::Table;
 const REDIRECTION: &str = "ambient.istio.io/redirection";
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 
+/// An object, and what the control plane makes of it.
+pub(super) struct Row<'a> {
+    pub(super) object: &'a Object,
+    /// With its status.
+    pub(super) json: Value,
+    pub(super) conditions: Vec<Condition>,
+    pub(super) is_in_force: bool,
+}
+
 /// One kind's objects as a table; `wide` adds columns.
-pub(super) fn table(
-    kind: Kind,
-    rows: &[(&Object, Vec<Condition>)],
-    namespaces: bool,
-    wide: bool,
-) -> Table {
+pub(super) fn table(kind: Kind, rows: &[Row<'_>], namespaces: bool, wide: bool) -> Table {
     let (narrow, more) = header(kind);
     let mut names = vec!["NAME"];
     if namespaces && kind.is_namespaced() {
@@ -37,27 +41,27 @@ pub(super) fn table(
         names.extend(more);
     }
     // Only where something of the mesh's own is shown: what it made, and not the user.
-    let own = rows.iter().any(|(object, _)| is_own(object.metadata()));
+    let own = rows.iter().any(|row| is_own(row.object.metadata()));
     if own {
         names.push("MADE BY");
     }
     let mut table = Table::new(&names);
-    for (object, conditions) in rows {
-        let metadata = object.metadata();
-        let mut row = vec![metadata.name.clone()];
+    for row in rows {
+        let metadata = row.object.metadata();
+        let mut shown = vec![metadata.name.clone()];
         if namespaces && kind.is_namespaced() {
-            row.insert(0, metadata.namespace.clone());
+            shown.insert(0, metadata.namespace.clone());
         }
-        let (narrow, more) = cells(object, conditions);
-        row.extend(narrow);
+        let (narrow, more) = cells(row);
+        shown.extend(narrow);
         if wide {
-            row.extend(more);
+            shown.extend(more);
         }
         if own {
             let maker = if is_own(metadata) { "weft" } else { "" };
-            row.push(maker.to_owned());
+            shown.push(maker.to_owned());
         }
-        table.row(row);
+        table.row(shown);
     }
     table.sorted()
 }
@@ -75,6 +79,7 @@ fn header(kind: Kind) -> Columns<&'static str> {
         Kind::Namespace => (vec!["DATAPLANE MODE"], vec!["LABELS"]),
         Kind::Node => (vec!["ADDRESS"], vec!["REGION", "ZONE"]),
         Kind::ServiceAccount => (vec![], vec![]),
+        Kind::ConfigMap => (vec!["DATA"], vec!["FILE"]),
         Kind::AuthorizationPolicy => (vec!["ACTION", "STATUS"], vec!["FILE"]),
         Kind::PeerAuthentication => (vec!["MODE"], vec!["FILE"]),
         Kind::ServiceEntry => (vec!["HOSTS", "LOCATION", "RESOLUTION"], vec!["STATUS"]),
@@ -92,9 +97,15 @@ fn header(kind: Kind) -> Columns<&'static str> {
     }
 }
 
-fn cells(object: &Object, conditions: &[Condition]) -> Columns<String> {
-    let json = object.to_json(&[]);
+fn cells(row: &Row<'_>) -> Columns<String> {
+    let Row {
+        object,
+        json,
+        conditions,
+        ..
+    } = row;
     let spec = &json["spec"];
+    let state = || state(conditions, row.is_in_force);
     match object.kind() {
         Kind::Pod => object
             .get::<Pod>()
@@ -142,7 +153,7 @@ fn cells(object: &Object, conditions: &[Condition]) -> Columns<String> {
             )
         }),
         Kind::AuthorizationPolicy => (
-            vec![text(&spec["action"], "ALLOW"), state(conditions)],
+            vec![text(&spec["action"], "ALLOW"), state()],
             vec![object.origin.to_string()],
         ),
         Kind::PeerAuthentication => (
@@ -155,13 +166,13 @@ fn cells(object: &Object, conditions: &[Condition]) -> Columns<String> {
                 text(&spec["location"], "MESH_EXTERNAL"),
                 text(&spec["resolution"], "NONE"),
             ],
-            vec![state(conditions)],
+            vec![state()],
         ),
-        Kind::WorkloadEntry => (vec![text(&spec["address"], "")], vec![state(conditions)]),
+        Kind::WorkloadEntry => (vec![text(&spec["address"], "")], vec![state()]),
         Kind::RequestAuthentication => (
             vec![
                 each(&spec["jwtRules"], |rule| rule["issuer"].as_str()),
-                state(conditions),
+                state(),
             ],
             vec![object.origin.to_string()],
         ),
@@ -187,7 +198,7 @@ fn cells(object: &Object, conditions: &[Condition]) -> Columns<String> {
             vec![
                 each(&spec["parentRefs"], |parent| parent["name"].as_str()),
                 spec["rules"].as_array().map_or(0, Vec::len).to_string(),
-                state(conditions),
+                state(),
             ],
             vec![object.origin.to_string()],
         ),
@@ -199,6 +210,10 @@ fn cells(object: &Object, conditions: &[Condition]) -> Columns<String> {
             vec![object.origin.to_string()],
         ),
         Kind::ServiceAccount => Default::default(),
+        Kind::ConfigMap => (
+            vec![json["data"].as_object().map_or(0, Map::len).to_string()],
+            vec![object.origin.to_string()],
+        ),
     }
 }
 
@@ -293,13 +308,16 @@ fn service_cells(service: &Service) -> Columns<String> {
     )
 }
 
-/// `Accepted`, or the reason of the first condition that does not hold.
-fn state(conditions: &[Condition]) -> String {
-    conditions
-        .iter()
-        .find(|condition| condition.status == "False")
-        .or(conditions.first())
-        .map_or_else(String::new, |condition| condition.reason.clone())
+/// `Accepted`, also where there is nothing to say of what is in force, or the reason of the
+/// first condition that does not hold.
+fn state(conditions: &[Condition], is_in_force: bool) -> String {
+    let mut all = conditions.iter();
+    let unmet = all.find(|condition| condition.status == "False");
+    match unmet.or(conditions.first()) {
+        Some(condition) => condition.reason.clone(),
+        None if is_in_force => "Accepted".to_owned(),
+        None => String::new(),
+    }
 }
 
 fn labels<'a>(labels: impl Iterator<Item = (&'a String, &'a String)>) -> String {

@@ -11,10 +11,10 @@ use istio_compat::labels;
 use istio_compat::object::{Document, Object, ObjectKey};
 use istio_compat::waypoint::{DEFAULT_NAME, deployment, gateway, is_own};
 
-use crate::command::Global;
 use crate::command::waypoint::show;
+use crate::command::{Global, apply};
 use crate::exit::{Exit, Result};
-use crate::objects::{Change, Input, Objects, display_name};
+use crate::objects::{Input, Objects, display_name};
 use crate::state::State;
 use crate::yaml;
 
@@ -72,7 +72,7 @@ enum Allow {
 /// Print the Gateway of a waypoint, to apply or to keep with other files
 #[derive(Debug, clap::Args)]
 #[command(before_help = GENERATE_EXAMPLES)]
-pub(super) struct GenerateArguments {
+pub(crate) struct GenerateArguments {
     #[command(flatten)]
     wanted: Wanted,
 }
@@ -80,7 +80,7 @@ pub(super) struct GenerateArguments {
 /// Put the Gateway of a waypoint into the folder
 #[derive(Debug, clap::Args)]
 #[command(before_help = APPLY_EXAMPLES)]
-pub(super) struct ApplyArguments {
+pub(crate) struct ApplyArguments {
     #[command(flatten)]
     wanted: Wanted,
     /// Label the namespace, so that its services use the waypoint
@@ -102,7 +102,7 @@ pub(super) struct ApplyArguments {
 /// Waypoints made on demand go by themselves with the last reason for them.
 #[derive(Debug, clap::Args)]
 #[command(before_help = DELETE_EXAMPLES)]
-pub(super) struct DeleteArguments {
+pub(crate) struct DeleteArguments {
     /// Their names
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     names: Vec<String>,
@@ -255,12 +255,7 @@ fn put(folder: &mut Objects, text: &str) -> Result {
         Exit::BadInput.because(mistakes.join("\n"))
     })?;
     for (object, text) in &input.objects {
-        let change = match folder.put(object, text)? {
-            Change::Created => "created",
-            Change::Configured => "configured",
-            Change::Unchanged => "unchanged",
-        };
-        println!("{} {change}", display_name(&object.key()));
+        apply::put(folder, object, text)?;
     }
     Ok(())
 }

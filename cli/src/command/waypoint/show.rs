@@ -11,7 +11,6 @@ use crate::exit::{Exit, Result};
 use crate::http;
 use crate::state::State;
 use crate::table::Table;
-use crate::yaml;
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -29,7 +28,7 @@ Examples:
 /// List the waypoints of the running mesh
 #[derive(Debug, clap::Args)]
 #[command(before_help = LIST_EXAMPLES)]
-pub(super) struct ListArguments {
+pub(crate) struct ListArguments {
     /// Of all namespaces
     #[arg(short = 'A', long)]
     all_namespaces: bool,
@@ -40,7 +39,7 @@ pub(super) struct ListArguments {
 /// Exits with 2 where one is not ready.
 #[derive(Debug, clap::Args)]
 #[command(before_help = STATUS_EXAMPLES)]
-pub(super) struct StatusArguments {
+pub(crate) struct StatusArguments {
     /// Only this one
     name: Option<String>,
     /// Of all namespaces
@@ -109,17 +108,13 @@ fn chosen(global: &Global, all: bool, name: Option<&str>) -> Result<Vec<Waypoint
     Ok(waypoints)
 }
 
-fn print_value(output: Output, waypoints: &[Waypoint]) -> Result {
-    let value = json!({
+/// For programs; whether it was asked for.
+fn print_value(output: Output, waypoints: &[Waypoint]) -> Result<bool> {
+    output.print_value(&json!({
         "apiVersion": "weft.dev/v1",
         "kind": "WaypointList",
         "items": waypoints,
-    });
-    match output {
-        Output::Yaml => print!("{}", yaml::to_string(&value)?),
-        _ => println!("{}", serde_json::to_string_pretty(&value)?),
-    }
-    Ok(())
+    }))
 }
 
 // === impl ListArguments ===
@@ -127,15 +122,14 @@ fn print_value(output: Output, waypoints: &[Waypoint]) -> Result {
 impl ListArguments {
     pub(super) fn run(self, global: &Global) -> Result {
         let waypoints = chosen(global, self.all_namespaces, None)?;
-        match global.output {
-            Output::Json | Output::Yaml => return print_value(global.output, &waypoints),
-            Output::Name => {
-                for one in &waypoints {
-                    println!("{}/{}", one.namespace, one.name);
-                }
-                return Ok(());
+        if print_value(global.output, &waypoints)? {
+            return Ok(());
+        }
+        if global.output == Output::Name {
+            for one in &waypoints {
+                println!("{}/{}", one.namespace, one.name);
             }
-            Output::Table | Output::Wide => {}
+            return Ok(());
         }
         if waypoints.is_empty() {
             eprintln!(
@@ -178,22 +172,19 @@ impl StatusArguments {
         let waypoints = chosen(global, self.all_namespaces, self.name.as_deref())?;
         if let (Some(name), true) = (&self.name, waypoints.is_empty()) {
             let place = place(global, self.all_namespaces);
-            return Err(Exit::Failed.because(format!("there is no waypoint {name:?}{place}")));
+            return Err(Exit::NotFound.because(format!("there is no waypoint {name:?}{place}")));
         }
-        match global.output {
-            Output::Json | Output::Yaml => print_value(global.output, &waypoints)?,
-            Output::Table | Output::Wide | Output::Name => {
-                if waypoints.is_empty() {
-                    eprintln!(
-                        "There is no waypoint{}.",
-                        place(global, self.all_namespaces)
-                    );
-                }
-                let mut gap = "";
-                for one in &waypoints {
-                    print!("{gap}{}", one.screen());
-                    gap = "\n";
-                }
+        if !print_value(global.output, &waypoints)? {
+            if waypoints.is_empty() {
+                eprintln!(
+                    "There is no waypoint{}.",
+                    place(global, self.all_namespaces)
+                );
+            }
+            let mut gap = "";
+            for one in &waypoints {
+                print!("{gap}{}", one.screen());
+                gap = "\n";
             }
         }
         Ok(match waypoints.iter().all(|one| one.ready) {

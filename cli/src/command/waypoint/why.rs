@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anstream::{print, println};
+use anstream::print;
 use istio_compat::kind::Kind;
 use istio_compat::kinds::deployment::Deployment;
 use istio_compat::labels;
@@ -11,13 +11,12 @@ use istio_compat::view::{Context, View};
 use istio_compat::waypoint::binding::{Binding, Cause};
 use serde_json::json;
 
+use crate::command::Global;
 use crate::command::waypoint::show::Reason;
-use crate::command::{Global, Output};
 use crate::exit::{Exit, Result};
 use crate::machine::replicas;
 use crate::objects::Objects;
 use crate::table::Table;
-use crate::yaml;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,10 +28,10 @@ Examples:
 /// Say why a service has a waypoint, or that it needs none
 ///
 /// Names every route and policy that needs one, with its file and line. Exits with 0 whether
-/// or not there is a reason, and with 1 where there is no such service.
+/// or not there is a reason, and with 66 where there is no such service.
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
-pub(super) struct Arguments {
+pub(crate) struct Arguments {
     /// A Service or ServiceEntry: NAME or NAMESPACE/NAME
     service: String,
     /// Of this folder, not of the mesh's
@@ -67,10 +66,8 @@ impl Arguments {
             .split_once('/')
             .unwrap_or((global.namespace(), &self.service));
         let answer = Answer::of(&objects, namespace, name)?;
-        match global.output {
-            Output::Json => println!("{}", serde_json::to_string_pretty(&answer.value())?),
-            Output::Yaml => print!("{}", yaml::to_string(&answer.value())?),
-            Output::Table | Output::Wide | Output::Name => print!("{}", answer.screen()),
+        if !global.output.print_value(&answer.value())? {
+            print!("{}", answer.screen());
         }
         Ok(())
     }
@@ -99,7 +96,7 @@ impl Answer {
             .into_iter()
             .find_map(|kind| objects.get(&ObjectKey::new(kind, namespace, name)))
             .ok_or_else(|| {
-                Exit::Failed.because(format!(
+                Exit::NotFound.because(format!(
                     "there is no Service or ServiceEntry {namespace}/{name}"
                 ))
             })?;

@@ -8,12 +8,14 @@ use std::time::Instant;
 use istio_compat::kind::Kind;
 use istio_compat::labels;
 use istio_compat::object::ObjectKey;
+use istio_compat::waypoint::canary::Canary;
 use mesh::address::NetworkAddress;
 use mesh::authorization::{Connection, PolicySet};
 use mesh::balancing::{Observed, Selections};
 use mesh::destination::{self, Authority, Hop, Plan, Route, Transport, is_gateway};
 use mesh::identity::Identity;
-use mesh::snapshot::ServiceEntry;
+use mesh::service::Service;
+use mesh::snapshot::{Change, ServiceEntry, Snapshot};
 use mesh::workload::{TunnelProtocol, Workload};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -124,7 +126,8 @@ pub(super) fn at_node(
     let connection = Connection::new(identity, source, target);
     let set = PolicySet::of(&known.snapshot, workload);
     let explanation = set.explain(&connection, None);
-    policy::ruling(known, &explanation, Some(workload), Enforcer::Node).after(vec![step])
+    let end = Some((workload, target.port()));
+    policy::ruling(known, &explanation, end, Enforcer::Node).after(vec![step])
 }
 
 // === impl Dialled ===
@@ -208,20 +211,43 @@ impl<'a> Dialled<'a> {
         host: &str,
         now: f64,
     ) -> Ruling {
-        let front = self.front(client);
-        let step = self.waypoint_step(front.as_ref());
-        let steps: Vec<Step> = step.into_iter().collect();
+        let fronts = self.fronts(client);
+        let steps: Vec<Step> = self.waypoint_step(&fronts).into_iter().collect();
+        let passing = |front| self.passing(client, front, message, host, now);
+        let ruling = match fronts.as_slice() {
+            [] => passing(None),
+            [front] => passing(Some(front)),
+            several => {
+                let rulings = several
+                    .iter()
+                    .map(|front| (front.to_string(), passing(Some(front))));
+                let together = Ruling::together(rulings.collect());
+                together.unwrap_or_else(|| passing(None))
+            }
+        };
+        ruling.after(steps)
+    }
+
+    /// What becomes of it past one of the waypoints in front, or where there is none.
+    fn passing(
+        &self,
+        client: &Arc<Workload>,
+        front: Option<&Front<'a>>,
+        message: Option<&Message>,
+        host: &str,
+        now: f64,
+    ) -> Ruling {
         // Which of equal endpoints is tried first is of no interest here.
         let mut random = SmallRng::seed_from_u64(0);
-        let snapshot = &self.known.snapshot;
-        let plan = Plan::new(snapshot, client, self.address, &mut Selections::default());
+        let snapshot = self.snapshot_past(front);
+        let plan = Plan::new(&snapshot, client, self.address, &mut Selections::default());
         let observed = Observed::nothing(Instant::now());
         match Arc::new(plan).draw(observed, &mut random).route {
             Route::Refuse(refusal) => {
                 let mut ruling = Ruling::new(false, Enforcer::Node, format!("refused: {refusal}"));
-                if let Some(front) = &front {
+                if let Some(front) = front {
                     let binding = front.binding;
-                    if let Some(why) = binding.refusal {
+                    if let Some(why) = binding.refusal.filter(|_| front.is_first()) {
                         let why = why.sentence();
                         ruling.reasons = vec![format!("waypoint {} {why}", binding.waypoint)];
                     }
@@ -229,11 +255,11 @@ impl<'a> Dialled<'a> {
                         .reasons
                         .extend(policy::causes_of(self.known, binding));
                 }
-                ruling.after(steps)
+                ruling
             }
             Route::Passthrough => {
                 let text = "allowed: it is not the mesh's, and passed on as it is";
-                Ruling::new(true, Enforcer::Nobody, text).after(steps)
+                Ruling::new(true, Enforcer::Nobody, text)
             }
             Route::Endpoints(mut hops) => {
                 let hops = std::iter::from_fn(|| hops.next(observed, &mut random));
@@ -241,18 +267,18 @@ impl<'a> Dialled<'a> {
                 let names: Vec<&str> = hops.iter().filter_map(hostname).collect();
                 if !names.is_empty() {
                     let text = format!("allowed: passed on to {} in plaintext", names.join(", "));
-                    return Ruling::new(true, Enforcer::Nobody, text).after(steps);
+                    return Ruling::new(true, Enforcer::Nobody, text);
                 }
                 match (front, hops.first()) {
                     (Some(front), Some(hop)) => {
                         let at = AtWaypoint {
                             dialled: self,
                             client,
-                            gateway: self.known.gateway(front.binding),
+                            gateway: self.known.gateway(front.waypoint),
                             proxy: hop.workload.clone(),
                             now,
                         };
-                        at.ruling(message, host).after(steps)
+                        at.ruling(message, host)
                     }
                     (_, _) => {
                         // All that there are, not those that were drawn.
@@ -265,7 +291,7 @@ impl<'a> Dialled<'a> {
                         });
                         let together = Ruling::together(rulings.collect());
                         let nobody = || Ruling::new(false, Enforcer::Node, "refused: no endpoint");
-                        together.unwrap_or_else(nobody).after(steps)
+                        together.unwrap_or_else(nobody)
                     }
                 }
             }
@@ -298,26 +324,68 @@ impl<'a> Dialled<'a> {
         }
     }
 
-    /// The waypoint that the connection has to pass; a waypoint passes none of its own.
-    fn front(&self, client: &Workload) -> Option<Front<'a>> {
-        let address = match (&self.service, &self.workload) {
-            (Some(entry), _) => entry.service.waypoint.as_ref(),
-            (None, Some(workload)) => workload.waypoint.as_ref(),
-            (None, None) => None,
-        }?;
-        if is_gateway(&self.known.snapshot, address, client) {
-            return None;
+    /// The waypoints of which the connection has to pass one; a waypoint passes none of its own.
+    fn fronts(&self, client: &Workload) -> Vec<Front<'a>> {
+        let (single, weighted) = match (&self.service, &self.workload) {
+            (Some(entry), _) => {
+                let service = &entry.service;
+                (
+                    service.waypoint.as_ref(),
+                    service.weighted_waypoints.as_slice(),
+                )
+            }
+            (None, Some(workload)) => (workload.waypoint.as_ref(), &[][..]),
+            (None, None) => (None, &[][..]),
+        };
+        let mut all = weighted.iter().map(|one| &one.destination).chain(single);
+        if all.any(|address| is_gateway(&self.known.snapshot, address, client)) {
+            return Vec::new();
         }
-        let binding = self.known.binding(&self.bound_object()?)?;
-        Some(Front { binding })
+        let bound = self.bound_object().filter(|_| single.is_some());
+        let Some(binding) = bound.and_then(|object| self.known.binding(&object)) else {
+            return Vec::new();
+        };
+        let canary = binding.canary.as_ref().filter(|canary| canary.has_share());
+        let names = std::iter::once(&binding.waypoint).chain(canary.map(|one| &one.waypoint));
+        let mut fronts: Vec<Front<'a>> = names
+            .map(|waypoint| Front {
+                binding,
+                waypoint,
+                share: None,
+            })
+            .collect();
+        // In the order in which the mesh is told.
+        for (front, share) in fronts.iter_mut().zip(weighted) {
+            front.share = Some(share.clone());
+        }
+        fronts.retain(|front| front.share.as_ref().is_none_or(|share| share.weight > 0));
+        fronts
     }
 
-    fn waypoint_step(&self, front: Option<&Front<'_>>) -> Option<Step> {
+    /// As if all connections went to one of the waypoints that share them.
+    fn snapshot_past(&self, front: Option<&Front<'_>>) -> Snapshot {
+        let mut snapshot = self.known.snapshot.clone();
+        let share = front.and_then(|front| front.share.as_ref());
+        if let (Some(share), Some(entry)) = (share, &self.service) {
+            snapshot.apply([Change::Service(Service {
+                waypoint: Some(share.destination.clone()),
+                weighted_waypoints: Vec::new(),
+                ..Service::clone(&entry.service)
+            })]);
+        }
+        snapshot
+    }
+
+    fn waypoint_step(&self, fronts: &[Front<'_>]) -> Option<Step> {
         let object = self.bound_object()?;
-        if let Some(Front { binding }) = front {
-            let text = format!("waypoint {} is in front of {object}", binding.waypoint);
-            let causes = policy::causes_of(self.known, binding);
-            return Some(Step::new(Stage::Waypoint, Outcome::Pass, text).with(causes));
+        if let Some(first) = fronts.first() {
+            let names: Vec<String> = fronts.iter().map(ToString::to_string).collect();
+            let are = if fronts.len() > 1 { "are" } else { "is" };
+            let text = format!("{} {are} in front of {object}", names.join(" and "));
+            let canary = first.binding.canary.as_ref();
+            let mut details = policy::causes_of(self.known, first.binding);
+            details.extend(canary.map(Canary::sentence));
+            return Some(Step::new(Stage::Waypoint, Outcome::Pass, text).with(details));
         }
         let view = self.known.index.view();
         let reasons = match object.kind {

@@ -9,6 +9,7 @@ use istio_compat::kind::Kind;
 use istio_compat::kinds::pod::Pod;
 use istio_compat::object::{Object, ObjectKey};
 use istio_compat::view::Context;
+use istio_compat::waypoint::WaypointName;
 use istio_compat::waypoint::binding::Binding;
 use mesh::address::NamespacedHostname;
 use mesh::policy_target::Gateway;
@@ -113,9 +114,8 @@ impl Known {
         bindings.find(|(known, _)| *known == key).map(|(_, it)| it)
     }
 
-    /// The binding's waypoint, as policies may target it.
-    pub(super) fn gateway(&self, binding: &Binding) -> Gateway {
-        let waypoint = &binding.waypoint;
+    /// The waypoint, as policies may target it.
+    pub(super) fn gateway(&self, waypoint: &WaypointName) -> Gateway {
         let object = self.index.view().gateway(waypoint);
         let class = object.map_or(ON_DEMAND_CLASS, |one| &one.spec.gateway_class_name);
         Gateway {

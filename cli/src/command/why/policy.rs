@@ -3,9 +3,10 @@
 
 use istio_compat::kind::Kind;
 use istio_compat::kinds::authorization_policy::AuthorizationPolicy;
-use istio_compat::kinds::peer_authentication::{Mode, PeerAuthentication};
-use istio_compat::kinds::selector::labels_match;
-use istio_compat::object::{Object, ObjectKey};
+use istio_compat::kinds::pod::Pod;
+use istio_compat::kinds::workload_entry::WorkloadEntry;
+use istio_compat::object::ObjectKey;
+use istio_compat::translate::{ModeSource, STATIC_STRICT};
 use istio_compat::waypoint::attributes::rules_at_nodes;
 use istio_compat::waypoint::binding::{Binding, Cause};
 use mesh::authorization::{
@@ -19,7 +20,6 @@ use super::known::Known;
 
 /// Policies of these names are made of other objects.
 const REQUIRED: &str = "weft_waypoint_required_";
-const STRICT: &str = "istio_converted_static_strict";
 const CONVERTED: &str = "converted_peer_authentication_";
 
 /// A policy as its author knows it.
@@ -33,6 +33,9 @@ struct Named {
     causes: Vec<String>,
 }
 
+/// Where a connection ends: at a workload, on a port.
+pub(super) type End<'a> = (&'a Workload, u16);
+
 /// What of a policy turned the verdict: a rule, where it was written, and on which attribute.
 struct Turn {
     text: String,
@@ -42,7 +45,7 @@ struct Turn {
 /// The policies that are told of.
 struct Told<'a> {
     known: &'a Known,
-    workload: Option<&'a Workload>,
+    end: Option<End<'a>>,
     enforcer: Enforcer,
 }
 
@@ -50,12 +53,12 @@ struct Told<'a> {
 pub(super) fn ruling(
     known: &Known,
     explanation: &Explanation,
-    workload: Option<&Workload>,
+    end: Option<End<'_>>,
     enforcer: Enforcer,
 ) -> Ruling {
     let told = Told {
         known,
-        workload,
+        end,
         enforcer,
     };
     let mut steps: Vec<(u8, Step)> = explanation
@@ -85,7 +88,7 @@ pub(super) fn ruling(
 
 impl Told<'_> {
     fn named(&self, key: &PolicyKey) -> Named {
-        Named::of(self.known, key, self.workload, self.enforcer)
+        Named::of(self.known, key, self.end, self.enforcer)
     }
 
     /// The verdict in a sentence, and what it rests on.
@@ -266,13 +269,13 @@ pub(super) fn causes_of(known: &Known, binding: &Binding) -> Vec<String> {
 // === impl Named ===
 
 impl Named {
-    fn of(known: &Known, key: &PolicyKey, workload: Option<&Workload>, enforcer: Enforcer) -> Self {
+    fn of(known: &Known, key: &PolicyKey, end: Option<End<'_>>, enforcer: Enforcer) -> Self {
         let name = &*key.name;
         if let Some(waypoint) = name.strip_prefix(REQUIRED) {
-            return Self::required(known, waypoint, workload);
+            return Self::required(known, waypoint, end.map(|(workload, _)| workload));
         }
-        if name == STRICT || name.starts_with(CONVERTED) {
-            return Self::strict(known, key, workload);
+        if name == STATIC_STRICT || name.starts_with(CONVERTED) {
+            return Self::strict(known, key, end);
         }
         let object = authorization_policy(key);
         let written = known.index.object(&object);
@@ -386,17 +389,17 @@ impl Named {
         }
     }
 
-    fn strict(known: &Known, key: &PolicyKey, workload: Option<&Workload>) -> Self {
-        let converted = key.name.strip_prefix(CONVERTED);
-        let object = converted
-            .map(|name| ObjectKey::new(Kind::PeerAuthentication, key.namespace.clone(), name))
-            .or_else(|| strict_source(known, workload?));
-        let name = object
-            .as_ref()
-            .map_or_else(|| key.to_string(), ToString::to_string);
+    /// The mode that holds for the port, and not the object that the policy is made of: that one
+    /// may leave it to its parents.
+    fn strict(known: &Known, key: &PolicyKey, end: Option<End<'_>>) -> Self {
+        let source = end.and_then(|end| mode_source(known, end));
+        let name = source.as_ref();
+        let name = name.map_or_else(|| key.to_string(), |source| source.policy.to_string());
         Self {
             name,
-            place: object.and_then(|object| known.place(&object)),
+            place: source.and_then(|ModeSource { policy, port }| {
+                known.place_in(&policy, |object| object.mode_line(port))
+            }),
             rules: Vec::new(),
             meaning: Some("mutual TLS is STRICT: plaintext is refused".to_owned()),
             causes: Vec::new(),
@@ -418,34 +421,12 @@ fn authorization_policy(key: &PolicyKey) -> ObjectKey {
     ObjectKey::new(kind, key.namespace.clone(), key.name.clone())
 }
 
-/// The PeerAuthentication that makes a workload STRICT: its own, its namespace's, the mesh's.
-fn strict_source(known: &Known, workload: &Workload) -> Option<ObjectKey> {
-    let pod = known.pod(workload);
-    let root = &*known.context().root_namespace;
-    let of = |namespace: &'_ str, selects: &dyn Fn(&PeerAuthentication) -> bool| {
-        known
-            .index
-            .objects_of(Kind::PeerAuthentication, Some(namespace))
-            .filter(|object| {
-                let policy = object.get::<PeerAuthentication>();
-                policy.is_some_and(|one| one.spec.mtls.mode != Mode::Unset && selects(one))
-            })
-            .map(Object::key)
-            .next()
-    };
-    let selected = |policy: &PeerAuthentication| {
-        let selector = policy.spec.selector.as_ref();
-        selector.is_some_and(|selector| {
-            let labels = pod.map(|pod| &pod.metadata.labels);
-            !selector.match_labels.is_empty()
-                && labels.is_some_and(|labels| labels_match(&selector.match_labels, labels))
-        })
-    };
-    let whole = |policy: &PeerAuthentication| {
-        let selector = policy.spec.selector.as_ref();
-        selector.is_none_or(|selector| selector.match_labels.is_empty())
-    };
-    of(&workload.namespace, &selected)
-        .or_else(|| of(&workload.namespace, &whole))
-        .or_else(|| of(root, &whole))
+fn mode_source(known: &Known, (workload, port): End<'_>) -> Option<ModeSource> {
+    let object = known.index.object(&known.workload_object(workload));
+    let pod = object.and_then(|object| object.get::<Pod>());
+    let entry = object.and_then(|object| object.get::<WorkloadEntry>());
+    let labels = pod.map(|pod| pod.metadata.labels.clone());
+    let labels = labels.or_else(|| Some(entry?.labels())).unwrap_or_default();
+    let view = known.index.view();
+    view.mode_source(&workload.namespace, &labels, port)
 }

@@ -34,6 +34,7 @@ pub(super) fn of(objects: impl IntoIterator<Item = Object>, trust_domain: &str) 
         let missing: Vec<Object> = known
             .index
             .wanted_waypoints()
+            .objects
             .into_iter()
             .map(made)
             .filter(|object| known.index.object(&object.key()).is_none())

@@ -254,7 +254,7 @@ fn strict_refuses_plaintext() {
             strict,
             (source, "web.shop:80", &[]),
             (false, Enforcer::Node, None),
-            "PeerAuthentication shop/default, more.yaml:1",
+            "PeerAuthentication shop/default, more.yaml:4",
         );
     }
     check(
@@ -263,6 +263,42 @@ fn strict_refuses_plaintext() {
         (true, Enforcer::Node, None),
         "allowed",
     );
+}
+
+/// The line is that of the mode that decides, of the port or of the parent too.
+#[test]
+fn plaintext_is_refused_by_a_mode() {
+    let namespace = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+                     metadata: {name: default, namespace: shop}\nspec:\n  mtls:\n    mode: STRICT\n";
+    let of_web = |spec: &str| {
+        format!(
+            "{namespace}---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+             metadata: {{name: web, namespace: shop}}\nspec:\n  \
+             selector: {{matchLabels: {{app: web}}}}\n{spec}"
+        )
+    };
+    let refused = |text: &str, because| {
+        check(
+            text,
+            ("outside/stranger", "web.shop:80", &[]),
+            (false, Enforcer::Node, None),
+            because,
+        );
+    };
+    refused(namespace, "PeerAuthentication shop/default, more.yaml:6");
+    // What is unset, or undone by nothing, is the parent's.
+    let unset = of_web("  portLevelMtls:\n    8080:\n      mode: DISABLE\n");
+    refused(&unset, "PeerAuthentication shop/default, more.yaml:6");
+    let exempt = of_web("  portLevelMtls:\n    9090: {mode: PERMISSIVE}\n");
+    refused(&exempt, "PeerAuthentication shop/default, more.yaml:6");
+    let by_port = "  mtls: {mode: PERMISSIVE}\n  portLevelMtls:\n    9090: {mode: DISABLE}\n    \
+                   8080:\n      mode: STRICT\n";
+    refused(
+        &of_web(by_port),
+        "PeerAuthentication shop/web, more.yaml:17",
+    );
+    let whole = "  portLevelMtls:\n    9090: {mode: PERMISSIVE}\n  mtls:\n    mode: STRICT\n";
+    refused(&of_web(whole), "PeerAuthentication shop/web, more.yaml:16");
 }
 
 #[test]
@@ -483,6 +519,92 @@ fn a_waypoint_that_is_not_there_refuses() {
         "{reasons}"
     );
     assert!(reasons.contains("own.yaml:1"), "{reasons}");
+}
+
+/// Two Gateways, and a service of its own that both are in front of.
+fn shared(weight: &str, more: &str) -> String {
+    let gateway = |name: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
+             metadata: {{name: {name}, namespace: shop}}\n\
+             spec: {{gatewayClassName: istio-waypoint, \
+             listeners: [{{name: mesh, port: 15008, protocol: HBONE}}]}}\n---\n"
+        )
+    };
+    format!(
+        "{}{}apiVersion: v1\nkind: Service\nmetadata:\n  name: shared\n  namespace: shop\n  \
+         labels: {{istio.io/use-waypoint: first, istio.io/use-waypoint-canary: next}}\n  \
+         annotations: {{istio.io/use-waypoint-canary-weight: '{weight}'}}\n\
+         spec: {{selector: {{app: web}}, ports: [{{name: http, port: 80, targetPort: 8080}}]}}\n---\n{more}",
+        gateway("first"),
+        gateway("next")
+    )
+}
+
+#[test]
+fn each_of_the_waypoints_that_share_connections_is_asked() {
+    let denied_at = |gateway: &str| {
+        let group = "gateway.networking.k8s.io";
+        policy(
+            "no-admin",
+            &format!(
+                "  targetRefs: [{{group: {group}, kind: Gateway, name: {gateway}}}]\n  action: DENY\n  \
+                 rules: [{{to: [{{operation: {{paths: [/admin]}}}}]}}]\n"
+            ),
+        )
+    };
+    let ask = |weight, gateway, path, expected, because| {
+        let text = shared(weight, &denied_at(gateway));
+        check(
+            &text,
+            (CLIENT, "shared.shop:80", &["GET", path]),
+            expected,
+            because,
+        )
+    };
+    const REFUSED: (bool, Enforcer, Option<u16>) = (false, Enforcer::Waypoint, Some(403));
+    const PASSED: (bool, Enforcer, Option<u16>) = (true, Enforcer::Waypoint, None);
+    let answer = ask("20", "next", "/public", PASSED, "allowed");
+    let step = answer
+        .trace
+        .iter()
+        .find(|step| step.text.contains("in front of"));
+    let step = step.expect("a step of the waypoints");
+    assert_eq!(
+        step.text,
+        "waypoint shop/first (80 % of connections) and canary waypoint shop/next (20 % of \
+         connections) are in front of Service shop/shared"
+    );
+    // Denied at one of the two, and said at which.
+    ask(
+        "20",
+        "next",
+        "/admin",
+        REFUSED,
+        "canary waypoint shop/next (20 % of connections): denied by",
+    );
+    ask(
+        "20",
+        "first",
+        "/admin",
+        REFUSED,
+        "canary waypoint shop/next (20 % of connections): allowed",
+    );
+    // One of them has all.
+    ask("100", "next", "/admin", REFUSED, "denied by");
+    let answer = ask("100", "first", "/admin", PASSED, "allowed");
+    let said = format!("{:?}", answer.trace);
+    assert!(
+        said.contains("as spiffe://cluster.local/ns/shop/sa/next"),
+        "{said}"
+    );
+    ask("0", "next", "/admin", PASSED, "allowed");
+    let answer = ask("many", "next", "/admin", PASSED, "allowed");
+    let said = format!("{:?}", answer.trace);
+    assert!(
+        said.contains("gets no connection: CanaryInvalidWeight"),
+        "{said}"
+    );
 }
 
 /// What of a policy is about requests says nothing of a connection that carries none.

@@ -3,11 +3,13 @@
 
 mod backends;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use istio_compat::kind::Kind;
 use istio_compat::object::ObjectKey;
+use istio_compat::waypoint::WaypointName;
 use istio_compat::waypoint::binding::Binding;
 use mesh::address::NamespacedHostname;
 use mesh::authorization::{Connection, Explanation};
@@ -16,7 +18,7 @@ use mesh::policy_target::Gateway;
 use mesh::request::{Claims, Request};
 use mesh::route::select::{RouteTable, Selected};
 use mesh::route::{Backend, RouteKey};
-use mesh::service::AppProtocol;
+use mesh::service::{AppProtocol, WeightedWaypoint};
 use mesh::waypoint::{self, Course, Policies, RuleAnswer};
 use mesh::workload::Workload;
 
@@ -29,6 +31,10 @@ use super::{policy, token};
 /// What is in front.
 pub(super) struct Front<'a> {
     pub(super) binding: &'a Binding,
+    /// The binding's, or its canary's.
+    pub(super) waypoint: &'a WaypointName,
+    /// Of the connections, where several have one.
+    pub(super) share: Option<WeightedWaypoint>,
 }
 
 /// A connection that has arrived at a waypoint.
@@ -40,6 +46,27 @@ pub(super) struct AtWaypoint<'a> {
     pub(super) proxy: Arc<Workload>,
     pub(super) now: f64,
 }
+
+// === impl Front ===
+
+impl Front<'_> {
+    pub(super) fn is_first(&self) -> bool {
+        *self.waypoint == self.binding.waypoint
+    }
+}
+
+impl fmt::Display for Front<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let canary = if self.is_first() { "" } else { "canary " };
+        write!(f, "{canary}waypoint {}", self.waypoint)?;
+        match &self.share {
+            Some(share) => write!(f, " ({} % of connections)", share.weight),
+            None => Ok(()),
+        }
+    }
+}
+
+// === impl AtWaypoint ===
 
 impl AtWaypoint<'_> {
     pub(super) fn ruling(&self, message: Option<&Message>, host: &str) -> Ruling {
@@ -118,12 +145,8 @@ impl AtWaypoint<'_> {
 
     fn told(&self, explanation: &Explanation) -> Ruling {
         let workload = self.dialled.workload.as_deref();
-        policy::ruling(
-            self.dialled.known,
-            explanation,
-            workload,
-            Enforcer::Waypoint,
-        )
+        let end = workload.map(|workload| (workload, self.dialled.address.port()));
+        policy::ruling(self.dialled.known, explanation, end, Enforcer::Waypoint)
     }
 
     /// Nothing was sent yet.

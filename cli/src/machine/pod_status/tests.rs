@@ -39,6 +39,24 @@ fn a_pod_is_ready_when_all_its_containers_are() {
 }
 
 #[test]
+fn a_failing_probe_says_why() {
+    let report: Report = serde_json::from_value(json!({
+        "initialized": true,
+        "containers": [container(json!({"running": {}}), false)],
+        "failingProbes": {"c": "readiness probe failed: answered 503", "gone": "x"},
+    }))
+    .unwrap();
+    let mut pod = Pod::default();
+    let mut status = PodStatus::default();
+    update(&mut status, &pod, &Stage::Running, &report, "now");
+    pod.status = status;
+    assert_eq!(
+        summary(&pod).as_deref(),
+        Some("containers with unready status: [c]; c: readiness probe failed: answered 503")
+    );
+}
+
+#[test]
 fn a_container_that_waits_keeps_its_pod_pending() {
     let report = json!({"initialized": true, "containers": [container(json!({"waiting": {"reason": "NoCommand"}}), false)]});
     assert_eq!(check(&Stage::Running, report), (PodPhase::Pending, false));

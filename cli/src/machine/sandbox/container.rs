@@ -103,7 +103,10 @@ impl Container {
             }
             let started = Instant::now();
             let (success, reason) = match self.run_once(&stop).await {
-                Ok(status) => (status.success(), piece::describe(status)),
+                Ok((status, why)) => (
+                    status.success(),
+                    why.unwrap_or_else(|| piece::describe(status)),
+                ),
                 Err(reason) => {
                     self.ended(127, None, "StartError", &reason, &now());
                     (false, reason)
@@ -138,8 +141,11 @@ impl Container {
         }
     }
 
-    /// One process, from start to end.
-    async fn run_once(&self, stop: &CancellationToken) -> Result<ExitStatus, String> {
+    /// One process, from start to end; and why it was ended, where it was.
+    async fn run_once(
+        &self,
+        stop: &CancellationToken,
+    ) -> Result<(ExitStatus, Option<String>), String> {
         let mut child = self.spawn(&self.command, true).map_err(|error| {
             let folder = &self.spec().working_dir;
             let place = if folder.is_empty() {
@@ -211,7 +217,7 @@ impl Container {
             reason.as_deref().unwrap_or_default(),
             &started_at,
         );
-        Ok(status)
+        Ok((status, reason))
     }
 
     pub(super) fn spawn(&self, command: &[String], logged: bool) -> std::io::Result<Child> {
@@ -250,6 +256,7 @@ impl Container {
         message: &str,
         started_at: &str,
     ) {
+        self.shared.probed(&self.spec().name, None);
         self.update(|status| {
             status.ready = false;
             status.started = Some(false);

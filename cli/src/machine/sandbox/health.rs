@@ -49,12 +49,11 @@ impl Container {
         let mut due = first_time(probe, period(probe));
         loop {
             due.tick().await;
-            let answer = self.ask(probe).await;
+            let answer = self.ask("startup", probe).await;
+            self.shared.probed(&self.spec().name, answer.clone().err());
             match (thresholds.record(answer.is_ok()), answer) {
                 (Some(true), _) => return Ok(()),
-                (Some(false), Err(error)) => {
-                    return Err(format!("startup probe failed: {error:#}"));
-                }
+                (Some(false), Err(failure)) => return Err(failure),
                 _ => {}
             }
         }
@@ -65,9 +64,9 @@ impl Container {
         let mut due = first_time(probe, period(probe));
         loop {
             due.tick().await;
-            let answer = self.ask(probe).await;
-            if let (Some(false), Err(error)) = (thresholds.record(answer.is_ok()), answer) {
-                return format!("liveness probe failed: {error:#}");
+            let answer = self.ask("liveness", probe).await;
+            if let (Some(false), Err(failure)) = (thresholds.record(answer.is_ok()), answer) {
+                return failure;
             }
         }
     }
@@ -78,7 +77,9 @@ impl Container {
         let mut eager = true;
         loop {
             due.tick().await;
-            let verdict = thresholds.record(self.ask(probe).await.is_ok());
+            let answer = self.ask("readiness", probe).await;
+            let verdict = thresholds.record(answer.is_ok());
+            self.shared.probed(&self.spec().name, answer.err());
             if let Some(ready) = verdict {
                 self.update(|status| status.ready = ready);
             }
@@ -92,13 +93,14 @@ impl Container {
         }
     }
 
-    async fn ask(&self, probe: &Probe) -> anyhow::Result<()> {
+    async fn ask(&self, kind: &str, probe: &Probe) -> Result<(), String> {
         let target = probe::Target {
             address: self.shared.pod.ips().first().copied(),
             container: self.spec(),
             run: &|command| Ok(self.spawn(command, false)?),
         };
-        probe::ask(probe, &target).await
+        let answer = probe::ask(probe, &target).await;
+        answer.map_err(|error| format!("{kind} probe failed: {error:#}"))
     }
 }
 

@@ -8,12 +8,15 @@ use crate::translate::Translation;
 use crate::view::View;
 use crate::waypoint::binding::Binding;
 use crate::waypoint::deployment::{self, Obstacle};
-use crate::waypoint::{WaypointName, gateway};
+use crate::waypoint::gateway::{self, Conflict, Unfit, UnfitListener};
+use crate::waypoint::{WaypointName, parameters};
 
 const RESOLVED_WAYPOINTS: &str = "ResolvedWaypoints";
 const ACCEPTED: &str = "Accepted";
 const PROGRAMMED: &str = "Programmed";
-const ONE_LISTENER: &str = "a waypoint listens on port 15008 with protocol HBONE alone";
+const CONFLICTED: &str = "Conflicted";
+const RESOLVED_REFS: &str = "ResolvedRefs";
+const ONE_LISTENER: &str = "a waypoint has one listener, on port 15008 with protocol HBONE";
 
 pub(in crate::translate) fn of_gateway(view: &View, gateway: &Gateway) -> Translation {
     if !gateway::is_waypoint(view, gateway) {
@@ -32,8 +35,9 @@ pub(in crate::translate) fn of_gateway(view: &View, gateway: &Gateway) -> Transl
         listeners: listeners(gateway, &programmed),
         conditions: Vec::new(),
     };
+    let resolved = summary(&status.listeners);
     Translation {
-        conditions: vec![accepted, programmed],
+        conditions: vec![accepted, programmed, resolved],
         gateway: Some(status),
         ..Translation::default()
     }
@@ -61,48 +65,89 @@ fn addresses(view: &View, gateway: &Gateway) -> Vec<GatewayAddress> {
     addresses
 }
 
-/// Routes of a mesh are attached to services, and none to a waypoint's listener.
 fn listeners(gateway: &Gateway, programmed: &Condition) -> Vec<ListenerStatus> {
-    let listeners = &gateway.spec.listeners;
+    let listeners = gateway.spec.listeners.iter();
     listeners
-        .iter()
         .map(|listener| {
-            let same = |other: &&Listener| other.port == listener.port;
-            let conflicted = listeners.iter().filter(same).count() > 1;
-            let accepted = match gateway::is_hbone(listener) {
-                true => Condition::new(ACCEPTED, true, ACCEPTED, "the waypoint listens there"),
-                false => Condition::new(ACCEPTED, false, "UnsupportedProtocol", ONE_LISTENER),
+            let unfit = gateway::unfit_listener(gateway, listener);
+            let accepted = match unfit {
+                None => Condition::new(ACCEPTED, true, ACCEPTED, "the waypoint listens there"),
+                Some(UnfitListener::Protocol) => {
+                    Condition::new(ACCEPTED, false, "UnsupportedProtocol", ONE_LISTENER)
+                }
+                Some(UnfitListener::Port | UnfitListener::Conflict(_)) => {
+                    Condition::new(ACCEPTED, false, "PortUnavailable", ONE_LISTENER)
+                }
             };
-            let (reason, message) = match conflicted {
-                true => ("ProtocolConflict", "another listener has the same port"),
-                false => ("NoConflicts", "no other listener has the port"),
+            let conflicted = match gateway::conflict(gateway, listener) {
+                None => {
+                    let message = "no other listener has the port";
+                    Condition::new(CONFLICTED, false, "NoConflicts", message)
+                }
+                Some(conflict) => {
+                    let reason = match conflict {
+                        Conflict::Protocol => "ProtocolConflict",
+                        Conflict::Hostname => "HostnameConflict",
+                    };
+                    let message = "another listener has the same port";
+                    Condition::new(CONFLICTED, true, reason, message)
+                }
             };
-            let resolved = "it refers to nothing";
             ListenerStatus {
                 name: listener.name.clone(),
-                conditions: vec![
-                    accepted,
-                    programmed.clone(),
-                    Condition::new("Conflicted", conflicted, reason, message),
-                    Condition::new("ResolvedRefs", true, "ResolvedRefs", resolved),
-                ],
+                conditions: vec![accepted, programmed.clone(), conflicted, resolved(listener)],
                 ..ListenerStatus::default()
             }
         })
         .collect()
 }
 
-pub(in crate::translate) fn of_class(class: &GatewayClass) -> Translation {
+/// Routes of a mesh are attached to services, and none to a waypoint's listener: it supports no
+/// kind of them.
+fn resolved(listener: &Listener) -> Condition {
+    let kinds = listener.allowed_routes.iter().flat_map(|one| &one.kinds);
+    let kinds: Vec<&str> = kinds.map(|one| one.kind.as_str()).collect();
+    if kinds.is_empty() {
+        return Condition::new(RESOLVED_REFS, true, RESOLVED_REFS, "it refers to nothing");
+    }
+    let message = format!(
+        "allowedRoutes.kinds: {}: routes are attached to services, not to a waypoint",
+        kinds.join(", ")
+    );
+    Condition::new(RESOLVED_REFS, false, "InvalidRouteKinds", message)
+}
+
+/// Of all listeners. What the Gateway itself refers to are its parameters, of which Accepted tells.
+fn summary(listeners: &[ListenerStatus]) -> Condition {
+    let conditions = listeners.iter().flat_map(|one| &one.conditions);
+    let mut resolved = conditions.filter(|one| one.type_ == RESOLVED_REFS);
+    match resolved.find(|one| !one.is_true()) {
+        Some(one) => Condition::new(
+            RESOLVED_REFS,
+            false,
+            "ListenersNotResolved",
+            one.message.as_str(),
+        ),
+        None => Condition::new(RESOLVED_REFS, true, RESOLVED_REFS, "all references resolve"),
+    }
+}
+
+pub(in crate::translate) fn of_class(view: &View, class: &GatewayClass) -> Translation {
     if !gateway::is_ours(class) {
         return Translation::default();
     }
+    let accepted = match class.spec.parameters_ref {
+        None => {
+            let message = "its Gateways are waypoints of this mesh";
+            Condition::new(ACCEPTED, true, ACCEPTED, message)
+        }
+        Some(_) => {
+            let message = parameters::of_class(view, &class.metadata.name);
+            Condition::new(ACCEPTED, false, "InvalidParameters", message)
+        }
+    };
     Translation {
-        conditions: vec![Condition::new(
-            ACCEPTED,
-            true,
-            ACCEPTED,
-            "its Gateways are waypoints of this mesh",
-        )],
+        conditions: vec![accepted],
         ..Translation::default()
     }
 }
@@ -145,20 +190,28 @@ pub(in crate::translate) fn of_route_parent(view: &View, service: &ObjectKey) ->
 
 fn accepted(view: &View, gateway: &Gateway) -> Condition {
     let refused = |reason: &str, message: String| Condition::new(ACCEPTED, false, reason, message);
-    if let Some(listener) = (gateway.spec.listeners.iter()).find(|one| !gateway::is_hbone(one)) {
-        return refused(
-            "ListenersNotValid",
-            format!("listener {:?}: {ONE_LISTENER}", listener.name),
-        );
+    match gateway::unfit(gateway) {
+        None => {}
+        Some(Unfit::Listener(listener, _)) => {
+            let message = format!("listener {:?}: {ONE_LISTENER}", listener.name);
+            return refused("ListenersNotValid", message);
+        }
+        Some(Unfit::Address(address)) => {
+            let message = format!(
+                "spec.addresses: {address:?}: a waypoint has the address of its Service, and no other"
+            );
+            return refused("UnsupportedAddress", message);
+        }
     }
     match deployment::obstacle(view, gateway) {
-        None => Condition::new(ACCEPTED, true, ACCEPTED, "the waypoint is run by the mesh"),
-        Some(Obstacle::Parameters) => refused(
-            "InvalidParameters",
-            "infrastructure.parametersRef is not read: say how many pods it has with annotation \
-             weft.dev/replicas"
-                .to_owned(),
-        ),
+        None => {
+            let mut message = "the waypoint is run by the mesh".to_owned();
+            for left_out in view.not_honoured(gateway) {
+                message = format!("{message}; {left_out}");
+            }
+            Condition::new(ACCEPTED, true, ACCEPTED, message)
+        }
+        Some(Obstacle::Parameters(why)) => refused("InvalidParameters", why),
         Some(Obstacle::Replicas(text)) => refused(
             "InvalidParameters",
             format!("annotation weft.dev/replicas: {text:?} is no number of pods from 0 to 100"),

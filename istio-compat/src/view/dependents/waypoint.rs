@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::kind::Kind;
+use crate::kinds::gateway::Gateway;
 use crate::kinds::metadata::ObjectMeta;
 use crate::kinds::pod::Pod;
 use crate::kinds::selector::{Labels, WorkloadSelector, labels_match};
@@ -11,7 +12,7 @@ use crate::object::{ObjectKey, Resource};
 use crate::view::dependents::endpoints;
 use crate::view::{Contents, View};
 use crate::waypoint::reasons::needs_requests;
-use crate::waypoint::{WaypointName, gateway, is_waypoint_pod};
+use crate::waypoint::{WaypointName, gateway, is_waypoint_pod, parameters};
 
 impl View {
     pub(super) fn of_waypoints(&self, key: &ObjectKey, touched: &mut BTreeSet<ObjectKey>) {
@@ -84,10 +85,25 @@ impl View {
             }
             Kind::Node
             | Kind::ServiceAccount
+            | Kind::ConfigMap
             | Kind::Deployment
             | Kind::PeerAuthentication
             | Kind::ReferenceGrant => {}
         }
+    }
+
+    /// The Gateways whose waypoints a ConfigMap shapes: their status says whether it is understood.
+    pub(super) fn shaped_by(&self, config_map: &ObjectKey, touched: &mut BTreeSet<ObjectKey>) {
+        let shaped = |gateway: &Gateway| {
+            let named =
+                parameters::named_by(gateway).is_some_and(|named| *named == *config_map.name);
+            named && *gateway.metadata.namespace == *config_map.namespace
+                || self.is_default_for(config_map, &gateway.spec.gateway_class_name)
+        };
+        let all = self.namespaces.values();
+        let gateways = all.flat_map(|contents| contents.gateways.values());
+        let shaped = gateways.filter(|gateway| shaped(gateway));
+        touched.extend(shaped.map(|gateway| gateway.key()));
     }
 
     /// A service's label says whom the workloads admit that its routes send requests to.
