@@ -63,6 +63,9 @@ enum Command {
         count: usize,
         #[arg(long, default_value = "")]
         start: String,
+        /// The first connection's own port; the others' follow.
+        #[arg(long)]
+        from: Option<u16>,
     },
     /// New connections at a fixed rate to a server of bytes; prints counts and times as JSON.
     Rate {
@@ -109,7 +112,8 @@ fn main() -> ExitCode {
             target,
             count,
             start,
-        } => stubborn::silent(&target, count, start.as_bytes()),
+            from,
+        } => stubborn::silent(&target, count, start.as_bytes(), from),
         Command::Rate {
             target,
             rate,

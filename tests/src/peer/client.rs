@@ -1,7 +1,9 @@
 //! The client half of the tests' application: one exchange each, blocking, and what it saw.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs, UdpSocket};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, Socket, Type};
 
 use super::serve::read_full;
 use super::{FNV_OFFSET, Pattern, checksum};
@@ -146,7 +149,7 @@ pub fn hold(target: &str) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopping = stop.clone();
     thread::spawn(move || {
-        for line in std::io::stdin().lines().map_while(Result::ok) {
+        for line in io::stdin().lines().map_while(Result::ok) {
             if line == "stop" {
                 stopping.store(true, Ordering::SeqCst);
             }
@@ -241,13 +244,36 @@ pub fn http(target: &str, path: &str) -> Result<()> {
 }
 
 pub(super) fn connect(target: &str) -> Result<TcpStream> {
+    connect_with(target, |address| {
+        TcpStream::connect_timeout(&address, TIMEOUT)
+    })
+}
+
+/// Connects with a port of one's own that is chosen here, not by the kernel.
+pub(super) fn connect_from(port: u16, target: &str) -> Result<TcpStream> {
+    connect_with(target, |address| {
+        let any: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(any, port).into())?;
+        socket.connect_timeout(&address.into(), TIMEOUT)?;
+        Ok(socket.into())
+    })
+}
+
+fn connect_with(
+    target: &str,
+    connect: impl Fn(SocketAddr) -> io::Result<TcpStream>,
+) -> Result<TcpStream> {
     let addresses: Vec<_> = target
         .to_socket_addrs()
         .with_context(|| format!("resolving {target}"))?
         .collect();
     let mut last = None;
     for address in addresses {
-        match TcpStream::connect_timeout(&address, TIMEOUT) {
+        match connect(address) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(TIMEOUT))?;

@@ -6,10 +6,10 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::client::connect;
+use super::client::{connect, connect_from};
 
 /// Connections a server keeps for good.
 static KEPT: Mutex<Vec<TcpStream>> = Mutex::new(Vec::new());
@@ -147,13 +147,18 @@ fn is_cut(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }
 
-/// Opens connections and says nothing on them, or only these bytes. Prints `open COUNT` and then,
-/// when the other side has closed all of them, `closed MILLISECONDS`, the time that took.
-pub fn silent(target: &str, count: usize, start: &[u8]) -> Result<()> {
+/// Opens connections and says nothing on them, or only these bytes. Their own ports are those `from`
+/// one on, or the kernel's choice. Prints `open COUNT` and then, when the other side has closed all
+/// of them, `closed MILLISECONDS`, the time that took.
+pub fn silent(target: &str, count: usize, start: &[u8], from: Option<u16>) -> Result<()> {
     let began = Instant::now();
+    let mut ports = from.map(|first| first..);
     let mut streams = Vec::new();
     for _ in 0..count {
-        let mut stream = connect(target)?;
+        let mut stream = match &mut ports {
+            Some(ports) => connect_from(ports.next().context("no such port")?, target)?,
+            None => connect(target)?,
+        };
         // It may be closed already: too many.
         let _ = stream.write_all(start);
         stream.set_read_timeout(Some(CUT))?;
