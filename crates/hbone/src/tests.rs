@@ -2,6 +2,7 @@
 
 mod nested;
 
+mod stale;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::client::{self, ConnectError, ConnectRequest, OpenError, Tunnel};
 use crate::copy::{self, CopyError, Meter, Side};
-use crate::pool::{Key, Pool};
+use crate::pool::{Key, Opened, Pool};
 use crate::server;
 use crate::settings::Settings;
 
@@ -522,7 +523,11 @@ impl Pooling {
         }
     }
 
-    async fn open_as(&self, key: &Key) -> crate::pool::Opened {
+    async fn open_as(&self, key: &Key) -> Opened {
+        self.try_open_as(key).await.expect("stream")
+    }
+
+    async fn try_open_as(&self, key: &Key) -> Result<Opened, OpenError> {
         let config = self.mesh.client.client_config(&key.expected);
         let connect = || {
             self.dials.set(self.dials.get() + 1);
@@ -532,13 +537,10 @@ impl Pooling {
                 client::handshake(tcp, config, &settings).await
             }
         };
-        self.pool
-            .open(key, &config, connect, request())
-            .await
-            .expect("stream")
+        self.pool.open(key, &config, connect, request()).await
     }
 
-    async fn open(&self) -> crate::pool::Opened {
+    async fn open(&self) -> Opened {
         self.open_as(&self.key()).await
     }
 }
@@ -741,42 +743,5 @@ fn a_tunnel_on_which_many_wait_is_given_no_more() {
         assert_eq!(pooling.dials.get(), 1);
         let _elsewhere = pooling.open().await;
         assert_eq!(pooling.dials.get(), 2);
-    });
-}
-
-#[test]
-fn a_tunnel_that_says_nothing_any_more_is_not_used_again() {
-    run(async {
-        let mesh = Mesh::new();
-        let settings = Settings {
-            response_timeout: Duration::from_millis(50),
-            ..Settings::default()
-        };
-        let address = serve(&mesh, settings.clone(), |request| async move {
-            std::future::pending::<()>().await;
-            drop(request);
-        })
-        .await;
-        let pool = Pool::new(HALF_CLOSED);
-        let key = Key {
-            source: identity_of("client"),
-            pod: "pod-1".into(),
-            expected: expect("server"),
-            destination: address,
-        };
-        let config = mesh.client.client_config(&key.expected);
-        let connect = || {
-            let (config, settings) = (config.clone(), settings.clone());
-            async move {
-                let tcp = TcpStream::connect(address).await.expect("connect");
-                client::handshake(tcp, config, &settings).await
-            }
-        };
-        // During the first the server still says what every server says first.
-        for kept in [1, 0] {
-            let error = pool.open(&key, &config, connect, request()).await;
-            assert!(matches!(error, Err(OpenError::ResponseTimeout)));
-            assert!(pool.tunnels() <= kept);
-        }
     });
 }
