@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::identity::Identity;
+use mesh::workload::WorkloadUid;
 use runtime::tasks::spawn_local;
 use rustls::ClientConfig;
 use tokio::sync::watch;
@@ -34,6 +35,9 @@ pub struct Key {
     /// The source's pod, so that a reused address never inherits a tunnel.
     pub pod: Arc<str>,
     pub expected: Arc<[Identity]>,
+    /// Who is reached, so that whoever has the address next never inherits one either; none where
+    /// only the address is known.
+    pub workload: Option<WorkloadUid>,
     pub destination: SocketAddr,
 }
 
@@ -225,6 +229,14 @@ impl Pool {
             .0
             .borrow_mut()
             .retain(|key, _| &*key.pod != pod);
+    }
+
+    /// Forgets tunnels that are for nobody any more. Their streams run to their end.
+    pub fn retain(&self, still_wanted: impl Fn(&Key) -> bool) {
+        self.entries
+            .0
+            .borrow_mut()
+            .retain(|key, _| still_wanted(key));
     }
 
     /// Closes what no stream uses, however short a time that is.

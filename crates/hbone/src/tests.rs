@@ -14,6 +14,7 @@ use identity::WorkloadCertificate;
 use identity::authority::Signer;
 use mesh::identity::Identity;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use mesh::workload::WorkloadUid;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
@@ -589,6 +590,7 @@ fn a_full_tunnel_gets_company_and_serves_again_when_streams_end() {
     });
 }
 
+            workload: Some(WorkloadUid::new("Kubernetes//Pod/shop/server")),
 #[test]
 fn a_peer_that_admits_no_stream_is_not_given_tunnel_after_tunnel() {
     run(async {
@@ -618,7 +620,7 @@ fn a_peer_that_admits_no_stream_is_not_given_tunnel_after_tunnel() {
 }
 
 #[test]
-fn identities_pods_and_destinations_never_share() {
+fn identities_pods_and_workloads_never_share() {
     run(async {
         let pooling = Pooling::new(100, HALF_CLOSED).await;
         let key = pooling.key();
@@ -631,13 +633,23 @@ fn identities_pods_and_destinations_never_share() {
             expected: both,
             ..key.clone()
         };
-        let first = pooling.open_as(&key).await;
-        let second = pooling.open_as(&other_pod).await;
-        let third = pooling.open_as(&other_expected).await;
-        assert_eq!(pooling.dials.get(), 3);
+        // Its successor at the address, under the same account.
+        let next = WorkloadUid::new("Kubernetes//Pod/shop/server-next");
+        let other_workload = Key {
+            workload: Some(next.clone()),
+            ..key.clone()
+        };
+        let mut opened = Vec::new();
+        for key in [&key, &other_pod, &other_expected, &other_workload] {
+            opened.push(pooling.open_as(key).await);
+        }
+        assert_eq!(pooling.dials.get(), 4);
+        pooling
+            .pool
+            .retain(|key| key.workload.as_ref() != Some(&next));
+        assert_eq!(pooling.pool.tunnels(), 3);
         pooling.pool.purge("pod-1");
         assert_eq!(pooling.pool.tunnels(), 1);
-        drop((first, second, third));
     });
 }
 

@@ -2,6 +2,7 @@
 
 mod dedicated;
 mod forged;
+mod ip_reuse;
 mod istio;
 mod lab;
 mod network_gateway;
