@@ -28,7 +28,7 @@ use tokio::time;
 use tokio_rustls::TlsConnector;
 
 pub use self::nested::handshake_within;
-use crate::keepalive;
+use crate::keepalive::{self, Doubt};
 use crate::settings::{CLIENT_HEADER_LIST, CLIENT_SEND_BUFFER, STALLED, Settings};
 use crate::stream::Stream;
 use crate::tls::{self, Activity};
@@ -42,6 +42,7 @@ pub struct Tunnel {
     response_timeout: Duration,
     stream_limit: usize,
     activity: Activity,
+    doubt: Doubt,
     peer_chain: Arc<[CertificateDer<'static>]>,
     key_exchange: &'static str,
 }
@@ -140,7 +141,9 @@ async fn shake(
     let key_exchange = identity::key_exchange_group(&session).unwrap_or("unknown");
     let (stream, flusher, activity) = tls::split(tcp, session);
     let (requests, mut connection) = http2(stream, settings).await?;
-    let lost = lost(connection.ping_pong(), activity.clone(), settings);
+    let doubt = Doubt::default();
+    let pings = connection.ping_pong();
+    let lost = lost(pings, activity.clone(), doubt.clone(), settings);
     let driven = poll_fn(move |cx| {
         let ended = Pin::new(&mut connection).poll(cx);
         match flusher.poll_flush(cx) {
@@ -154,6 +157,7 @@ async fn shake(
         response_timeout: settings.response_timeout,
         stream_limit: settings.client_streams,
         activity,
+        doubt,
         peer_chain,
         key_exchange,
     })
@@ -180,12 +184,15 @@ async fn http2<T: AsyncRead + AsyncWrite + Unpin>(
 fn lost(
     pings: Option<h2::PingPong>,
     activity: Activity,
+    doubt: Doubt,
     settings: &Settings,
 ) -> impl Future<Output = ()> + use<> {
     let (interval, timeout) = (settings.ping_interval, settings.ping_timeout);
     async move {
         match pings {
-            Some(pings) => keepalive::peer_lost(pings, activity, interval, timeout).await,
+            Some(pings) => {
+                keepalive::peer_lost(pings, activity, doubt, interval, timeout).await;
+            }
             None => std::future::pending().await,
         }
     }
@@ -201,6 +208,9 @@ fn drive(
     let state = shared.clone();
     spawn_local(async move {
         tokio::select! {
+            // After a process has stood still its deadlines are over, and what it has been sent
+            // meanwhile is still to be read.
+            biased;
             result = driven => if let Err(error) = result {
                 tracing::debug!(%peer, %error, "tunnel ended");
             },
@@ -287,6 +297,24 @@ impl Tunnel {
     /// Times the peer has been heard of.
     pub(crate) fn reads(&self) -> u64 {
         self.activity.reads()
+    }
+
+    /// Returns when the peer says nothing any more, half-way to the deadline of a CONNECT that it
+    /// does not answer: not even to a probe. An application that takes its time does not keep its
+    /// node from answering that.
+    pub(crate) async fn falls_silent(&self) {
+        let (heard, quarter) = (self.reads(), self.response_timeout / 4);
+        time::sleep(quarter).await;
+        self.doubt.raise();
+        time::sleep(quarter).await;
+        if self.reads() != heard {
+            std::future::pending().await
+        }
+    }
+
+    /// How long a CONNECT waits for its answer.
+    pub(crate) fn response_timeout(&self) -> Duration {
+        self.response_timeout
     }
 
     /// Opens a stream: sends the CONNECT and waits for its 200.

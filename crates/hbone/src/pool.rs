@@ -4,6 +4,10 @@
 //! runs at a time; when every tunnel is full another is made, and full ones take streams
 //! again when theirs end. A tunnel made with a certificate that has since been renewed
 //! takes no new streams.
+//!
+//! A tunnel may be gone, or its peer leaving, without our having heard of it. What fails on one
+//! that was there before is tried on one made since: such a connection fails only if a new
+//! tunnel fails too.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::identity::Identity;
+use mesh::workload::WorkloadUid;
 use runtime::tasks::spawn_local;
 use rustls::ClientConfig;
 use tokio::sync::watch;
@@ -30,6 +35,9 @@ pub struct Key {
     /// The source's pod, so that a reused address never inherits a tunnel.
     pub pod: Arc<str>,
     pub expected: Arc<[Identity]>,
+    /// Who is reached, so that whoever has the address next never inherits one either; none where
+    /// only the address is known.
+    pub workload: Option<WorkloadUid>,
     pub destination: SocketAddr,
 }
 
@@ -56,8 +64,13 @@ struct Entry {
 struct Pooled {
     tunnel: Rc<Tunnel>,
     config: Arc<ClientConfig>,
+    made: Instant,
     idle_since: Option<Instant>,
 }
+
+/// How many times a stream that a tunnel failed to open is tried on a new one. The peer may be
+/// leaving, and be told of the new one before it is gone.
+const RETRIES: usize = 2;
 
 type Attempt = Result<(), ConnectError>;
 
@@ -70,8 +83,34 @@ struct Attempting {
 
 /// What a checkout found.
 enum Checkout {
-    Tunnel(Rc<Tunnel>, StreamSlot),
+    Tunnel(Place),
     Wait(watch::Receiver<Option<Attempt>>),
+}
+
+/// Room for a stream in a tunnel.
+struct Place {
+    tunnel: Rc<Tunnel>,
+    made: Instant,
+    slot: StreamSlot,
+}
+
+/// Which tunnels will do.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Any,
+    /// Those made from then on: what failed then was older.
+    Since(Instant),
+}
+
+/// Why a stream did not open on one tunnel.
+enum Failed {
+    /// Another tunnel may open it.
+    Broken(OpenError),
+    /// So may it here, in what is left of the time for an answer.
+    Silent {
+        deadline: Instant,
+    },
+    Final(OpenError),
 }
 
 /// A stream and what it runs on.
@@ -95,8 +134,8 @@ impl Pool {
         }
     }
 
-    /// Opens a stream on a tunnel for `key`, which `connect` makes where none has room.
-    /// A pooled tunnel that turns out to be broken is replaced once.
+    /// Opens a stream on a tunnel for `key`, which `connect` makes where none has room. No byte
+    /// of the application has been sent before the 200, so that a further attempt repeats nothing.
     pub async fn open<C, F>(
         &self,
         key: &Key,
@@ -108,33 +147,80 @@ impl Pool {
         C: Fn() -> F,
         F: Future<Output = Result<Tunnel, ConnectError>> + 'static,
     {
-        let mut retried = false;
+        let begun = Instant::now();
+        let (mut wanted, mut until, mut retries) = (Wanted::Any, None, RETRIES);
         loop {
-            let (tunnel, slot) = self.checkout(key, config, &connect).await?;
-            let heard = tunnel.reads();
-            match tunnel.open_in(slot, request.clone()).await {
+            let attempt = self.attempt(key, config, &connect, request.clone(), wanted, begun);
+            let attempted = match until {
+                Some(until) => time::timeout_at(until, attempt).await,
+                None => Ok(attempt.await),
+            };
+            match attempted {
+                Ok(Ok(opened)) => return Ok(opened),
+                Ok(Err(Failed::Final(error))) => return Err(error),
+                Ok(Err(Failed::Broken(error))) if retries == 0 => return Err(error),
+                Ok(Err(Failed::Broken(error))) => {
+                    tracing::debug!(%error, destination = %key.destination, "pooled tunnel failed");
+                }
+                Ok(Err(Failed::Silent { deadline })) => {
+                    tracing::debug!(destination = %key.destination, "pooled tunnel is silent");
+                    until = Some(deadline);
+                }
+                Err(_) => return Err(OpenError::ResponseTimeout),
+            }
+            wanted = Wanted::Since(Instant::now());
+            retries -= 1;
+        }
+    }
+
+    /// Opens a stream on one tunnel, which is not used again where it fails.
+    async fn attempt<C, F>(
+        &self,
+        key: &Key,
+        config: &Arc<ClientConfig>,
+        connect: &C,
+        request: ConnectRequest,
+        wanted: Wanted,
+        begun: Instant,
+    ) -> Result<Opened, Failed>
+    where
+        C: Fn() -> F,
+        F: Future<Output = Result<Tunnel, ConnectError>> + 'static,
+    {
+        let place = self.checkout(key, config, connect, wanted).await;
+        let Place { tunnel, made, slot } = place.map_err(|error| Failed::Final(error.into()))?;
+        let heard = tunnel.reads();
+        let opening = tunnel.open_in(slot, request);
+        let falls_silent = async {
+            match made < begun {
+                true => tunnel.falls_silent().await,
+                // It has answered a handshake just now.
+                false => std::future::pending().await,
+            }
+        };
+        let failed = tokio::select! {
+            biased;
+            opened = opening => match opened {
                 Ok(stream) => {
                     return Ok(Opened {
                         stream,
                         key_exchange: tunnel.key_exchange(),
                     });
                 }
-                // No byte of the application has been sent before the 200, so a second
-                // attempt repeats nothing.
-                Err(error) if error.is_tunnel_failure() && !retried => {
-                    retried = true;
-                    tracing::debug!(%error, destination = %key.destination, "pooled tunnel failed");
+                Err(error) if error.is_tunnel_failure() => Failed::Broken(error),
+                // Not a word, not even about others: whoever comes next need not wait too.
+                Err(OpenError::ResponseTimeout) if tunnel.reads() == heard => {
                     self.entries.forget(key, &tunnel);
+                    return Err(Failed::Final(OpenError::ResponseTimeout));
                 }
-                Err(error) => {
-                    // Not a word, not even about others: whoever comes next need not wait too.
-                    if matches!(error, OpenError::ResponseTimeout) && tunnel.reads() == heard {
-                        self.entries.forget(key, &tunnel);
-                    }
-                    return Err(error);
-                }
-            }
-        }
+                Err(error) => return Err(Failed::Final(error)),
+            },
+            () = falls_silent => Failed::Silent {
+                deadline: begun + tunnel.response_timeout(),
+            },
+        };
+        self.entries.forget(key, &tunnel);
+        Err(failed)
     }
 
     /// Forgets the tunnels of a pod. Their streams run to their end.
@@ -143,6 +229,14 @@ impl Pool {
             .0
             .borrow_mut()
             .retain(|key, _| &*key.pod != pod);
+    }
+
+    /// Forgets tunnels that are for nobody any more. Their streams run to their end.
+    pub fn retain(&self, still_wanted: impl Fn(&Key) -> bool) {
+        self.entries
+            .0
+            .borrow_mut()
+            .retain(|key, _| still_wanted(key));
     }
 
     /// Closes what no stream uses, however short a time that is.
@@ -161,14 +255,15 @@ impl Pool {
         key: &Key,
         config: &Arc<ClientConfig>,
         connect: &C,
-    ) -> Result<(Rc<Tunnel>, StreamSlot), ConnectError>
+        wanted: Wanted,
+    ) -> Result<Place, ConnectError>
     where
         C: Fn() -> F,
         F: Future<Output = Result<Tunnel, ConnectError>> + 'static,
     {
         loop {
-            let mut attempt = match self.entries.find(key, config) {
-                Some(Checkout::Tunnel(tunnel, slot)) => return Ok((tunnel, slot)),
+            let mut attempt = match self.entries.find(key, config, wanted) {
+                Some(Checkout::Tunnel(place)) => return Ok(place),
                 Some(Checkout::Wait(attempt)) => attempt,
                 None => self.entries.start(key, config, connect()),
             };
@@ -181,13 +276,24 @@ impl Pool {
     }
 }
 
+// === impl Wanted ===
+
+impl Wanted {
+    fn admits(self, made: Instant) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Since(failed) => made >= failed,
+        }
+    }
+}
+
 // === impl Entries ===
 
 impl Entries {
     /// The busiest tunnel with room, or the attempt to wait for. What streams have to say at the
     /// same time leaves in one write only where they share a tunnel, and what a crowd has left
     /// behind can go once it is idle.
-    fn find(&self, key: &Key, config: &Arc<ClientConfig>) -> Option<Checkout> {
+    fn find(&self, key: &Key, config: &Arc<ClientConfig>, wanted: Wanted) -> Option<Checkout> {
         let mut entries = self.0.borrow_mut();
         let entry = entries.get_mut(key)?;
         entry
@@ -196,13 +302,16 @@ impl Entries {
         let free = entry
             .tunnels
             .iter_mut()
-            .filter(|pooled| pooled.tunnel.has_room())
+            .filter(|pooled| wanted.admits(pooled.made) && pooled.tunnel.has_room())
             .max_by_key(|pooled| pooled.tunnel.streams());
         match free {
             Some(pooled) => {
                 pooled.idle_since = None;
-                let slot = pooled.tunnel.reserve();
-                Some(Checkout::Tunnel(pooled.tunnel.clone(), slot))
+                Some(Checkout::Tunnel(Place {
+                    tunnel: pooled.tunnel.clone(),
+                    made: pooled.made,
+                    slot: pooled.tunnel.reserve(),
+                }))
             }
             None => entry.connecting.clone().map(Checkout::Wait),
         }
@@ -275,6 +384,7 @@ impl Attempting {
                 entry.tunnels.push(Pooled {
                     tunnel: Rc::new(tunnel),
                     config,
+                    made: Instant::now(),
                     idle_since: None,
                 });
             });

@@ -18,7 +18,7 @@ use tokio::time;
 use tokio_rustls::TlsAcceptor;
 
 use crate::headers::BAGGAGE;
-use crate::keepalive;
+use crate::keepalive::{self, Doubt};
 use crate::settings::{SERVER_HEADER_LIST, SERVER_SEND_BUFFER, Settings};
 use crate::stream::Stream;
 use crate::tls::{self, Flusher, Tls};
@@ -105,7 +105,12 @@ async fn shake(
     .await?;
     let (interval, timeout) = (settings.ping_interval, settings.ping_timeout);
     let peer_lost: Pin<Box<dyn Future<Output = ()>>> = match http2.ping_pong() {
-        Some(pings) => Box::pin(keepalive::peer_lost(pings, activity, interval, timeout)),
+        Some(pings) => {
+            let doubt = Doubt::default();
+            Box::pin(keepalive::peer_lost(
+                pings, activity, doubt, interval, timeout,
+            ))
+        }
         None => Box::pin(std::future::pending()),
     };
     Ok(Connection {
@@ -148,6 +153,9 @@ impl Connection {
             }
         });
         let accepted = tokio::select! {
+            // After a process has stood still its deadlines are over, and what it has been sent
+            // meanwhile is still to be read.
+            biased;
             accepted = accepting => accepted?,
             () = &mut self.peer_lost => {
                 tracing::debug!("tunnel's peer is lost");

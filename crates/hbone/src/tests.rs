@@ -1,6 +1,8 @@
 //! Both ends over loopback, with certificates made in the process.
 
+mod frozen;
 mod nested;
+mod stale;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -12,6 +14,7 @@ use http::{HeaderMap, Method, StatusCode};
 use identity::WorkloadCertificate;
 use identity::authority::Signer;
 use mesh::identity::Identity;
+use mesh::workload::WorkloadUid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
@@ -19,9 +22,10 @@ use tokio::time::timeout;
 
 use crate::client::{self, ConnectError, ConnectRequest, OpenError, Tunnel};
 use crate::copy::{self, CopyError, Meter, Side};
-use crate::pool::{Key, Pool};
+use crate::pool::{Key, Opened, Pool};
 use crate::server;
 use crate::settings::Settings;
+use crate::stream::Stream;
 
 const HALF_CLOSED: Duration = Duration::from_secs(60);
 
@@ -146,6 +150,11 @@ async fn dial(
 ) -> Result<Tunnel, ConnectError> {
     let tcp = TcpStream::connect(address).await.expect("connect");
     client::handshake(tcp, mesh.client.client_config(&expect(expected)), settings).await
+}
+
+async fn send(stream: &mut Stream, data: Vec<u8>) -> Result<(), h2::Error> {
+    let mut data = data.into();
+    std::future::poll_fn(|cx| stream.poll_send(cx, &mut data)).await
 }
 
 fn request() -> ConnectRequest {
@@ -288,11 +297,7 @@ fn a_peer_that_has_said_all_and_stops_reading_is_heard_to_the_end() {
         let mesh = Mesh::new();
         let address = serve(&mesh, Settings::default(), |request| async move {
             let mut stream = request.accept(None).expect("accept");
-            stream
-                .sender
-                .send(vec![7; SIZE].into())
-                .await
-                .expect("send");
+            send(&mut stream, vec![7; SIZE]).await.expect("send");
             stream.sender.finish().expect("finish");
             // All of it leaves before the reset does; h2 would drop what is queued.
             for _ in 0..1000 {
@@ -341,6 +346,73 @@ fn half_closed_and_silent_ends_at_the_deadline() {
     });
 }
 
+/// The end of a sender that has died behind what it had said.
+async fn left_behind() -> TcpStream {
+    let (application, end) = pair().await;
+    while application.try_write(&[7; 64 << 10]).is_ok() {
+        // Its end takes some more before it is full.
+        tokio::task::yield_now().await;
+    }
+    copy::abort(&application);
+    end
+}
+
+#[test]
+fn what_nobody_takes_from_a_sender_that_is_dead_ends_at_the_deadline() {
+    const SOON: Duration = Duration::from_millis(200);
+    run(async {
+        let mut from = left_behind().await;
+        let (_deaf, mut to) = narrow_pair().await;
+        let result = copy::sockets(&mut from, &mut to, SOON, &Count::default()).await;
+        assert!(matches!(result, Err(CopyError::HalfClosed)), "{result:?}");
+
+        let (mesh, settings) = (Mesh::new(), Settings::default());
+        let address = serve(&mesh, settings.clone(), |request| async move {
+            let stream = request.accept(None).expect("accept");
+            std::future::pending::<()>().await;
+            drop(stream);
+        })
+        .await;
+        let tunnel = dial(&mesh, address, "server", &settings).await;
+        let mut stream = tunnel
+            .expect("tunnel")
+            .open(request())
+            .await
+            .expect("stream");
+        // Its whole window, so that not a byte of the socket's is taken.
+        let window = settings.stream_window as usize;
+        send(&mut stream, vec![7; window]).await.expect("sends");
+        let mut from = left_behind().await;
+        let count = Count::default();
+        let result = copy::tunnel(&mut from, &mut stream, Side::Client, SOON, &count).await;
+        assert!(matches!(result, Err(CopyError::HalfClosed)), "{result:?}");
+    });
+}
+
+#[test]
+fn what_nobody_takes_from_a_sender_that_waits_is_kept() {
+    run(async {
+        let (application, mut from) = pair().await;
+        let (_deaf, mut to) = pair().await;
+        let copying = async {
+            let soon = Duration::from_millis(20);
+            copy::sockets(&mut from, &mut to, soon, &Count::default()).await
+        };
+        let sending = async {
+            let stuck = Duration::from_millis(100);
+            while timeout(stuck, application.writable()).await.is_ok() {
+                // It may be full again by now.
+                let _ = application.try_write(&[7; 64 << 10]);
+            }
+            tokio::time::sleep(stuck).await;
+        };
+        tokio::select! {
+            result = copying => panic!("given up: {result:?}"),
+            () = sending => {}
+        }
+    });
+}
+
 #[test]
 fn applications_that_do_not_read_leave_their_siblings_alone() {
     const STALLED: usize = 16;
@@ -371,8 +443,8 @@ fn applications_that_do_not_read_leave_their_siblings_alone() {
         let mut stalled = Vec::new();
         for _ in 0..STALLED {
             let mut stream = tunnel.open(request()).await.expect("stream");
-            let fill = vec![0; settings.stream_window as usize].into();
-            let filled = timeout(Duration::from_secs(20), stream.sender.send(fill)).await;
+            let fill = vec![0; settings.stream_window as usize];
+            let filled = timeout(Duration::from_secs(20), send(&mut stream, fill)).await;
             filled.expect("has a window of its own").expect("sends");
             stalled.push(stream);
         }
@@ -518,11 +590,16 @@ impl Pooling {
             source: identity_of("client"),
             pod: "pod-1".into(),
             expected: expect("server"),
+            workload: Some(WorkloadUid::new("Kubernetes//Pod/shop/server")),
             destination: self.address,
         }
     }
 
-    async fn open_as(&self, key: &Key) -> crate::pool::Opened {
+    async fn open_as(&self, key: &Key) -> Opened {
+        self.try_open_as(key).await.expect("stream")
+    }
+
+    async fn try_open_as(&self, key: &Key) -> Result<Opened, OpenError> {
         let config = self.mesh.client.client_config(&key.expected);
         let connect = || {
             self.dials.set(self.dials.get() + 1);
@@ -532,13 +609,10 @@ impl Pooling {
                 client::handshake(tcp, config, &settings).await
             }
         };
-        self.pool
-            .open(key, &config, connect, request())
-            .await
-            .expect("stream")
+        self.pool.open(key, &config, connect, request()).await
     }
 
-    async fn open(&self) -> crate::pool::Opened {
+    async fn open(&self) -> Opened {
         self.open_as(&self.key()).await
     }
 }
@@ -633,7 +707,7 @@ fn a_peer_that_admits_no_stream_is_not_given_tunnel_after_tunnel() {
 }
 
 #[test]
-fn identities_pods_and_destinations_never_share() {
+fn identities_pods_and_workloads_never_share() {
     run(async {
         let pooling = Pooling::new(100, HALF_CLOSED).await;
         let key = pooling.key();
@@ -646,13 +720,23 @@ fn identities_pods_and_destinations_never_share() {
             expected: both,
             ..key.clone()
         };
-        let first = pooling.open_as(&key).await;
-        let second = pooling.open_as(&other_pod).await;
-        let third = pooling.open_as(&other_expected).await;
-        assert_eq!(pooling.dials.get(), 3);
+        // Its successor at the address, under the same account.
+        let next = WorkloadUid::new("Kubernetes//Pod/shop/server-next");
+        let other_workload = Key {
+            workload: Some(next.clone()),
+            ..key.clone()
+        };
+        let mut opened = Vec::new();
+        for key in [&key, &other_pod, &other_expected, &other_workload] {
+            opened.push(pooling.open_as(key).await);
+        }
+        assert_eq!(pooling.dials.get(), 4);
+        pooling
+            .pool
+            .retain(|key| key.workload.as_ref() != Some(&next));
+        assert_eq!(pooling.pool.tunnels(), 3);
         pooling.pool.purge("pod-1");
         assert_eq!(pooling.pool.tunnels(), 1);
-        drop((first, second, third));
     });
 }
 
@@ -750,50 +834,12 @@ fn a_tunnel_on_which_many_wait_is_given_no_more() {
         let mut stalled = Vec::new();
         for _ in 0..16 {
             let mut opened = pooling.open().await;
-            let mut data = bytes::Bytes::from(vec![0; 65 << 10]);
-            let sending = std::future::poll_fn(|cx| opened.stream.poll_send(cx, &mut data));
+            let sending = send(&mut opened.stream, vec![0; 65 << 10]);
             assert!(timeout(Duration::from_millis(20), sending).await.is_err());
             stalled.push(opened);
         }
         assert_eq!(pooling.dials.get(), 1);
         let _elsewhere = pooling.open().await;
         assert_eq!(pooling.dials.get(), 2);
-    });
-}
-
-#[test]
-fn a_tunnel_that_says_nothing_any_more_is_not_used_again() {
-    run(async {
-        let mesh = Mesh::new();
-        let settings = Settings {
-            response_timeout: Duration::from_millis(50),
-            ..Settings::default()
-        };
-        let address = serve(&mesh, settings.clone(), |request| async move {
-            std::future::pending::<()>().await;
-            drop(request);
-        })
-        .await;
-        let pool = Pool::new(HALF_CLOSED);
-        let key = Key {
-            source: identity_of("client"),
-            pod: "pod-1".into(),
-            expected: expect("server"),
-            destination: address,
-        };
-        let config = mesh.client.client_config(&key.expected);
-        let connect = || {
-            let (config, settings) = (config.clone(), settings.clone());
-            async move {
-                let tcp = TcpStream::connect(address).await.expect("connect");
-                client::handshake(tcp, config, &settings).await
-            }
-        };
-        // During the first the server still says what every server says first.
-        for kept in [1, 0] {
-            let error = pool.open(&key, &config, connect, request()).await;
-            assert!(matches!(error, Err(OpenError::ResponseTimeout)));
-            assert!(pool.tunnels() <= kept);
-        }
     });
 }

@@ -40,7 +40,7 @@ impl Dialer {
                     Err(error) => Err(UpstreamError::Connect(format!("{}: {error}", hop.target))),
                 },
                 Transport::Hbone { address, expected } => {
-                    self.tunnel(hop.target, *address, expected).await
+                    self.tunnel(hop, *address, expected).await
                 }
                 Transport::DoubleHbone(crossing) => {
                     let reason = format!("{}: is in another network", crossing.authority);
@@ -60,7 +60,7 @@ impl Dialer {
 
     async fn tunnel(
         &self,
-        target: SocketAddr,
+        hop: &Hop,
         address: SocketAddr,
         expected: &Arc<[Identity]>,
     ) -> Result<Link, UpstreamError> {
@@ -71,6 +71,7 @@ impl Dialer {
             source: certificate.identity().clone(),
             pod: "".into(),
             expected: expected.clone(),
+            workload: Some(hop.workload.uid.clone()),
             destination: address,
         };
         let dial = || {
@@ -85,7 +86,7 @@ impl Dialer {
                 client::handshake(tcp, tls, &settings).await
             }
         };
-        let request = ConnectRequest::to(target, self.headers.clone());
+        let request = ConnectRequest::to(hop.target, self.headers.clone());
         match self.tunnels.open(&key, &tls, dial, request).await {
             Ok(opened) => Ok(Link::Tunnel(opened.stream)),
             Err(OpenError::Status(status)) => Err(UpstreamError::Refused(status.to_string())),

@@ -1,5 +1,7 @@
 //! Settings from given environments; nothing here reads the real one.
 
+use mesh::balancing::ejection::Limits;
+
 use super::*;
 use crate::proxy::config::{Keepalive, OriginalSource};
 
@@ -115,14 +117,16 @@ fn a_compliance_policy_is_kept_or_refused() {
 }
 
 #[test]
-fn revocation_lists_are_read_and_old_tls_is_warned_of() {
+fn revocation_lists_are_read() {
     let crl_path = valid(&[("CRL_PATH", "/crl.pem")]).crl_path;
     assert_eq!(crl_path, Some("/crl.pem".into()));
-    let warnings = valid(&[("TLS12_ENABLED", "true")]).warnings;
-    assert_eq!(
-        warnings,
-        ["TLS12_ENABLED has no effect: TLS 1.2 is never offered"]
-    );
+}
+
+#[test]
+fn old_tls_is_refused() {
+    valid(&[("TLS12_ENABLED", "false")]);
+    let mistakes = parse(&[("TLS12_ENABLED", "true")], None).expect_err("refused");
+    assert!(mistakes[0].contains("TLS 1.3 only"), "{mistakes:?}");
 }
 
 #[test]
@@ -229,7 +233,6 @@ fn what_istio_can_be_told_is_kept() {
     assert!(config.fake_ca && config.proxy.policy_info_logging);
     assert!(!config.proxy.port_reuse);
     assert_eq!(config.preferred_service_namespace.as_deref(), Some("shop"));
-    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
 
 #[test]
@@ -363,6 +366,37 @@ fn each_of_istios_variables_has_its_effect() {
     for (name, value, holds) in checks {
         assert!(holds(&valid(&[(name, value)])), "{name}={value}");
         assert!(!holds(&usual), "{name} unset");
+    }
+}
+
+#[test]
+fn connections_within_a_node_can_be_sent_through_tunnels() {
+    assert!(valid(&[]).proxy.same_node_direct);
+    let off = valid(&[("ENABLE_SAME_NODE_DIRECT", "false")]);
+    assert!(!off.proxy.same_node_direct);
+}
+
+#[test]
+fn ejection_has_limits_that_make_sense() {
+    let config = valid(&[
+        ("EJECTION_BASE_TIME", "5s"),
+        ("EJECTION_MAX_TIME", "1m"),
+        ("EJECTION_MAX_PERCENT", "10"),
+    ]);
+    let limits = Limits {
+        base: Duration::from_secs(5),
+        longest: Duration::from_secs(60),
+        percent: 10,
+    };
+    assert_eq!(config.proxy.ejection, limits);
+    for (name, value) in [
+        ("EJECTION_BASE_TIME", "0s"),
+        ("EJECTION_BASE_TIME", "31s"),
+        ("EJECTION_MAX_PERCENT", "101"),
+        ("EJECTION_MAX_PERCENT", "-1"),
+    ] {
+        let mistakes = parse(&[(name, value)], None).expect_err("refused");
+        assert!(mistakes[0].starts_with(name), "{mistakes:?}");
     }
 }
 

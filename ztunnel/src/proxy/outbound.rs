@@ -23,7 +23,7 @@ use mesh::balancing::ActiveConnection;
 use mesh::destination::{Hop, Hops, Route};
 use mesh::identity::Identity;
 use mesh::service::Service;
-use mesh::workload::Workload;
+use mesh::workload::{Workload, WorkloadUid};
 use tokio::time::Instant;
 
 use self::attempts::{Fault, HopFailure};
@@ -272,7 +272,8 @@ impl Client {
         // What only the setup needs does not stay with the connection.
         let request = ConnectRequest::to(hop.target, self.headers());
         let asks_for_itself = hop.target.ip() == address.ip();
-        let opening = self.open_tunnel(address, expected, request, asks_for_itself);
+        let workload = Some(&hop.workload.uid);
+        let opening = self.open_tunnel(workload, address, expected, request, asks_for_itself);
         match Box::pin(opening).await {
             Ok(mut opened) => {
                 self.established(&hop.workload);
@@ -310,6 +311,7 @@ impl Client {
 
     async fn open_tunnel(
         &self,
+        workload: Option<&WorkloadUid>,
         address: SocketAddr,
         expected: &Arc<[Identity]>,
         request: ConnectRequest,
@@ -331,6 +333,7 @@ impl Client {
             source: pod.identity.clone(),
             pod: pod.uid.clone(),
             expected: expected.clone(),
+            workload: workload.cloned(),
             destination: address,
         };
         let connect = || {

@@ -15,10 +15,11 @@ use std::time::Duration;
 use futures::FutureExt;
 use hbone::client::Tunnel;
 use hbone::copy;
-use hbone::pool::Pool;
+use hbone::pool::{Key, Pool};
 use identity::WorkloadCertificate;
 use mesh::balancing::{Active, Ejections, Observed};
 use mesh::identity::Identity;
+use mesh::snapshot::Snapshot;
 use mesh::workload::Workload;
 use metrics::{Gauge, counter, gauge};
 use runtime::descriptors;
@@ -72,6 +73,15 @@ fn count_refusal(direction: Direction) {
     let reporter = reporter(direction).as_str();
     counter!("weft_connections_refused_total", "reporter" => reporter, "reason" => "memory")
         .increment(1);
+}
+
+/// Whether who a tunnel reaches still has its address.
+fn is_still_there(snapshot: &Snapshot, key: &Key) -> bool {
+    let address = key.destination.ip();
+    key.workload.as_ref().is_none_or(|uid| {
+        let workload = snapshot.workload(uid);
+        workload.is_some_and(|workload| workload.addresses.contains(&address))
+    })
 }
 
 /// Waits until there are descriptors again.
@@ -169,6 +179,7 @@ impl Worker {
                     let snapshot = self.shared.state.snapshot();
                     self.policies.recheck(&snapshot);
                     self.plans.follow(&snapshot);
+                    self.pool.retain(|key| is_still_there(&snapshot, key));
                 }
                 Ok(()) = pressure.changed() => {
                     if *pressure.borrow_and_update() >= Pressure::Release {

@@ -15,6 +15,7 @@ use tokio::time;
 use tokio_rustls::TlsConnector;
 
 use super::{ConnectError, Tunnel, drive, http2, lost, tls_error};
+use crate::keepalive::Doubt;
 use crate::settings::Settings;
 use crate::stream::Stream;
 use crate::tls::Activity;
@@ -59,13 +60,16 @@ async fn shake(
     let peer_chain = session.peer_certificates().unwrap_or_default().into();
     let key_exchange = identity::key_exchange_group(session).unwrap_or("unknown");
     let (requests, mut connection) = http2(stream, settings).await?;
-    let lost = lost(connection.ping_pong(), activity.clone(), settings);
+    let doubt = Doubt::default();
+    let pings = connection.ping_pong();
+    let lost = lost(pings, activity.clone(), doubt.clone(), settings);
     Ok(Tunnel {
         requests,
         shared: drive(gateway, connection.map_err(io::Error::other), lost),
         response_timeout: settings.response_timeout,
         stream_limit: settings.client_streams,
         activity,
+        doubt,
         peer_chain,
         key_exchange,
     })

@@ -10,20 +10,23 @@ use bytes::{Buf, Bytes};
 use h2::Reason;
 use runtime::memory::{self, Pressure};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time;
 
-use super::{CopyError, Meter, Progress, TURN, buffer};
+use super::{CopyError, Meter, Progress, TURN, buffer, room};
 use crate::stream::{Receiver, Sender};
 
-/// Within which everything that waits has been given up.
+/// Within which everything that waits has been given up, and where it only keeps others out.
 const LONGEST_MOMENT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Chunks gathered into one write.
 const BATCH: usize = 32;
 
 pub(super) async fn to_stream<M: Meter>(
     reader: &mut ReadHalf<'_>,
     sender: &mut Sender,
+    half_closed: Duration,
     progress: &Progress<'_, M>,
 ) -> Result<(), CopyError> {
     let mut turn = 0;
@@ -56,11 +59,12 @@ pub(super) async fn to_stream<M: Meter>(
         }
         if discarding {
             drop(chunk);
-        } else if let Err(error) = sender.send(chunk).await {
-            unless_reads_no_more(error)?;
-            discarding = true;
         } else {
-            progress.outgoing(amount);
+            match send(reader.as_ref(), sender, chunk, half_closed).await {
+                Ok(()) => progress.outgoing(amount),
+                Err(CopyError::Tunnel(error)) if reads_no_more(&error) => discarding = true,
+                Err(error) => return Err(error),
+            }
         }
         turn += amount;
         if turn >= TURN {
@@ -68,6 +72,22 @@ pub(super) async fn to_stream<M: Meter>(
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Sends all of a chunk as the peer's window admits it.
+async fn send(
+    source: &TcpStream,
+    sender: &mut Sender,
+    mut chunk: Bytes,
+    half_closed: Duration,
+) -> Result<(), CopyError> {
+    while !chunk.is_empty() {
+        room(source, half_closed, |cx| {
+            sender.poll_send_some(cx, &mut chunk)
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 /// RFC 9113 §8.1: a peer that has said all may ask us to stop, and what it said still counts.
@@ -127,17 +147,22 @@ pub(super) async fn from_stream<M: Meter>(
     }
 }
 
-/// Returns when the process must give this connection up for want of memory. Not all connections
-/// are given up at once: each waits a moment of its own, and whether that has been enough.
+/// Returns when the process must give this connection up for want of memory, or to have room for
+/// others again. Not all connections are given up at once: each waits a moment of its own, and
+/// whether that has been enough.
 async fn shed() {
     loop {
-        memory::reaches(Pressure::Shed).await;
-        let moment = rand::random_range(0..LONGEST_MOMENT.as_millis());
+        memory::reaches(Pressure::Refuse).await;
+        let longest = match memory::pressure() {
+            Pressure::Shed => LONGEST_MOMENT,
+            Pressure::None | Pressure::Release | Pressure::Refuse => LONGEST_WAIT,
+        };
+        let moment = rand::random_range(0..longest.as_millis());
         time::sleep(Duration::from_millis(
             u64::try_from(moment).unwrap_or_default(),
         ))
         .await;
-        if memory::pressure() >= Pressure::Shed {
+        if memory::pressure() >= Pressure::Refuse {
             return;
         }
     }

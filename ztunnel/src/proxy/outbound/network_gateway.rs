@@ -90,7 +90,9 @@ impl Client {
             headers: headers.clone(),
         };
         let (address, expected) = (crossing.address, &crossing.gateway_expected);
-        let opened = Box::pin(self.open_tunnel(address, expected, outer, false)).await?;
+        // It serves endpoints of all its network: their names make no difference to its tunnels.
+        let opening = self.open_tunnel(None, address, expected, outer, false);
+        let opened = Box::pin(opening).await?;
         let certificate = self.worker.certificate(&self.pod().identity).await;
         let certificate = certificate.map_err(|reason| {
             let failure = Failure::new(ResponseFlags::TlsFailure, reason);
