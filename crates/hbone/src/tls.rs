@@ -26,6 +26,12 @@ const READ_SIZE: usize = 64 << 10;
 /// Encrypted bytes that may wait for the socket.
 const WRITE_BUFFER: usize = 256 << 10;
 
+thread_local! {
+    /// A read buffer that no session of the thread holds. Giving as large a one back to the
+    /// allocator at the end of each turn had it tidy up its arena each time.
+    static SPARE: Cell<BytesMut> = Cell::default();
+}
+
 /// How many reads have brought bytes, so that a busy connection needs no probe.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Activity(Rc<Cell<u64>>);
@@ -39,8 +45,8 @@ pub(crate) struct Flusher(Rc<RefCell<Session>>);
 struct Session {
     tcp: TcpStream,
     tls: rustls::Connection,
-    /// Read and not yet decrypted; given back whenever it is empty.
-    ahead: BytesMut,
+    /// Read and not yet decrypted; left to the next session of the thread whenever it is empty.
+    ahead: Option<BytesMut>,
     activity: Activity,
     guard: Guard,
     /// Nothing is read until this is over.
@@ -62,7 +68,7 @@ pub(crate) fn split(
     let session = Rc::new(RefCell::new(Session {
         tcp,
         tls,
-        ahead: BytesMut::new(),
+        ahead: None,
         activity: activity.clone(),
         guard: Guard::new(peer),
         pause: None,
@@ -124,6 +130,11 @@ impl Session {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether all that was read is decrypted.
+    fn has_decrypted_all(&self) -> bool {
+        self.ahead.as_ref().is_none_or(BytesMut::is_empty)
+    }
+
     /// Ready while there is memory for what the peer says.
     fn poll_memory(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !memory::has_room() && self.pause.is_none() {
@@ -138,24 +149,26 @@ impl Session {
 
     /// Decrypts some more, reading from the socket where nothing is left to decrypt.
     fn poll_decrypt(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.ahead.is_empty() {
+        if self.has_decrypted_all() {
             ready!(self.poll_memory(cx));
             if self.tcp.poll_read_ready(cx)?.is_pending() {
-                self.ahead = BytesMut::new();
+                if let Some(spare) = self.ahead.take() {
+                    SPARE.set(spare);
+                }
                 return Poll::Pending;
             }
-            self.ahead.reserve(READ_SIZE);
-            let tcp = Pin::new(&mut self.tcp);
-            let amount = ready!(poll_read_buf(tcp, cx, &mut self.ahead))?;
+            let ahead = self.ahead.get_or_insert_with(|| SPARE.take());
+            ahead.reserve(READ_SIZE);
+            let amount = ready!(poll_read_buf(Pin::new(&mut self.tcp), cx, ahead))?;
             if amount > 0 {
                 self.activity.count();
                 memory::take(amount);
             }
         }
         // An empty input tells the session that the socket has ended.
-        let mut input = &self.ahead[..];
-        let taken = self.tls.read_tls(&mut input)?;
-        self.ahead.advance(taken);
+        let ahead = self.ahead.get_or_insert_default();
+        let taken = self.tls.read_tls(&mut &ahead[..])?;
+        ahead.advance(taken);
         if let Err(error) = self.tls.process_new_packets() {
             // The peer is told why, if the socket takes it at once.
             let _ = self.poll_flush(cx);
@@ -188,7 +201,7 @@ impl Session {
                 buf.put_slice(&plain[..amount]);
                 reader.consume(amount);
             }
-            if buf.remaining() == 0 || (buf.filled().len() > before && self.ahead.is_empty()) {
+            if buf.remaining() == 0 || (buf.filled().len() > before && self.has_decrypted_all()) {
                 return Poll::Ready(Ok(()));
             }
             match self.poll_decrypt(cx) {

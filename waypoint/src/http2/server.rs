@@ -100,10 +100,11 @@ pub(crate) async fn serve<T: Transport, P: Pipeline + 'static>(
                 }
                 let place = accepted.begin(respond.stream_id().into());
                 let (session, shared) = (session.clone(), shared.clone());
-                spawn_local(async move {
+                // A task is moved into its place by half a dozen copies of all of it.
+                spawn_local(Box::pin(async move {
                     let _place = place;
                     stream(&session, &shared, request, respond).await;
-                });
+                }));
             }
             Event::Draining | Event::Idle => {
                 going_away = true;

@@ -67,8 +67,8 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
             presented(set, headers, canonical.target.query()).map_err(&rejected)?
         {
             let token = Token::parse(text).map_err(&rejected)?;
-            let (rule, claims) = self
-                .accept(set, &token, location)
+            // What only a token needs does not stay with every request.
+            let (rule, claims) = Box::pin(self.accept(set, &token, location))
                 .await
                 .map_err(&rejected)?;
             edits.accept(&token, rule, location, &claims);

@@ -1,5 +1,6 @@
 //! The tries of one request: endpoint, policy of that endpoint, time, and whether to try again.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -275,7 +276,8 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
             Protocol::Http1 => Version::HTTP_11,
             Protocol::Http2 => Version::HTTP_2,
         };
-        let sent = self.upstream.send(endpoint, request, interim);
+        // In place: it is large, and each way of waiting for it would move it.
+        let sent = pin!(self.upstream.send(endpoint, request, interim));
         let limit = [per_try, deadline].into_iter().flatten().min();
         let sent = match limit {
             None => Ok(sent.await),

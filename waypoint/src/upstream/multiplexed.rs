@@ -66,7 +66,7 @@ impl Multiplexed {
             return Ok((client, slot));
         }
         // An endpoint may take back on each connection what it has just admitted.
-        match time::timeout(self.timeout, self.wait(key, connect)).await {
+        match Box::pin(time::timeout(self.timeout, self.wait(key, connect))).await {
             Ok(result) => result,
             Err(_) => Err(UpstreamError::Connect(
                 "no connection had room in time".to_owned(),
