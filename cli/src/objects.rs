@@ -77,6 +77,10 @@ impl Objects {
         self
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = &Object> {
         self.objects.values()
     }

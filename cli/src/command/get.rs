@@ -75,8 +75,9 @@ impl Arguments {
         }
         if !Record::runs(&state.machine_json()) {
             anstream::eprintln!(
-                "No mesh is running at {}: this is what its folder says.",
-                state.root().display()
+                "No mesh is running at {}: this is what {} says.",
+                state.root().display(),
+                objects.folder().display()
             );
         }
         self.show(global, &state, &kinds, &chosen, !names.is_empty())

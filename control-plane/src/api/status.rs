@@ -1,6 +1,6 @@
 //! The status: who is connected and in sync, and what is wrong with which file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -68,9 +68,11 @@ fn type_status(status: &TypeStatus) -> Value {
 fn objects(state: &State) -> Vec<Value> {
     let in_force = state.index.objects().map(|(key, object)| {
         let conditions = state.index.conditions(key);
+        // What keeps a Gateway from being accepted keeps it from being programmed: said once.
+        let mut said = BTreeSet::new();
         let warnings: Vec<Value> = conditions
             .iter()
-            .filter(|condition| !condition.is_true())
+            .filter(|condition| !condition.is_true() && said.insert(&condition.message))
             .map(|condition| json!({ "message": unmet(condition) }))
             .collect();
         let mut entry = json!({

@@ -405,6 +405,11 @@ fn a_config_map_shapes_what_runs_a_waypoint() {
         Ok(())
     })
     .expect("told");
+    let status = lab.weft(&["status"]).expect("shown");
+    let said = status
+        .matches("ConfigMap shop/gate: data.deployment")
+        .count();
+    assert_eq!(said, 1, "{status}");
     shaped(2);
     lab.write("gate.yaml", &SHAPED.replace("replicas: 2", "replicas: 1"))
         .expect("written");

@@ -9,6 +9,7 @@ use istio_compat::object::ObjectKey;
 use istio_compat::translate::{ModeSource, STATIC_STRICT};
 use istio_compat::waypoint::attributes::rules_at_nodes;
 use istio_compat::waypoint::binding::{Binding, Cause};
+use istio_compat::waypoint::reasons::Need;
 use mesh::authorization::{
     Action, AttributeTrace, ClauseTrace, Explanation, PolicyKey, PolicyTrace, RuleTrace, Seen,
     Verdict,
@@ -196,6 +197,10 @@ impl Told<'_> {
         let place = turns.first().and_then(|turn| turn.place.clone());
         let place = place.or_else(|| named.place.clone());
         let mut details: Vec<String> = named.meaning.iter().cloned().collect();
+        if turns.is_empty() && named.meaning.is_none() && self.enforcer == Enforcer::Node {
+            details
+                .push("what it says is about requests, of which a node knows nothing".to_owned());
+        }
         details.extend(named.causes);
         details.extend(turns.into_iter().map(|turn| match turn.place {
             // The first one stands beside the policy.
@@ -245,6 +250,10 @@ pub(super) fn refuses_every_request(explanation: &Explanation) -> bool {
 
 /// The reasons of a binding, each with its place.
 pub(super) fn causes_of(known: &Known, binding: &Binding) -> Vec<String> {
+    causes_among(known, binding, |_| true)
+}
+
+fn causes_among(known: &Known, binding: &Binding, counts: impl Fn(&Need) -> bool) -> Vec<String> {
     let placed = |text: String, place: Option<Place>| match place {
         Some(place) => format!("{text}, {place}"),
         None => text,
@@ -255,7 +264,7 @@ pub(super) fn causes_of(known: &Known, binding: &Binding) -> Vec<String> {
             vec![placed(text, known.place(source))]
         }
         Cause::Demand(reasons) => {
-            let reasons = reasons.iter();
+            let reasons = reasons.iter().filter(|one| counts(&one.need));
             reasons
                 .map(|one| {
                     let place = known.place_in(&one.object, |object| one.line(object));
@@ -374,7 +383,8 @@ impl Named {
         let bindings = objects.filter_map(|object| known.binding(&object));
         let mut causes: Vec<String> = bindings
             .filter(|binding| binding.waypoint.to_string() == waypoint)
-            .flat_map(|binding| causes_of(known, binding))
+            // A route needs the waypoint, and forbids no way around it.
+            .flat_map(|binding| causes_among(known, binding, |need| *need != Need::Route))
             .collect();
         causes.sort();
         causes.dedup();

@@ -406,12 +406,21 @@ fn a_pod_behind_a_waypoint_is_not_reached_around_it() {
             "allowed",
         );
         // And not at all from outside.
-        check(
-            &deny,
+        let routed = format!(
+            "{deny}---\n{}",
+            route("  - backendRefs: [{name: web, port: 80}]\n")
+        );
+        let answer = check(
+            &routed,
             ("outside/stranger", destination, &["GET", "/public"]),
             (false, Enforcer::Node, None),
             "only waypoint shop/waypoint may connect here",
         );
+        let reasons = answer.reasons.join("\n");
+        assert!(reasons.contains("shop/no-admin covers it"), "{reasons}");
+        assert!(!reasons.contains("HTTPRoute"), "{reasons}");
+        let trace = format!("{:?}", answer.trace);
+        assert!(trace.contains("of which a node knows nothing"), "{trace}");
     }
 }
 
