@@ -208,6 +208,9 @@ fn drive(
     let state = shared.clone();
     spawn_local(async move {
         tokio::select! {
+            // After a process has stood still its deadlines are over, and what it has been sent
+            // meanwhile is still to be read.
+            biased;
             result = driven => if let Err(error) = result {
                 tracing::debug!(%peer, %error, "tunnel ended");
             },
@@ -296,9 +299,6 @@ impl Tunnel {
         self.activity.reads()
     }
 
-    /// Opens a stream: sends the CONNECT and waits for its 200.
-    pub async fn open(&self, request: ConnectRequest) -> Result<Stream, OpenError> {
-        self.open_in(self.reserve(), request).await
     /// Returns when the peer says nothing any more, half-way to the deadline of a CONNECT that it
     /// does not answer: not even to a probe. An application that takes its time does not keep its
     /// node from answering that.
@@ -317,6 +317,9 @@ impl Tunnel {
         self.response_timeout
     }
 
+    /// Opens a stream: sends the CONNECT and waits for its 200.
+    pub async fn open(&self, request: ConnectRequest) -> Result<Stream, OpenError> {
+        self.open_in(self.reserve(), request).await
     }
 
     /// Opens a stream, and gives what the peer's 200 says too.

@@ -153,6 +153,9 @@ impl Connection {
             }
         });
         let accepted = tokio::select! {
+            // After a process has stood still its deadlines are over, and what it has been sent
+            // meanwhile is still to be read.
+            biased;
             accepted = accepting => accepted?,
             () = &mut self.peer_lost => {
                 tracing::debug!("tunnel's peer is lost");

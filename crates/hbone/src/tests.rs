@@ -1,7 +1,7 @@
 //! Both ends over loopback, with certificates made in the process.
 
+mod frozen;
 mod nested;
-
 mod stale;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -13,9 +13,9 @@ use http::{HeaderMap, Method, StatusCode};
 use identity::WorkloadCertificate;
 use identity::authority::Signer;
 use mesh::identity::Identity;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use mesh::workload::WorkloadUid;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 
