@@ -3,6 +3,7 @@
 mod frozen;
 mod nested;
 mod stale;
+
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
@@ -14,8 +15,8 @@ use identity::WorkloadCertificate;
 use identity::authority::Signer;
 use mesh::identity::Identity;
 use mesh::workload::WorkloadUid;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 
@@ -24,6 +25,7 @@ use crate::copy::{self, CopyError, Meter, Side};
 use crate::pool::{Key, Opened, Pool};
 use crate::server;
 use crate::settings::Settings;
+use crate::stream::Stream;
 
 const HALF_CLOSED: Duration = Duration::from_secs(60);
 
@@ -148,6 +150,11 @@ async fn dial(
 ) -> Result<Tunnel, ConnectError> {
     let tcp = TcpStream::connect(address).await.expect("connect");
     client::handshake(tcp, mesh.client.client_config(&expect(expected)), settings).await
+}
+
+async fn send(stream: &mut Stream, data: Vec<u8>) -> Result<(), h2::Error> {
+    let mut data = data.into();
+    std::future::poll_fn(|cx| stream.poll_send(cx, &mut data)).await
 }
 
 fn request() -> ConnectRequest {
@@ -290,11 +297,7 @@ fn a_peer_that_has_said_all_and_stops_reading_is_heard_to_the_end() {
         let mesh = Mesh::new();
         let address = serve(&mesh, Settings::default(), |request| async move {
             let mut stream = request.accept(None).expect("accept");
-            stream
-                .sender
-                .send(vec![7; SIZE].into())
-                .await
-                .expect("send");
+            send(&mut stream, vec![7; SIZE]).await.expect("send");
             stream.sender.finish().expect("finish");
             // All of it leaves before the reset does; h2 would drop what is queued.
             for _ in 0..1000 {
@@ -343,6 +346,73 @@ fn half_closed_and_silent_ends_at_the_deadline() {
     });
 }
 
+/// The end of a sender that has died behind what it had said.
+async fn left_behind() -> TcpStream {
+    let (application, end) = pair().await;
+    while application.try_write(&[7; 64 << 10]).is_ok() {
+        // Its end takes some more before it is full.
+        tokio::task::yield_now().await;
+    }
+    copy::abort(&application);
+    end
+}
+
+#[test]
+fn what_nobody_takes_from_a_sender_that_is_dead_ends_at_the_deadline() {
+    const SOON: Duration = Duration::from_millis(200);
+    run(async {
+        let mut from = left_behind().await;
+        let (_deaf, mut to) = narrow_pair().await;
+        let result = copy::sockets(&mut from, &mut to, SOON, &Count::default()).await;
+        assert!(matches!(result, Err(CopyError::HalfClosed)), "{result:?}");
+
+        let (mesh, settings) = (Mesh::new(), Settings::default());
+        let address = serve(&mesh, settings.clone(), |request| async move {
+            let stream = request.accept(None).expect("accept");
+            std::future::pending::<()>().await;
+            drop(stream);
+        })
+        .await;
+        let tunnel = dial(&mesh, address, "server", &settings).await;
+        let mut stream = tunnel
+            .expect("tunnel")
+            .open(request())
+            .await
+            .expect("stream");
+        // Its whole window, so that not a byte of the socket's is taken.
+        let window = settings.stream_window as usize;
+        send(&mut stream, vec![7; window]).await.expect("sends");
+        let mut from = left_behind().await;
+        let count = Count::default();
+        let result = copy::tunnel(&mut from, &mut stream, Side::Client, SOON, &count).await;
+        assert!(matches!(result, Err(CopyError::HalfClosed)), "{result:?}");
+    });
+}
+
+#[test]
+fn what_nobody_takes_from_a_sender_that_waits_is_kept() {
+    run(async {
+        let (application, mut from) = pair().await;
+        let (_deaf, mut to) = pair().await;
+        let copying = async {
+            let soon = Duration::from_millis(20);
+            copy::sockets(&mut from, &mut to, soon, &Count::default()).await
+        };
+        let sending = async {
+            let stuck = Duration::from_millis(100);
+            while timeout(stuck, application.writable()).await.is_ok() {
+                // It may be full again by now.
+                let _ = application.try_write(&[7; 64 << 10]);
+            }
+            tokio::time::sleep(stuck).await;
+        };
+        tokio::select! {
+            result = copying => panic!("given up: {result:?}"),
+            () = sending => {}
+        }
+    });
+}
+
 #[test]
 fn applications_that_do_not_read_leave_their_siblings_alone() {
     const STALLED: usize = 16;
@@ -373,8 +443,8 @@ fn applications_that_do_not_read_leave_their_siblings_alone() {
         let mut stalled = Vec::new();
         for _ in 0..STALLED {
             let mut stream = tunnel.open(request()).await.expect("stream");
-            let fill = vec![0; settings.stream_window as usize].into();
-            let filled = timeout(Duration::from_secs(20), stream.sender.send(fill)).await;
+            let fill = vec![0; settings.stream_window as usize];
+            let filled = timeout(Duration::from_secs(20), send(&mut stream, fill)).await;
             filled.expect("has a window of its own").expect("sends");
             stalled.push(stream);
         }
@@ -520,6 +590,7 @@ impl Pooling {
             source: identity_of("client"),
             pod: "pod-1".into(),
             expected: expect("server"),
+            workload: Some(WorkloadUid::new("Kubernetes//Pod/shop/server")),
             destination: self.address,
         }
     }
@@ -590,7 +661,6 @@ fn a_full_tunnel_gets_company_and_serves_again_when_streams_end() {
     });
 }
 
-            workload: Some(WorkloadUid::new("Kubernetes//Pod/shop/server")),
 #[test]
 fn a_peer_that_admits_no_stream_is_not_given_tunnel_after_tunnel() {
     run(async {
@@ -747,8 +817,7 @@ fn a_tunnel_on_which_many_wait_is_given_no_more() {
         let mut stalled = Vec::new();
         for _ in 0..16 {
             let mut opened = pooling.open().await;
-            let mut data = bytes::Bytes::from(vec![0; 65 << 10]);
-            let sending = std::future::poll_fn(|cx| opened.stream.poll_send(cx, &mut data));
+            let sending = send(&mut opened.stream, vec![0; 65 << 10]);
             assert!(timeout(Duration::from_millis(20), sending).await.is_err());
             stalled.push(opened);
         }
