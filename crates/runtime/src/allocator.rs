@@ -13,8 +13,11 @@ use crate::memory::cgroup;
 /// What has been free at two looks is not about to be used again.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// And is worth giving back from this many bytes on.
+const UNUSED: u64 = 2 << 20;
 /// Freed bytes each of its arenas keeps.
-const KEPT: i32 = 8 << 20;
+#[cfg(target_env = "gnu")]
+const KEPT: libc::c_int = 8 << 20;
 /// From this size on, memory comes from the kernel and goes back there: more than any buffer of a
 /// connection.
 #[cfg(target_env = "gnu")]
@@ -51,7 +54,7 @@ pub async fn give_back_unused() {
         let Some(mut now) = unused() else {
             return;
         };
-        if now.min(before) > least.saturating_add(KEPT.unsigned_abs().into()) {
+        if now.min(before) > least + UNUSED {
             give_back();
             now = unused().unwrap_or(now);
             least = now;
