@@ -1,7 +1,8 @@
 //! Moves bytes between an application's socket and a tunnelled stream, or between two sockets.
 //!
 //! Half closes pass through. A connection of which one direction has ended and the other
-//! is silent ends at a deadline. Buffers are the thread's, not the connection's: an idle
+//! is silent ends at a deadline, and so does one whose bytes nobody takes and whose sender has
+//! gone. Buffers are the thread's, not the connection's: an idle
 //! connection holds none.
 
 mod buffer;
@@ -10,14 +11,17 @@ mod splice;
 mod tunnel;
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::{Either, select};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use crate::stream::Stream;
 
@@ -66,7 +70,7 @@ pub async fn tunnel(
     let progress = Progress::new(meter, side);
     let result = {
         let (mut reader, mut writer) = tcp.split();
-        let outgoing = tunnel::to_stream(&mut reader, &mut stream.sender, &progress);
+        let outgoing = tunnel::to_stream(&mut reader, &mut stream.sender, half_closed, &progress);
         let incoming = tunnel::from_stream(&mut stream.receiver, &mut writer, &progress);
         both(outgoing, incoming, half_closed, &progress).await
     };
@@ -89,12 +93,20 @@ pub async fn sockets(
     let result = {
         let (mut client_reader, mut client_writer) = client.split();
         let (mut server_reader, mut server_writer) = server.split();
-        let to_server = socket::pump(&mut client_reader, &mut server_writer, |bytes| {
-            progress.outgoing(bytes);
-        });
-        let to_client = socket::pump(&mut server_reader, &mut client_writer, |bytes| {
-            progress.incoming(bytes);
-        });
+        let outgoing = |bytes| progress.outgoing(bytes);
+        let incoming = |bytes| progress.incoming(bytes);
+        let to_server = socket::pump(
+            &mut client_reader,
+            &mut server_writer,
+            half_closed,
+            outgoing,
+        );
+        let to_client = socket::pump(
+            &mut server_reader,
+            &mut client_writer,
+            half_closed,
+            incoming,
+        );
         both(to_server, to_client, half_closed, &progress).await
     };
     if result.is_err() {
@@ -143,6 +155,41 @@ async fn until_silent<M: Meter>(
             Err(_) => {}
         }
     }
+}
+
+/// Waits until some bytes of `source` can be handed on. Who gave them may have closed or died
+/// meanwhile, which nobody reads as long as there are bytes before it: then nothing waits for
+/// longer than for the rest of a half-closed connection.
+async fn room<T, E>(
+    source: &TcpStream,
+    half_closed: Duration,
+    mut room: impl FnMut(&mut Context<'_>) -> Poll<Result<T, E>>,
+) -> Result<T, CopyError>
+where
+    CopyError: From<E>,
+{
+    // Most often there is room, and no timer.
+    let mut patience = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(room) = room(cx) {
+            return Poll::Ready(room.map_err(CopyError::from));
+        }
+        let patience = patience.get_or_insert_with(|| Box::pin(time::sleep(half_closed)));
+        while patience.as_mut().poll(cx).is_ready() {
+            if has_ended(source) {
+                return Poll::Ready(Err(CopyError::HalfClosed));
+            }
+            patience.as_mut().reset(Instant::now() + half_closed);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Whether the peer will send no more, however much of what it has sent is unread.
+fn has_ended(source: &TcpStream) -> bool {
+    let ready = source.ready(Interest::READABLE).now_or_never();
+    ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
 }
 
 /// Counts what moves, for the meter and for the half-closed deadline.

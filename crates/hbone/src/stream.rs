@@ -1,6 +1,5 @@
 //! One tunnelled connection: an HTTP/2 stream after its 200.
 
-use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -110,26 +109,30 @@ impl Stream {
 // === impl Sender ===
 
 impl Sender {
-    /// Sends all of `data` as the peer's window admits it.
-    pub(crate) async fn send(&mut self, mut data: Bytes) -> Result<(), h2::Error> {
-        poll_fn(|cx| self.poll_send(cx, &mut data)).await
-    }
-
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<Result<(), h2::Error>> {
         while !data.is_empty() {
-            // Capacity is asked for only while there are bytes: a reservation of an idle
-            // stream would be taken from the window its siblings share.
-            self.stream.reserve_capacity(data.len());
-            let mut capacity = self.stream.capacity();
-            if capacity == 0 {
-                set(&mut self.stall, true);
-                capacity = ready!(self.poll_capacity(cx))?;
-            }
-            set(&mut self.stall, false);
-            self.stream
-                .send_data(data.split_to(capacity.min(data.len())), false)?;
+            ready!(self.poll_send_some(cx, data))?;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Takes from `data`, which is not empty, what the peer's window admits.
+    pub(crate) fn poll_send_some(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+    ) -> Poll<Result<(), h2::Error>> {
+        // Capacity is asked for only while there are bytes: a reservation of an idle
+        // stream would be taken from the window its siblings share.
+        self.stream.reserve_capacity(data.len());
+        let mut capacity = self.stream.capacity();
+        if capacity == 0 {
+            set(&mut self.stall, true);
+            capacity = ready!(self.poll_capacity(cx))?;
+        }
+        set(&mut self.stall, false);
+        let admitted = data.split_to(capacity.min(data.len()));
+        Poll::Ready(self.stream.send_data(admitted, false))
     }
 
     pub(crate) fn finish(&mut self) -> Result<(), h2::Error> {

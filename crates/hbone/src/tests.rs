@@ -1,8 +1,10 @@
 //! Both ends over loopback, with certificates made in the process.
 
+mod abandoned;
 mod frozen;
 mod nested;
 mod stale;
+
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
@@ -14,8 +16,8 @@ use identity::WorkloadCertificate;
 use identity::authority::Signer;
 use mesh::identity::Identity;
 use mesh::workload::WorkloadUid;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 
@@ -24,6 +26,7 @@ use crate::copy::{self, CopyError, Meter, Side};
 use crate::pool::{Key, Opened, Pool};
 use crate::server;
 use crate::settings::Settings;
+use crate::stream::Stream;
 
 const HALF_CLOSED: Duration = Duration::from_secs(60);
 
@@ -148,6 +151,11 @@ async fn dial(
 ) -> Result<Tunnel, ConnectError> {
     let tcp = TcpStream::connect(address).await.expect("connect");
     client::handshake(tcp, mesh.client.client_config(&expect(expected)), settings).await
+}
+
+async fn send(stream: &mut Stream, data: Vec<u8>) -> Result<(), h2::Error> {
+    let mut data = data.into();
+    std::future::poll_fn(|cx| stream.poll_send(cx, &mut data)).await
 }
 
 fn request() -> ConnectRequest {
@@ -290,11 +298,7 @@ fn a_peer_that_has_said_all_and_stops_reading_is_heard_to_the_end() {
         let mesh = Mesh::new();
         let address = serve(&mesh, Settings::default(), |request| async move {
             let mut stream = request.accept(None).expect("accept");
-            stream
-                .sender
-                .send(vec![7; SIZE].into())
-                .await
-                .expect("send");
+            send(&mut stream, vec![7; SIZE]).await.expect("send");
             stream.sender.finish().expect("finish");
             // All of it leaves before the reset does; h2 would drop what is queued.
             for _ in 0..1000 {
@@ -373,8 +377,8 @@ fn applications_that_do_not_read_leave_their_siblings_alone() {
         let mut stalled = Vec::new();
         for _ in 0..STALLED {
             let mut stream = tunnel.open(request()).await.expect("stream");
-            let fill = vec![0; settings.stream_window as usize].into();
-            let filled = timeout(Duration::from_secs(20), stream.sender.send(fill)).await;
+            let fill = vec![0; settings.stream_window as usize];
+            let filled = timeout(Duration::from_secs(20), send(&mut stream, fill)).await;
             filled.expect("has a window of its own").expect("sends");
             stalled.push(stream);
         }
@@ -520,6 +524,7 @@ impl Pooling {
             source: identity_of("client"),
             pod: "pod-1".into(),
             expected: expect("server"),
+            workload: Some(WorkloadUid::new("Kubernetes//Pod/shop/server")),
             destination: self.address,
         }
     }
@@ -590,7 +595,6 @@ fn a_full_tunnel_gets_company_and_serves_again_when_streams_end() {
     });
 }
 
-            workload: Some(WorkloadUid::new("Kubernetes//Pod/shop/server")),
 #[test]
 fn a_peer_that_admits_no_stream_is_not_given_tunnel_after_tunnel() {
     run(async {
@@ -747,8 +751,7 @@ fn a_tunnel_on_which_many_wait_is_given_no_more() {
         let mut stalled = Vec::new();
         for _ in 0..16 {
             let mut opened = pooling.open().await;
-            let mut data = bytes::Bytes::from(vec![0; 65 << 10]);
-            let sending = std::future::poll_fn(|cx| opened.stream.poll_send(cx, &mut data));
+            let sending = send(&mut opened.stream, vec![0; 65 << 10]);
             assert!(timeout(Duration::from_millis(20), sending).await.is_err());
             stalled.push(opened);
         }

@@ -3,13 +3,14 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::splice::{Pipe, Spliced};
-use super::{CopyError, TURN, buffer};
+use super::{CopyError, TURN, buffer, room};
 
 /// Bytes moved in large reads, one after the other, after which a transfer counts as bulk.
 const BULK: usize = 256 << 10;
@@ -27,6 +28,7 @@ enum Moved {
 pub(super) async fn pump(
     reader: &mut ReadHalf<'_>,
     writer: &mut WriteHalf<'_>,
+    half_closed: Duration,
     count: impl Fn(usize),
 ) -> Result<(), CopyError> {
     let mut turn = 0;
@@ -40,8 +42,13 @@ pub(super) async fn pump(
             }
             Moved::Part(amount, rest) => {
                 count(amount);
-                writer.write_all(&rest).await?;
-                count(rest.len());
+                let mut left = &rest[..];
+                while !left.is_empty() {
+                    let write = |cx: &mut Context<'_>| Pin::new(&mut *writer).poll_write(cx, left);
+                    let written = Box::pin(room(reader.as_ref(), half_closed, write)).await?;
+                    count(written);
+                    left = &left[written..];
+                }
                 amount + rest.len()
             }
         };
@@ -49,7 +56,7 @@ pub(super) async fn pump(
         turn += amount;
         if run >= BULK {
             run = 0;
-            if bulk(reader, writer, &count).await? {
+            if bulk(reader, writer, half_closed, &count).await? {
                 return finish(writer).await;
             }
         }
@@ -64,8 +71,9 @@ pub(super) async fn pump(
 async fn bulk(
     reader: &ReadHalf<'_>,
     writer: &WriteHalf<'_>,
+    half_closed: Duration,
     count: &impl Fn(usize),
-) -> io::Result<bool> {
+) -> Result<bool, CopyError> {
     // Without a pipe, for want of descriptors, bytes are copied.
     let Ok(pipe) = Pipe::take() else {
         return Ok(false);
@@ -73,7 +81,8 @@ async fn bulk(
     let mut turn = 0;
     let mut pauses = 0;
     loop {
-        match pipe.splice(reader.as_ref(), writer.as_ref()).await? {
+        let splicing = pipe.splice(reader.as_ref(), writer.as_ref(), half_closed);
+        match splicing.await? {
             Spliced::Moved(amount) => {
                 count(amount);
                 turn += amount;

@@ -5,12 +5,15 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::unistd::pipe2;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+
+use super::{CopyError, room};
 
 /// What one pipe holds.
 const PIPE_SIZE: usize = 512 << 10;
@@ -62,7 +65,12 @@ impl Pipe {
     }
 
     /// Moves once what the source has, and waits until the target has taken all of it.
-    pub(super) async fn splice(&self, from: &TcpStream, to: &TcpStream) -> io::Result<Spliced> {
+    pub(super) async fn splice(
+        &self,
+        from: &TcpStream,
+        to: &TcpStream,
+        half_closed: Duration,
+    ) -> Result<Spliced, CopyError> {
         let filled = from.try_io(Interest::READABLE, || {
             transfer(from, &self.writer, PIPE_SIZE)
         });
@@ -70,16 +78,18 @@ impl Pipe {
             Ok(0) => return Ok(Spliced::End),
             Ok(filled) => filled,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Spliced::Idle),
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         let mut left = filled;
         while left > 0 {
             let emptied = to.try_io(Interest::WRITABLE, || transfer(&self.reader, to, left));
             match emptied {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Ok(amount) => left -= amount,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
-                Err(error) => return Err(error),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    Box::pin(room(from, half_closed, |cx| to.poll_write_ready(cx))).await?;
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(Spliced::Moved(filled))

@@ -10,10 +10,11 @@ use bytes::{Buf, Bytes};
 use h2::Reason;
 use runtime::memory::{self, Pressure};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time;
 
-use super::{CopyError, Meter, Progress, TURN, buffer};
+use super::{CopyError, Meter, Progress, TURN, buffer, room};
 use crate::stream::{Receiver, Sender};
 
 /// Within which everything that waits has been given up.
@@ -24,6 +25,7 @@ const BATCH: usize = 32;
 pub(super) async fn to_stream<M: Meter>(
     reader: &mut ReadHalf<'_>,
     sender: &mut Sender,
+    half_closed: Duration,
     progress: &Progress<'_, M>,
 ) -> Result<(), CopyError> {
     let mut turn = 0;
@@ -56,11 +58,12 @@ pub(super) async fn to_stream<M: Meter>(
         }
         if discarding {
             drop(chunk);
-        } else if let Err(error) = sender.send(chunk).await {
-            unless_reads_no_more(error)?;
-            discarding = true;
         } else {
-            progress.outgoing(amount);
+            match send(reader.as_ref(), sender, chunk, half_closed).await {
+                Ok(()) => progress.outgoing(amount),
+                Err(CopyError::Tunnel(error)) if reads_no_more(&error) => discarding = true,
+                Err(error) => return Err(error),
+            }
         }
         turn += amount;
         if turn >= TURN {
@@ -68,6 +71,22 @@ pub(super) async fn to_stream<M: Meter>(
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Sends all of a chunk as the peer's window admits it.
+async fn send(
+    source: &TcpStream,
+    sender: &mut Sender,
+    mut chunk: Bytes,
+    half_closed: Duration,
+) -> Result<(), CopyError> {
+    while !chunk.is_empty() {
+        room(source, half_closed, |cx| {
+            sender.poll_send_some(cx, &mut chunk)
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 /// RFC 9113 §8.1: a peer that has said all may ask us to stop, and what it said still counts.
