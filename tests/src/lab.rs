@@ -17,6 +17,7 @@ use serde_json::Value;
 pub mod baseline;
 pub mod capture;
 mod link;
+pub mod memory_limit;
 pub mod scale;
 pub mod wire;
 mod wrapped;

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
-use runtime::memory::{self, Pressure};
+use runtime::memory;
 use rustls::CertificateError;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -126,8 +126,8 @@ impl Session {
 
     /// Ready while there is memory for what the peer says.
     fn poll_memory(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if memory::is_shedding() && self.pause.is_none() {
-            self.pause = Some(Box::pin(memory::falls_below(Pressure::Shed)));
+        if !memory::has_room() && self.pause.is_none() {
+            self.pause = Some(Box::pin(memory::room()));
         }
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().poll(cx));
@@ -146,8 +146,10 @@ impl Session {
             }
             self.ahead.reserve(READ_SIZE);
             let tcp = Pin::new(&mut self.tcp);
-            if ready!(poll_read_buf(tcp, cx, &mut self.ahead))? > 0 {
+            let amount = ready!(poll_read_buf(tcp, cx, &mut self.ahead))?;
+            if amount > 0 {
                 self.activity.count();
+                memory::take(amount);
             }
         }
         // An empty input tells the session that the socket has ended.

@@ -1,9 +1,20 @@
 //! The C library's allocator, told to keep what bulk transfers will ask for again.
 #![cfg_attr(
     target_env = "gnu",
-    expect(unsafe_code, reason = "mallopt and malloc_trim are C functions")
+    expect(unsafe_code, reason = "mallopt and its kind are C functions")
 )]
 
+use std::time::Duration;
+
+use tokio::time;
+
+use crate::memory::cgroup;
+
+/// What has been free at two looks is not about to be used again.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// And is worth giving back from this many bytes on.
+const UNUSED: u64 = 1 << 20;
 /// Freed bytes each of its arenas keeps.
 #[cfg(target_env = "gnu")]
 const KEPT: libc::c_int = 8 << 20;
@@ -31,6 +42,46 @@ pub fn give_back() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// Gives back, again and again, what a burst has left behind in the midst of what is used: the
+/// allocator by itself only gives back what lies at its end.
+pub async fn give_back_unused() {
+    let mut least = unused().unwrap_or_default();
+    let mut before = least;
+    loop {
+        time::sleep(LOOK).await;
+        let Some(mut now) = unused() else {
+            return;
+        };
+        if now.min(before) > least + UNUSED {
+            give_back();
+            now = unused().unwrap_or(now);
+            least = now;
+        }
+        least = least.min(now);
+        before = now;
+    }
+}
+
+/// Bytes of this process's memory that hold nothing of the allocator's users. Most is the program
+/// itself.
+fn unused() -> Option<u64> {
+    Some(cgroup::resident()?.saturating_sub(used()?))
+}
+
+/// Bytes in use.
+#[cfg(target_env = "gnu")]
+fn used() -> Option<u64> {
+    // SAFETY: it takes nothing and returns numbers.
+    let info = unsafe { libc::mallinfo2() };
+    u64::try_from(info.uordblks + info.hblkhd).ok()
+}
+
+/// Another C library's allocator does not tell.
+#[cfg(not(target_env = "gnu"))]
+fn used() -> Option<u64> {
+    None
 }
 
 /// Another C library's allocator has no such settings.

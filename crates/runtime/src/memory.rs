@@ -4,29 +4,38 @@
 //! The limit is the control group's; a process without one is never short. What others in the
 //! group use is not this process's to give up: while it holds less than half, it gives up nothing.
 //!
+//! What a fast peer sends between two looks could be more than is left. So whoever takes in what
+//! may stay says how much: see [`take`].
+//!
 //! - [`cgroup`]: limit and use, from the kernel's files.
 
 pub mod cgroup;
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time;
+use tokio::sync::{Notify, watch};
+use tokio::time::{self, Instant};
 
 use self::cgroup::Group;
 
-/// How often it is looked at while half of it is free.
+/// How often it is looked at while half of it is free. Free pages are given back no more often.
 const CALM: Duration = Duration::from_millis(200);
-/// And otherwise: a fast peer fills ten mebibytes in between.
+/// While a quarter of it is.
 const BUSY: Duration = Duration::from_millis(50);
+/// And otherwise.
+const CLOSE: Duration = Duration::from_millis(5);
 
 /// Of the whole process.
 static PRESSURE: LazyLock<watch::Sender<Pressure>> =
     LazyLock::new(|| watch::channel(Pressure::None).0);
-/// The same, for those who ask all the time.
-static SHEDDING: AtomicBool = AtomicBool::new(false);
+/// Bytes that may be taken in before somebody has to look again.
+static ALLOWANCE: AtomicI64 = AtomicI64::new(i64::MAX);
+/// Somebody has used it up.
+static USED_UP: Notify = Notify::const_new();
+/// It has been set anew.
+static LOOKED: Notify = Notify::const_new();
 
 /// What the process must do about its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,9 +64,27 @@ pub fn pressure() -> Pressure {
     *PRESSURE.borrow()
 }
 
-/// Whether it must give up what holds the most. Costs next to nothing.
-pub fn is_shedding() -> bool {
-    SHEDDING.load(Ordering::Relaxed)
+/// Says that so many bytes were taken in that may stay. Costs next to nothing.
+pub fn take(bytes: usize) {
+    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+    ALLOWANCE.fetch_sub(bytes, Ordering::Relaxed);
+}
+
+/// Whether more may be taken in without waiting for [`room`].
+pub fn has_room() -> bool {
+    ALLOWANCE.load(Ordering::Relaxed) > 0
+}
+
+/// Returns when more may be taken in: at once, or when enough has been given up.
+pub async fn room() {
+    loop {
+        let looked = LOOKED.notified();
+        if has_room() {
+            return;
+        }
+        USED_UP.notify_one();
+        looked.await;
+    }
 }
 
 /// Tells of every change.
@@ -72,33 +99,41 @@ pub async fn reaches(pressure: Pressure) {
     let _ = changes.wait_for(|now| *now >= pressure).await;
 }
 
-/// Returns when it is less than that.
-pub async fn falls_below(pressure: Pressure) {
-    let mut changes = changes();
-    let _ = changes.wait_for(|now| *now < pressure).await;
-}
-
 /// Watches over the limit; returns at once where there is none.
 pub async fn watch_over() {
     let Some(group) = Group::own() else {
         return;
     };
     tracing::info!(limit = group.limit(), "memory limit");
-    let mut pause = CALM;
+    let (mut pause, mut room) = (CALM, i64::MAX);
+    let mut given_back = Instant::now();
     loop {
-        time::sleep(pause).await;
+        tokio::select! {
+            () = time::sleep(pause) => {}
+            // Without room, nothing that is taken in changes anything.
+            () = USED_UP.notified(), if room > 0 => {}
+        }
         let Some(usage) = group.usage() else {
+            // Nobody waits for what can't be known.
+            ALLOWANCE.store(i64::MAX, Ordering::Relaxed);
+            LOOKED.notify_waiters();
             continue;
         };
-        pause = if usage.group > usage.limit / 2 {
-            BUSY
-        } else {
-            CALM
+        pause = match usage.group {
+            used if used > usage.limit / 4 * 3 => CLOSE,
+            used if used > usage.limit / 2 => BUSY,
+            _ => CALM,
         };
         let now = Pressure::of(usage);
-        SHEDDING.store(now >= Pressure::Shed, Ordering::Relaxed);
-        if now >= Pressure::Release {
+        room = match now {
+            Pressure::None | Pressure::Release | Pressure::Refuse => usage.allowance(),
+            Pressure::Shed => 0,
+        };
+        ALLOWANCE.store(room, Ordering::Relaxed);
+        LOOKED.notify_waiters();
+        if now >= Pressure::Release && given_back.elapsed() >= CALM {
             crate::allocator::give_back();
+            given_back = Instant::now();
         }
         let before = pressure();
         if now == before {
@@ -108,6 +143,16 @@ pub async fn watch_over() {
         if now > before {
             tracing::warn!(?now, ?usage, "memory is short");
         }
+    }
+}
+
+// === impl Usage ===
+
+impl Usage {
+    /// Bytes that may be taken in until the next look: they take more memory than they are many.
+    fn allowance(self) -> i64 {
+        let left = self.limit.saturating_sub(self.group);
+        i64::try_from(left / 4).unwrap_or(i64::MAX).max(1)
     }
 }
 
@@ -150,6 +195,17 @@ mod tests {
                 own,
             };
             assert_eq!(Pressure::of(usage), pressure, "{usage:?}");
+        }
+    }
+    #[test]
+    fn a_part_of_what_is_left_is_taken_in_at_a_time() {
+        for (group, allowance) in [(60, 10), (96, 1), (100, 1), (120, 1)] {
+            let usage = Usage {
+                limit: 100,
+                group,
+                own: group,
+            };
+            assert_eq!(usage.allowance(), allowance, "{usage:?}");
         }
     }
 }

@@ -17,8 +17,9 @@ use tokio::time;
 use super::{CopyError, Meter, Progress, TURN, buffer, room};
 use crate::stream::{Receiver, Sender};
 
-/// Within which everything that waits has been given up.
+/// Within which everything that waits has been given up, and where it only keeps others out.
 const LONGEST_MOMENT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Chunks gathered into one write.
 const BATCH: usize = 32;
 
@@ -146,17 +147,22 @@ pub(super) async fn from_stream<M: Meter>(
     }
 }
 
-/// Returns when the process must give this connection up for want of memory. Not all connections
-/// are given up at once: each waits a moment of its own, and whether that has been enough.
+/// Returns when the process must give this connection up for want of memory, or to have room for
+/// others again. Not all connections are given up at once: each waits a moment of its own, and
+/// whether that has been enough.
 async fn shed() {
     loop {
-        memory::reaches(Pressure::Shed).await;
-        let moment = rand::random_range(0..LONGEST_MOMENT.as_millis());
+        memory::reaches(Pressure::Refuse).await;
+        let longest = match memory::pressure() {
+            Pressure::Shed => LONGEST_MOMENT,
+            Pressure::None | Pressure::Release | Pressure::Refuse => LONGEST_WAIT,
+        };
+        let moment = rand::random_range(0..longest.as_millis());
         time::sleep(Duration::from_millis(
             u64::try_from(moment).unwrap_or_default(),
         ))
         .await;
-        if memory::pressure() >= Pressure::Shed {
+        if memory::pressure() >= Pressure::Refuse {
             return;
         }
     }
