@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use http_body_util::{BodyExt, Empty};
@@ -10,11 +11,16 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
+use tokio::time;
 
 use crate::control::client::{Client, unexpected};
 use crate::control::{Reply, Request, Target};
 use crate::exit::{Exit, OrExit, Result};
 use crate::state::State;
+
+/// What only tells something and has not by then does not answer: the kernel takes connections for
+/// a process that is stopped, too.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks a port of a place inside the machine; the body of a 200.
 pub(crate) async fn get_from(
@@ -33,7 +39,7 @@ pub(crate) async fn get_from(
         .context("the machine sent no connection")?;
     let stream = TcpStream::from(descriptor);
     stream.set_nonblocking(true)?;
-    ask(tokio::net::TcpStream::from_std(stream)?, Method::GET, path)
+    get(tokio::net::TcpStream::from_std(stream)?, path)
         .await
         .or_exit(Exit::Unreachable)
 }
@@ -41,8 +47,9 @@ pub(crate) async fn get_from(
 /// Asks the control plane's API.
 pub(crate) async fn get_from_control_plane(state: &State, path: &str) -> Result<Bytes> {
     let stream = control_plane(state).await?;
-    ask(stream, Method::GET, path)
+    get(stream, path)
         .await
+        .context(SILENT)
         .or_exit(Exit::Unreachable)
 }
 
@@ -52,11 +59,23 @@ pub(crate) async fn post_to_control_plane(state: &State, path: &str) -> Result<B
     ask(stream, Method::POST, path).await.or_exit(Exit::Failed)
 }
 
+const SILENT: &str = "the control plane does not answer";
+
 async fn control_plane(state: &State) -> Result<UnixStream> {
     UnixStream::connect(state.api_socket())
         .await
-        .context("the control plane does not answer")
+        .context(SILENT)
         .or_exit(Exit::Unreachable)
+}
+
+async fn get(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    path: &str,
+) -> anyhow::Result<Bytes> {
+    match time::timeout(PATIENCE, ask(stream, Method::GET, path)).await {
+        Ok(answer) => answer,
+        Err(_) => bail!("{path}: nothing within {} s", PATIENCE.as_secs()),
+    }
 }
 
 async fn ask(

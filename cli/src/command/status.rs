@@ -5,13 +5,14 @@ use std::fmt::Write as _;
 
 use anstyle::AnsiColor;
 use chrono::{DateTime, Utc};
+use futures::future;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::command::waypoint::{self, Waypoint};
 use crate::command::{Global, Output, block_on};
 use crate::control::client::Client;
-use crate::control::{Pod, Status, Target};
+use crate::control::{Piece, Pod, Status, Target};
 use crate::exit::Result;
 use crate::http;
 use crate::state::State;
@@ -47,6 +48,8 @@ pub(crate) struct Report {
     certificates: Vec<Certificate>,
     /// Nodes whose ztunnel hears nothing of the control plane, and since when (RFC 3339).
     stale: BTreeMap<String, String>,
+    /// Nodes whose ztunnel runs and does not answer, and how that was seen.
+    silent: BTreeMap<String, String>,
     waypoints: Vec<Waypoint>,
 }
 
@@ -81,30 +84,40 @@ impl Arguments {
 impl Report {
     pub(crate) fn gather(state: &State) -> Result<Self> {
         let machine = Client::connect(state)?.status()?;
-        let nodes: Vec<_> = machine.nodes.iter().map(|node| node.name.clone()).collect();
-        let (control_plane, certificates, stale) = block_on(async {
-            let control_plane = http::get_from_control_plane(state, "/api/v1/status")
-                .await
-                .map_err(|failure| format!("{:#}", failure.error))
-                .and_then(|body| serde_json::from_slice(&body).map_err(|error| error.to_string()));
-            let (mut certificates, mut stale) = (Vec::new(), BTreeMap::new());
-            for node in nodes {
-                let target = Target::Node(node.clone());
-                // A ztunnel that does not answer shows as a piece that is down.
-                if let Ok(body) = http::get_from(state, target, 15000, "/config_dump").await
-                    && let Ok(dump) = serde_json::from_slice::<Value>(&body)
-                {
+        let (control_plane, dumps) = block_on(async {
+            let control_plane = async {
+                let body = http::get_from_control_plane(state, "/api/v1/status").await;
+                body.map_err(|failure| format!("{:#}", failure.error))
+                    .and_then(|body| parse(&body))
+            };
+            // One that is down shows as such: it is not asked.
+            let running = machine.pieces.iter().filter(|piece| piece.pid.is_some());
+            let nodes = running.filter_map(|piece| piece.node.as_deref());
+            let dumps = nodes.map(|node| async move { (node.to_owned(), dump(state, node).await) });
+            // At once: those that do not answer are waited for together.
+            Ok(future::join(control_plane, future::join_all(dumps)).await)
+        })?;
+        let (mut certificates, mut stale, mut silent) =
+            (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        for (node, dump) in dumps {
+            match dump {
+                Ok(dump) => {
                     certificates.extend(certificates_of(&node, &dump));
                     if let Some(since) = dump["staleSince"].as_str() {
                         stale.insert(node, since.to_owned());
                     }
                 }
+                Err(why) => {
+                    silent.insert(node, why);
+                }
             }
-            certificates.sort();
-            Ok((control_plane, certificates, stale))
-        })?;
+        }
+        certificates.sort();
         // Without a control plane there is nothing to tell of them.
-        let waypoints = waypoint::waypoints(state).unwrap_or_default();
+        let waypoints = match &control_plane {
+            Ok(_) => waypoint::waypoints(state).unwrap_or_default(),
+            Err(_) => Vec::new(),
+        };
         Ok(Self {
             waypoints,
             api_version: "weft.dev/v1",
@@ -113,6 +126,7 @@ impl Report {
             control_plane,
             certificates,
             stale,
+            silent,
         })
     }
 
@@ -138,6 +152,7 @@ impl Report {
                 piece.node.clone().unwrap_or_default(),
                 piece.version.clone(),
                 match (piece.pid, &piece.last_exit) {
+                    (Some(_), _) if self.is_silent(piece) => "does not answer".to_owned(),
                     (Some(_), _) if !piece.former.is_empty() => {
                         format!("running, {} former ending", piece.former.len())
                     }
@@ -225,6 +240,13 @@ impl Report {
         Ok(out)
     }
 
+    fn is_silent(&self, piece: &Piece) -> bool {
+        match &piece.node {
+            Some(node) => self.silent.contains_key(node),
+            None => self.control_plane.is_err(),
+        }
+    }
+
     /// Whether a node's ztunnel has acknowledged what it was sent; without a control plane, how
     /// old what it goes on with is.
     fn sync(&self, node: &str, now: DateTime<Utc>) -> String {
@@ -262,6 +284,9 @@ impl Report {
     /// What is wrong, one line each: of the machine, of the control plane, of objects.
     fn problems(&self) -> Vec<String> {
         let mut problems = self.machine.problems.clone();
+        let silent = self.silent.iter();
+        problems
+            .extend(silent.map(|(node, why)| format!("ztunnel of {node} does not answer: {why}")));
         let status = match &self.control_plane {
             Ok(status) => status,
             Err(why) => {
@@ -314,6 +339,18 @@ impl Report {
         problems.dedup();
         problems
     }
+}
+
+/// What a node's ztunnel says of itself; or why there is nothing.
+async fn dump(state: &State, node: &str) -> std::result::Result<Value, String> {
+    let target = Target::Node(node.to_owned());
+    let body = http::get_from(state, target, 15000, "/config_dump").await;
+    body.map_err(|failure| format!("{:#}", failure.error))
+        .and_then(|body| parse(&body))
+}
+
+fn parse(body: &[u8]) -> std::result::Result<Value, String> {
+    serde_json::from_slice(body).map_err(|error| error.to_string())
 }
 
 fn certificates_of(node: &str, dump: &Value) -> Vec<Certificate> {
@@ -400,7 +437,7 @@ mod tests {
                 folder: "/objects".into(),
                 started: "2026-01-01T00:00:00Z".into(),
                 trust_domain: "cluster.local".into(),
-                pieces: vec![crate::control::Piece {
+                pieces: vec![Piece {
                     name: "ztunnel".into(),
                     node: Some("node-1".into()),
                     version: "0.1.0".into(),
@@ -424,6 +461,7 @@ mod tests {
             })),
             waypoints: Vec::new(),
             stale: BTreeMap::new(),
+            silent: BTreeMap::new(),
             certificates: vec![Certificate {
                 expires: "2026-01-01T01:00:00Z".into(),
                 identity: "spiffe://cluster.local/ns/shop/sa/web".into(),
