@@ -85,8 +85,6 @@ pub struct Config {
     pub log_levels: logs::Levels,
     #[serde(skip)]
     pub log_format: logs::Format,
-    /// What was asked for and is not done, to be logged.
-    pub warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -96,9 +96,6 @@ fn run(config: Config) -> anyhow::Result<()> {
     startup::confine(&config)?;
     let _flush = runtime::logs::install(config.log_format, config.log_levels.clone())?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting ztunnel");
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -36,6 +36,7 @@ pub(super) fn config(raw: &mut Raw, cpus: usize) -> Option<Config> {
         or(&mut node.service_account, &workload.service_account);
     }
     // Where the mode is a mistake, the other settings are still looked at.
+    refuse_tls12(raw);
     let assumed = mode.clone().unwrap_or_else(|| shared(raw));
     let config = Config {
         mode: assumed.clone(),
@@ -65,21 +66,18 @@ pub(super) fn config(raw: &mut Raw, cpus: usize) -> Option<Config> {
         ipv6: raw.truth("IPV6_ENABLED", true),
         log_levels: raw.parsed("RUST_LOG").unwrap_or_default(),
         log_format: raw.parsed("LOG_FORMAT").unwrap_or_default(),
-        warnings: unsupported(raw),
         node,
     };
     mode.map(|_| config)
 }
 
-/// What Istio's tunnel knows and this one does not.
-fn unsupported(raw: &mut Raw) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for (name, default, what) in [("TLS12_ENABLED", false, "TLS 1.2 is never offered")] {
-        if raw.truth(name, default) != default {
-            warnings.push(format!("{name} has no effect: {what}"));
-        }
+/// Istio's tunnel can be told to speak TLS 1.2. Whoever asks for that must not believe to have it:
+/// there certificates, and with them identities, cross in clear, and no key exchange is
+/// post-quantum.
+fn refuse_tls12(raw: &mut Raw) {
+    if raw.truth("TLS12_ENABLED", false) {
+        raw.mistake("TLS12_ENABLED: tunnels speak TLS 1.3 only; unset it, or set it to false");
     }
-    warnings
 }
 
 fn metrics_idle_timeout(raw: &mut Raw) -> Duration {

@@ -115,14 +115,16 @@ fn a_compliance_policy_is_kept_or_refused() {
 }
 
 #[test]
-fn revocation_lists_are_read_and_old_tls_is_warned_of() {
+fn revocation_lists_are_read() {
     let crl_path = valid(&[("CRL_PATH", "/crl.pem")]).crl_path;
     assert_eq!(crl_path, Some("/crl.pem".into()));
-    let warnings = valid(&[("TLS12_ENABLED", "true")]).warnings;
-    assert_eq!(
-        warnings,
-        ["TLS12_ENABLED has no effect: TLS 1.2 is never offered"]
-    );
+}
+
+#[test]
+fn old_tls_is_refused() {
+    valid(&[("TLS12_ENABLED", "false")]);
+    let mistakes = parse(&[("TLS12_ENABLED", "true")], None).expect_err("refused");
+    assert!(mistakes[0].contains("TLS 1.3 only"), "{mistakes:?}");
 }
 
 #[test]
@@ -229,7 +231,6 @@ fn what_istio_can_be_told_is_kept() {
     assert!(config.fake_ca && config.proxy.policy_info_logging);
     assert!(!config.proxy.port_reuse);
     assert_eq!(config.preferred_service_namespace.as_deref(), Some("shop"));
-    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
 
 #[test]
