@@ -168,6 +168,34 @@ fn on_one_node_the_sockets_are_joined_without_a_tunnel() {
 }
 
 #[test]
+fn on_one_node_connections_take_the_tunnel_where_they_are_told_to() {
+    for same_node_direct in [true, false] {
+        let mut lab = Lab::with(["", ""], |config| {
+            config.same_node_direct = same_node_direct;
+        });
+        lab.pod("client", 1);
+        lab.pod("server", 1);
+        let (mut stream, caller) = lab.call("client", lab.address("server")).expect("call");
+        assert_eq!(caller, lab.ip("client"));
+        echo(&mut stream);
+        let tunnels = "ss -Htn state established sport = :15008 | grep -q .";
+        match same_node_direct {
+            true => lab.run("server", &format!("! {tunnels}")),
+            false => lab.run("server", tunnels),
+        }
+        close(stream);
+        for direction in [Direction::Outbound, Direction::Inbound] {
+            let record = lab.log_of(1, direction, |_| true);
+            assert_eq!(record.error, None);
+            assert_eq!(record.source.identity, Some(identity_of("client")));
+            assert_eq!(record.destination.identity, Some(identity_of("server")));
+            let tunnelled = record.tls_group == Some("X25519MLKEM768");
+            assert_eq!(tunnelled, !same_node_direct, "{record:?}");
+        }
+    }
+}
+
+#[test]
 fn a_denied_identity_is_refused_and_let_in_again() {
     let mut lab = Lab::new();
     lab.pod("client", 1);

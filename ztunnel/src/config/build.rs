@@ -225,6 +225,7 @@ fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
         half_closed_timeout: raw.duration("HALF_CLOSED_TIMEOUT", defaults.half_closed_timeout),
         max_segment: raw.parsed("MAX_SEGMENT_SIZE"),
         pool_idle: raw.duration("POOL_UNUSED_RELEASE_TIMEOUT", defaults.pool_idle),
+        same_node_direct: raw.truth("ENABLE_SAME_NODE_DIRECT", true),
         response_baggage: raw.truth("ENABLE_RESPONSE_BAGGAGE", true),
         localhost_app_tunnel: raw.truth("LOCALHOST_APP_TUNNEL", true),
         ipv6: raw.truth("IPV6_ENABLED", true),

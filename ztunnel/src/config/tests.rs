@@ -368,6 +368,13 @@ fn each_of_istios_variables_has_its_effect() {
 }
 
 #[test]
+fn connections_within_a_node_can_be_sent_through_tunnels() {
+    assert!(valid(&[]).proxy.same_node_direct);
+    let off = valid(&[("ENABLE_SAME_NODE_DIRECT", "false")]);
+    assert!(!off.proxy.same_node_direct);
+}
+
+#[test]
 fn the_own_name_of_a_cluster_wins_over_the_metadata() {
     let both = [("CLUSTER_ID", "own"), ("ISTIO_META_CLUSTER_ID", "meta")];
     let config = valid(&both);

@@ -39,6 +39,8 @@ pub struct Config {
     /// How long a connection with one direction closed may be silent.
     pub half_closed_timeout: Duration,
     /// How long a tunnel without streams is kept.
+    /// Whether connections between two pods of this process go without a tunnel.
+    pub same_node_direct: bool,
     pub pool_idle: Duration,
     /// Whether a 200 describes the workload reached, and requests' descriptions are read.
     pub response_baggage: bool,
@@ -93,6 +95,7 @@ impl Default for Config {
             pool_idle: Duration::from_secs(300),
             response_baggage: true,
             localhost_app_tunnel: true,
+            same_node_direct: true,
             ipv6: true,
             port_reuse: true,
             policy_info_logging: false,

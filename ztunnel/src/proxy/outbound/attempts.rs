@@ -94,12 +94,13 @@ impl Client {
             }
             Transport::Hbone { address, expected } => {
                 let shared = &self.worker.shared;
-                let local = (address.port() == destination::HBONE_PORT)
-                    .then(|| {
-                        let pods = &shared.pods;
-                        pods.serving(&hop.workload, address.ip(), &shared.config)
-                    })
-                    .flatten();
+                let direct =
+                    shared.config.same_node_direct && address.port() == destination::HBONE_PORT;
+                let serving = || {
+                    let pods = &shared.pods;
+                    pods.serving(&hop.workload, address.ip(), &shared.config)
+                };
+                let local = direct.then(serving).flatten();
                 match local {
                     Some(pod) => {
                         Box::pin(same_node::run(self, hop, *address, expected, &pod)).await
