@@ -125,6 +125,7 @@ impl Shared {
         access_log: Arc<dyn AccessLog>,
         series: Arc<SeriesCache>,
     ) -> Self {
+        let ejections = Ejections::new(config.ejection);
         Self {
             config,
             state,
@@ -134,7 +135,7 @@ impl Shared {
             on_demand: None,
             pods: Pods::default(),
             connections: Connections::default(),
-            ejections: Ejections::default(),
+            ejections,
             tunnels: Arc::default(),
             handed_over: AtomicBool::new(false),
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hbone::settings::Settings;
 use identity::{KeyExchange, grpc};
+use mesh::balancing::ejection::Limits;
 
 use super::raw::Raw;
 use super::{
@@ -35,8 +36,8 @@ pub(super) fn config(raw: &mut Raw, cpus: usize) -> Option<Config> {
         or(&mut node.pod_namespace, &workload.namespace);
         or(&mut node.service_account, &workload.service_account);
     }
-    // Where the mode is a mistake, the other settings are still looked at.
     refuse_tls12(raw);
+    // Where the mode is a mistake, the other settings are still looked at.
     let assumed = mode.clone().unwrap_or_else(|| shared(raw));
     let config = Config {
         mode: assumed.clone(),
@@ -224,14 +225,15 @@ fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
         connect_timeout: raw.duration("CONNECT_TIMEOUT", defaults.connect_timeout),
         half_closed_timeout: raw.duration("HALF_CLOSED_TIMEOUT", defaults.half_closed_timeout),
         max_segment: raw.parsed("MAX_SEGMENT_SIZE"),
-        pool_idle: raw.duration("POOL_UNUSED_RELEASE_TIMEOUT", defaults.pool_idle),
         same_node_direct: raw.truth("ENABLE_SAME_NODE_DIRECT", true),
+        pool_idle: raw.duration("POOL_UNUSED_RELEASE_TIMEOUT", defaults.pool_idle),
         response_baggage: raw.truth("ENABLE_RESPONSE_BAGGAGE", true),
         localhost_app_tunnel: raw.truth("LOCALHOST_APP_TUNNEL", true),
         ipv6: raw.truth("IPV6_ENABLED", true),
         port_reuse: raw.truth("INPOD_PORT_REUSE", true),
         policy_info_logging: raw.truth("AUTHZ_POLICY_INFO_LOGGING", false),
         socks5: raw.truth("UNSTABLE_ENABLE_SOCKS5", false),
+        ejection: ejection(raw),
         tunnel: Settings {
             stream_window,
             // Follows the windows it is the sum of, where it is not said.
@@ -250,6 +252,24 @@ fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
         },
         ..defaults
     }
+}
+
+fn ejection(raw: &mut Raw) -> Limits {
+    let defaults = Limits::default();
+    let limits = Limits {
+        base: raw.duration("EJECTION_BASE_TIME", defaults.base),
+        longest: raw.duration("EJECTION_MAX_TIME", defaults.longest),
+        percent: raw
+            .parsed("EJECTION_MAX_PERCENT")
+            .unwrap_or(defaults.percent),
+    };
+    if limits.percent > 100 {
+        raw.mistake("EJECTION_MAX_PERCENT: more than 100 percent");
+    }
+    if limits.base.is_zero() || limits.base > limits.longest {
+        raw.mistake("EJECTION_BASE_TIME: must be above 0 and at most EJECTION_MAX_TIME");
+    }
+    limits
 }
 
 fn dns(raw: &mut Raw) -> Option<Dns> {

@@ -1,5 +1,7 @@
 //! Settings from given environments; nothing here reads the real one.
 
+use mesh::balancing::ejection::Limits;
+
 use super::*;
 use crate::proxy::config::{Keepalive, OriginalSource};
 
@@ -372,6 +374,30 @@ fn connections_within_a_node_can_be_sent_through_tunnels() {
     assert!(valid(&[]).proxy.same_node_direct);
     let off = valid(&[("ENABLE_SAME_NODE_DIRECT", "false")]);
     assert!(!off.proxy.same_node_direct);
+}
+
+#[test]
+fn ejection_has_limits_that_make_sense() {
+    let config = valid(&[
+        ("EJECTION_BASE_TIME", "5s"),
+        ("EJECTION_MAX_TIME", "1m"),
+        ("EJECTION_MAX_PERCENT", "10"),
+    ]);
+    let limits = Limits {
+        base: Duration::from_secs(5),
+        longest: Duration::from_secs(60),
+        percent: 10,
+    };
+    assert_eq!(config.proxy.ejection, limits);
+    for (name, value) in [
+        ("EJECTION_BASE_TIME", "0s"),
+        ("EJECTION_BASE_TIME", "31s"),
+        ("EJECTION_MAX_PERCENT", "101"),
+        ("EJECTION_MAX_PERCENT", "-1"),
+    ] {
+        let mistakes = parse(&[(name, value)], None).expect_err("refused");
+        assert!(mistakes[0].starts_with(name), "{mistakes:?}");
+    }
 }
 
 #[test]

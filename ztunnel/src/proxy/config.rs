@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hbone::settings::Settings;
+use mesh::balancing::ejection::Limits;
 
 /// Where outbound connections are redirected to.
 pub const OUTBOUND_PORT: u16 = 15001;
@@ -38,9 +39,9 @@ pub struct Config {
     pub workload_wait: Duration,
     /// How long a connection with one direction closed may be silent.
     pub half_closed_timeout: Duration,
-    /// How long a tunnel without streams is kept.
     /// Whether connections between two pods of this process go without a tunnel.
     pub same_node_direct: bool,
+    /// How long a tunnel without streams is kept.
     pub pool_idle: Duration,
     /// Whether a 200 describes the workload reached, and requests' descriptions are read.
     pub response_baggage: bool,
@@ -54,6 +55,8 @@ pub struct Config {
     pub policy_info_logging: bool,
     /// Whether pods get a SOCKS5 listener.
     pub socks5: bool,
+    /// How far endpoints that can't be reached are left alone.
+    pub ejection: Limits,
     pub tunnel: Settings,
 }
 
@@ -92,14 +95,15 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(10),
             workload_wait: Duration::from_secs(5),
             half_closed_timeout: Duration::from_secs(300),
+            same_node_direct: true,
             pool_idle: Duration::from_secs(300),
             response_baggage: true,
             localhost_app_tunnel: true,
-            same_node_direct: true,
             ipv6: true,
             port_reuse: true,
             policy_info_logging: false,
             socks5: false,
+            ejection: Limits::default(),
             tunnel: Settings::default(),
         }
     }

@@ -5,15 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
+use mesh::balancing::ejection::Limits;
 use mesh::balancing::{Ejections as Known, Selection};
 use mesh::workload::Workload;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ejections(ArcSwap<Known>);
 
 // === impl Ejections ===
 
 impl Ejections {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self(ArcSwap::from_pointee(Known::new(limits)))
+    }
+
     pub fn load(&self) -> Guard<Arc<Known>> {
         self.0.load()
     }

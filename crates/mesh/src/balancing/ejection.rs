@@ -1,9 +1,10 @@
 //! Endpoints that could not be connected to, left alone for a while: passive health.
 //!
-//! An endpoint that fails is ejected at once, for [`BASE`], and twice as long each further time
-//! in a row, up to [`LONGEST`]. When the time is over one connection tries it; only when that
-//! one succeeds do others follow. No more than half of a service's endpoints are ejected at a
-//! time, and those are still tried when nothing else is left, so that an ejection refuses nobody.
+//! An endpoint that fails is ejected at once, for [`Limits::base`], and twice as long each further
+//! time in a row, up to [`Limits::longest`]. When the time is over one connection tries it; only
+//! when that one succeeds do others follow. No more than a share of a service's endpoints are
+//! ejected at a time, and those are still tried when nothing else is left, so that an ejection
+//! refuses nobody.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,14 +14,8 @@ use imbl::HashMap;
 use crate::address::NamespacedHostname;
 use crate::workload::{Workload, WorkloadUid};
 
-/// How long an endpoint is left alone after its first failure.
-pub const BASE: Duration = Duration::from_secs(1);
-/// And at most, however often it has failed.
-pub const LONGEST: Duration = Duration::from_secs(30);
 /// How long failures are remembered when the endpoint might be tried again and is not.
 const MEMORY: Duration = Duration::from_secs(60);
-/// Of this many of a service's endpoints, one may be ejected.
-const SHARE: usize = 2;
 /// Failures remembered in all.
 const MAXIMUM: usize = 1024;
 
@@ -31,9 +26,21 @@ pub struct ServicePort {
     pub port: u16,
 }
 
+/// How far ejection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long an endpoint is left alone after its first failure.
+    pub base: Duration,
+    /// And at most, however often it has failed.
+    pub longest: Duration,
+    /// How many of a service's endpoints may be ejected at a time; none where it is 0.
+    pub percent: u8,
+}
+
 /// All that is remembered of failures. Clones are cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Ejections {
+    limits: Limits,
     services: HashMap<ServicePort, Failing>,
 }
 
@@ -61,9 +68,41 @@ pub struct Ejected<'a> {
     pub remaining: Duration,
 }
 
+// === impl Limits ===
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            base: Duration::from_secs(1),
+            longest: Duration::from_secs(30),
+            percent: 50,
+        }
+    }
+}
+
+impl Limits {
+    /// Whether so many of a service's endpoints may be ejected at a time.
+    fn admit(self, ejected: usize, endpoints: usize) -> bool {
+        ejected * 100 <= endpoints * usize::from(self.percent)
+    }
+
+    /// How long an endpoint is left alone that has failed so often in a row.
+    fn pause(self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(16);
+        self.base.saturating_mul(1 << doublings).min(self.longest)
+    }
+}
+
 // === impl Ejections ===
 
 impl Ejections {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            services: HashMap::new(),
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.services.is_empty()
     }
@@ -84,7 +123,7 @@ impl Ejections {
         self.of(destination).is_some_and(|failing| {
             let known = failing.get(workload);
             known.is_some_and(|ejection| ejection.until <= now)
-                && failing.has_room(endpoints, &workload.uid, now)
+                && self.has_room(failing, endpoints, &workload.uid, now)
         })
     }
 
@@ -100,10 +139,11 @@ impl Ejections {
         if !self.needs_trial(destination, endpoints, workload, now) {
             return;
         }
+        let limits = self.limits;
         let failing = self.services.get_mut(destination);
         if let Some(ejection) = failing.and_then(|failing| failing.0.get_mut(&workload.uid)) {
             ejection.on_trial = true;
-            ejection.until = now + pause(ejection.failures);
+            ejection.until = now + limits.pause(ejection.failures);
         }
     }
 
@@ -124,14 +164,14 @@ impl Ejections {
             return None;
         }
         let has_room = match failing {
-            Some(failing) => failing.has_room(endpoints, &workload.uid, now),
-            None => endpoints >= SHARE,
+            Some(failing) => self.has_room(failing, endpoints, &workload.uid, now),
+            None => self.limits.admit(1, endpoints),
         };
         if !has_room || (known.is_none() && self.len() >= MAXIMUM) {
             return None;
         }
         let failures = known.map_or(0, |ejection| ejection.failures) + 1;
-        let pause = pause(failures);
+        let pause = self.limits.pause(failures);
         let ejection = Ejection {
             workload: workload.clone(),
             failures,
@@ -169,6 +209,19 @@ impl Ejections {
             })
     }
 
+    /// Whether the endpoint may be ejected besides those that are.
+    fn has_room(
+        &self,
+        failing: &Failing,
+        endpoints: usize,
+        endpoint: &WorkloadUid,
+        now: Instant,
+    ) -> bool {
+        let others = failing.0.iter().filter(|(other, _)| *other != endpoint);
+        let ejected = others.filter(|(_, one)| one.until > now).count();
+        self.limits.admit(ejected + 1, endpoints)
+    }
+
     fn len(&self) -> usize {
         self.services.values().map(|failing| failing.0.len()).sum()
     }
@@ -198,19 +251,6 @@ impl Failing {
         let known = self.0.get(&workload.uid);
         known.filter(|known| Arc::ptr_eq(&known.workload, workload))
     }
-
-    /// Whether the endpoint may be ejected besides those that are.
-    fn has_room(&self, endpoints: usize, endpoint: &WorkloadUid, now: Instant) -> bool {
-        let others = self.0.iter().filter(|(other, _)| *other != endpoint);
-        let ejected = others.filter(|(_, one)| one.until > now).count();
-        (ejected + 1) * SHARE <= endpoints
-    }
-}
-
-/// How long an endpoint is left alone that has failed so often in a row.
-fn pause(failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    (BASE * (1 << doublings)).min(LONGEST)
 }
 
 #[cfg(test)]

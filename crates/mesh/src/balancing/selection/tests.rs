@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 
 use super::*;
 use crate::address::NamespacedHostname;
-use crate::balancing::ejection::BASE;
+use crate::balancing::ejection::Limits;
 use crate::service::{
     AppProtocol, HealthPolicy, IpFamilies, LoadBalancingMode, Port, Scope, Service,
 };
@@ -204,7 +204,7 @@ proptest! {
             .filter(|n| naive(&service, &client, &endpoints[*n]).is_some());
         prop_assert_eq!(sorted, usable.collect::<Vec<_>>());
         // A time later nobody is left alone.
-        let later = Observed { now: now + BASE, ..observed };
+        let later = Observed { now: now + Limits::default().base, ..observed };
         let first = selection.draw(&[], later, &mut random);
         let first = first.map(|one| &selection.endpoint(one).workload.uid);
         let first = first.map(|uid| uid.0.parse::<usize>().expect("a number"));
