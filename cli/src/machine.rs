@@ -49,9 +49,6 @@ use std::time::Duration;
 
 use control_plane::folder::FolderSource;
 use control_plane::source::{Batch, Event as Change, Report, Source};
-use istio_compat::exclusions::Exclusions;
-use istio_compat::kinds::pod::Pod;
-use istio_compat::labels;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
@@ -207,27 +204,6 @@ async fn publish_services(machine: Rc<Machine>) {
 /// RFC 3339, as in objects' metadata.
 fn now() -> String {
     chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
-}
-
-/// How a pod is captured, by its annotations.
-fn capture_options(pod: &Pod) -> cni::rules::Options {
-    let annotation = |name: &str| pod.metadata.annotation(name);
-    let interfaces = annotation(labels::REROUTE_VIRTUAL_INTERFACES).unwrap_or_default();
-    let interfaces = interfaces.split(',').map(str::trim);
-    let exclusions = Exclusions::of(&pod.metadata);
-    cni::rules::Options {
-        virtual_interfaces: interfaces
-            .filter_map(|name| cni::rules::InterfaceName::try_from(name).ok())
-            .collect(),
-        exclude: cni::rules::Exclusions {
-            inbound_ports: exclusions.inbound_ports.into_iter().collect(),
-            outbound_ports: exclusions.outbound_ports.into_iter().collect(),
-            outbound_ranges: exclusions.outbound_ranges.into_iter().collect(),
-        },
-        bypass_inbound: annotation(labels::BYPASS_INBOUND) == Some("true"),
-        dns_capture: annotation(labels::DNS_CAPTURE) != Some("false"),
-        ..cni::rules::Options::default()
-    }
 }
 
 // === impl Machine ===

@@ -30,6 +30,7 @@ pub struct Pod {
     pub service_account: String,
     /// Search domains of the pod's own resolver, in order.
     pub search_domains: Vec<String>,
+    /// How it is captured at first.
     pub options: Options,
 }
 
@@ -84,7 +85,7 @@ struct Enrolled {
 
 #[derive(Debug)]
 enum Rules {
-    Capture(Seen),
+    Capture { options: Options, seen: Seen },
     Release,
 }
 
@@ -114,10 +115,14 @@ impl Agent {
     pub async fn enrol(&self, pod: Pod, netns: OwnedFd) -> Result<Enrolment, apply::Error> {
         let uid = pod.uid.clone();
         let info = pod.workload_info();
+        let rules = Rules::Capture {
+            options: pod.options.clone(),
+            seen: Seen::default(),
+        };
         let enrolled = Arc::new(Enrolled {
             pod,
             netns: Arc::new(netns),
-            rules: tokio::sync::Mutex::new(Rules::Capture(Seen::default())),
+            rules: tokio::sync::Mutex::new(rules),
             drift: Mutex::default(),
         });
         let former = self.inner.pods().insert(uid.clone(), enrolled.clone());
@@ -126,8 +131,8 @@ impl Agent {
             *former.rules.lock().await = Rules::Release;
         }
         let state = enrolled.rules.lock().await;
-        if matches!(*state, Rules::Capture(_))
-            && let Err(error) = apply::capture(&enrolled.netns, &enrolled.pod.options).await
+        if let Rules::Capture { options, .. } = &*state
+            && let Err(error) = apply::capture(&enrolled.netns, options).await
         {
             self.inner.forget(&uid, &enrolled);
             return Err(error);
@@ -145,6 +150,25 @@ impl Agent {
             self.inner.server.del(&uid).await;
         }
         Ok(delivery.into())
+    }
+
+    /// Captures an enrolled pod in another way from now on, in one step: new connections go by the
+    /// new options, open ones stay as they are.
+    pub async fn adjust(&self, uid: &str, options: Options) -> Result<(), apply::Error> {
+        let Some(enrolled) = self.inner.pods().get(uid).cloned() else {
+            return Ok(());
+        };
+        let mut rules = enrolled.rules.lock().await;
+        match &*rules {
+            Rules::Capture { options: now, .. } if *now != options => {}
+            Rules::Capture { .. } | Rules::Release => return Ok(()),
+        }
+        apply::capture(&enrolled.netns, &options).await?;
+        *rules = Rules::Capture {
+            options,
+            seen: Seen::default(),
+        };
+        Ok(())
     }
 
     /// Releases a pod that lives on: new connections pass untouched, those that ztunnel carries

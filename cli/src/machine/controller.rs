@@ -447,9 +447,8 @@ impl Controller {
         else {
             return;
         };
-        let captured = self.desired.captures(&entry.pod);
         let (wish, wishes) = watch::channel(Wish {
-            captured,
+            capture: self.desired.capture(&entry.pod),
             end: None,
         });
         entry.wish = Some(wish);
@@ -468,10 +467,12 @@ impl Controller {
 
     fn reconcile_capture(&mut self) {
         for entry in self.pods.values() {
-            let captured = self.desired.captures(&entry.pod);
+            let capture = self.desired.capture(&entry.pod);
             if let Some(wish) = &entry.wish {
                 wish.send_if_modified(|wish| {
-                    std::mem::replace(&mut wish.captured, captured) != captured
+                    let changed = wish.capture != capture;
+                    wish.capture = capture;
+                    changed
                 });
             }
         }

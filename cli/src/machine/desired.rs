@@ -2,13 +2,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use cni::rules::{InterfaceName, Options};
 use istio_compat::enablement::is_ambient;
+use istio_compat::exclusions::Exclusions;
 use istio_compat::kind::Kind;
 use istio_compat::kinds::deployment::Deployment;
 use istio_compat::kinds::namespace::Namespace;
 use istio_compat::kinds::node::Node;
 use istio_compat::kinds::pod::Pod;
 use istio_compat::kinds::service::Service;
+use istio_compat::labels;
 use istio_compat::object::{Body, ObjectKey};
 
 /// Namespace and name.
@@ -98,9 +101,31 @@ impl Desired {
         self.waypoints.contains(deployment)
     }
 
-    /// Whether the mesh is to capture the pod.
-    pub(crate) fn captures(&self, pod: &Pod) -> bool {
+    /// How the mesh is to capture the pod, if it is.
+    pub(crate) fn capture(&self, pod: &Pod) -> Option<Options> {
         let namespace = self.namespaces.get(&pod.metadata.namespace);
-        is_ambient(pod, namespace.map(Arc::as_ref)).is_captured()
+        let ambient = is_ambient(pod, namespace.map(Arc::as_ref));
+        ambient.is_captured().then(|| options(pod))
+    }
+}
+
+/// How a pod is captured, by its annotations.
+fn options(pod: &Pod) -> Options {
+    let annotation = |name: &str| pod.metadata.annotation(name);
+    let interfaces = annotation(labels::REROUTE_VIRTUAL_INTERFACES).unwrap_or_default();
+    let interfaces = interfaces.split(',').map(str::trim);
+    let exclusions = Exclusions::of(&pod.metadata);
+    Options {
+        virtual_interfaces: interfaces
+            .filter_map(|name| InterfaceName::try_from(name).ok())
+            .collect(),
+        exclude: cni::rules::Exclusions {
+            inbound_ports: exclusions.inbound_ports.into_iter().collect(),
+            outbound_ports: exclusions.outbound_ports.into_iter().collect(),
+            outbound_ranges: exclusions.outbound_ranges.into_iter().collect(),
+        },
+        bypass_inbound: annotation(labels::BYPASS_INBOUND) == Some("true"),
+        dns_capture: annotation(labels::DNS_CAPTURE) != Some("false"),
+        ..Options::default()
     }
 }

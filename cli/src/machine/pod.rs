@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cni::agent::{self, Enrolment};
+use cni::rules::Options;
 use istio_compat::kinds::pod::{Pod, PodIp};
 use nix::sched::CloneFlags;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -39,7 +40,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What the machine wants of a running pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wish {
-    pub(crate) captured: bool,
+    /// To be captured, and how.
+    pub(crate) capture: Option<Options>,
     /// To end, with so much time for its containers.
     pub(crate) end: Option<Duration>,
 }
@@ -275,11 +277,12 @@ impl Capture<'_> {
         let mut wish = self.life.wish.clone();
         let mut agent = self.life.node.agent.changed();
         loop {
-            let wanted = wish.borrow_and_update().captured;
+            let wanted = wish.borrow_and_update().capture.clone();
+            let is_wanted = wanted.is_some();
             agent.borrow_and_update();
             let mut retry = None;
-            if wanted {
-                match self.enrol().await {
+            if let Some(options) = wanted {
+                match self.enrol(options).await {
                     Ok(Enrolment::Enabled) => {
                         self.life.tell(Event::Captured);
                         settled.take().map(|settled| settled.send(()));
@@ -299,27 +302,29 @@ impl Capture<'_> {
             tokio::select! {
                 // Without a machine nobody wishes for anything.
                 changed = wish.changed() => if changed.is_err() { std::future::pending::<()>().await },
-                changed = agent.changed(), if wanted => if changed.is_err() { std::future::pending::<()>().await },
+                changed = agent.changed(), if is_wanted => if changed.is_err() { std::future::pending::<()>().await },
                 () = tokio::time::sleep(retry.unwrap_or_default()), if retry.is_some() => {}
             }
         }
     }
 
-    async fn enrol(&mut self) -> anyhow::Result<Enrolment> {
+    async fn enrol(&mut self, options: Options) -> anyhow::Result<Enrolment> {
         let agent = &self.life.node.agent;
         let pod = &self.life.pod;
+        let uid = &pod.metadata.uid;
         if self.enrolled
-            && let Some(enrolment) = agent.enrolment(&pod.metadata.uid)
+            && let Some(enrolment) = agent.enrolment(uid)
         {
+            agent.adjust(uid, options).await?;
             return Ok(enrolment);
         }
         let described = agent::Pod {
-            uid: pod.metadata.uid.clone(),
+            uid: uid.clone(),
             name: pod.metadata.name.clone(),
             namespace: pod.metadata.namespace.clone(),
             service_account: pod.service_account().to_owned(),
             search_domains: ResolvConf::of(pod, "").searches,
-            options: super::capture_options(pod),
+            options,
         };
         let enrolment = agent
             .enrol(described, self.netns.try_clone_to_owned()?)

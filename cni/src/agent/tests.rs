@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::netns;
+use crate::rules::Exclusions;
 
 fn pod(uid: &str) -> Pod {
     Pod {
@@ -109,6 +110,40 @@ async fn a_pod_is_captured_and_acknowledged_then_released() {
         .unwrap();
     until_enabled(&agent, "a").await;
     assert!(captured(&netns));
+}
+
+#[tokio::test]
+async fn an_enrolled_pod_is_captured_in_another_way_and_stays_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::new(&folder.path().join("ztunnel.sock")).unwrap();
+    let netns = namespace().await;
+    let _ztunnel = ztunnel(&folder, &[]);
+    let options = Options {
+        exclude: Exclusions {
+            inbound_ports: vec![9001],
+            ..Exclusions::default()
+        },
+        ..Options::default()
+    };
+    // Not a pod of ours.
+    agent.adjust("a", options.clone()).await.unwrap();
+    assert!(!captured(&netns));
+
+    agent
+        .enrol(pod("a"), netns.try_clone().unwrap())
+        .await
+        .unwrap();
+    until_enabled(&agent, "a").await;
+    agent.adjust("a", options).await.unwrap();
+    let excluded = || nft(&netns, &["list", "ruleset"]).contains("9001");
+    assert!(captured(&netns) && excluded());
+    let mut verifier = apply::Verifier::default();
+    watch_over::repair_all(&agent.inner, &mut verifier).await;
+    assert!(excluded());
+    assert_eq!(agent.status().pods[0].drift, None);
+
+    agent.adjust("a", Options::default()).await.unwrap();
+    assert!(captured(&netns) && !excluded());
 }
 
 #[tokio::test]

@@ -95,10 +95,10 @@ pub(super) async fn repair_all(inner: &Inner, verifier: &mut Verifier) {
 
 async fn repair(enrolled: &Enrolled, verifier: &mut Verifier) {
     let mut rules = enrolled.rules.lock().await;
-    let Rules::Capture(seen) = &mut *rules else {
+    let Rules::Capture { options, seen } = &mut *rules else {
         return;
     };
-    let (uid, options) = (&enrolled.pod.uid, &enrolled.pod.options);
+    let uid = &enrolled.pod.uid;
     let differences = match verifier.verify(&enrolled.netns, options, seen).await {
         Ok(differences) if differences.is_empty() => return,
         Ok(differences) => differences,

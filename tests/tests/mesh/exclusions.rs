@@ -118,4 +118,28 @@ fn excluded_ports_pass_as_if_there_were_no_mesh_and_callers_of_the_mesh_reach_th
     ] {
         assert!(status.contains(told), "no {told:?} in\n{status}");
     }
+    let other = "excludeInboundPorts: \"8080\"";
+    let uid = || lab.pod("shop/server").expect("a pod")["metadata"]["uid"].clone();
+    let before = uid();
+    let changed = YAML.replace("excludeInboundPorts: \"9001, nonsense\"", other);
+    lab.write("lab.yaml", &changed).expect("written");
+    lab.eventually(
+        WITHIN,
+        "the ports of the new annotation are excluded",
+        || {
+            ensure!(
+                passes("plain/outsider", ["get", &request]),
+                "8080 is captured"
+            );
+            ensure!(
+                !passes("plain/outsider", ["banner", &banner]),
+                "9001 is not"
+            );
+            Ok(())
+        },
+    )
+    .expect("in force");
+    assert_eq!(uid(), before, "the same pod");
+    assert!(passes("shop/client", ["get", "server:80"]));
+    assert!(passes("shop/client", ["banner", "server:9001"]));
 }
