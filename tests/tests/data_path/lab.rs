@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,6 +21,7 @@ use identity::revocation::{RevocationFile, RevocationLists};
 use mesh::identity::Identity;
 use mesh::snapshot::{Change, Snapshot};
 use mesh::workload::{TunnelProtocol, Workload};
+use tokio::task::{LocalSet, spawn_local};
 use ztunnel::metrics::SeriesCache;
 use ztunnel::proxy::access_log::{AccessLog, AccessLogRecord, Direction, Event};
 use ztunnel::proxy::config::Config;
@@ -389,6 +391,36 @@ impl Lab {
     pub(crate) fn spawn_within(&self, name: &str, job: impl FnOnce() + Send + 'static) {
         let netns = self.pods[name].netns.clone();
         thread::spawn(move || netns::run_blocking(&netns, job).expect("namespace"));
+    }
+
+    /// Listens in a pod and hands `proxy` each connection, on a thread of its own.
+    pub(crate) fn run_proxy<P, F>(
+        &self,
+        name: &str,
+        port: u16,
+        proxy: P,
+        connection: impl Fn(Rc<P>, tokio::net::TcpStream) -> F + Send + 'static,
+    ) where
+        P: Send + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let address = SocketAddr::new(self.ip(name), port);
+        let listener = self.within(name, || TcpListener::bind(address));
+        let listener = listener.expect("a free port");
+        listener.set_nonblocking(true).expect("socket");
+        self.spawn_within(name, move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("runtime");
+            LocalSet::new().block_on(&runtime, async {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("socket");
+                let proxy = Rc::new(proxy);
+                while let Ok((tcp, _)) = listener.accept().await {
+                    spawn_local(connection(proxy.clone(), tcp));
+                }
+            });
+        });
     }
 
     /// Runs a shell script in a pod's namespace.

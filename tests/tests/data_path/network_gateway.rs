@@ -13,8 +13,8 @@ use mesh::address::{GatewayAddress, GatewayDestination, NamespacedHostname, Netw
 use mesh::service::{AppProtocol, Port, Service};
 use mesh::snapshot::Change;
 use mesh::workload::{TunnelProtocol, Workload};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
 use ztunnel::proxy::access_log::Direction;
 
 use super::lab::{APPLICATION, Lab, PATIENCE};
@@ -31,29 +31,13 @@ const GATEWAY_PORT: u16 = 15018;
 fn start_gateway(lab: &mut Lab, account: &str, to: &str) -> Receiver<Asked> {
     lab.bare_pod("gateway");
     lab.join("gateway");
-    let address = SocketAddr::new(lab.ip("gateway"), GATEWAY_PORT);
-    let listener = lab.within("gateway", || std::net::TcpListener::bind(address));
-    let listener = listener.expect("a free port");
-    listener.set_nonblocking(true).expect("socket");
     let (sender, asked) = channel();
     let gateway = Gateway {
         certificate: lab.authority().of(&identity_of(account)),
         to: SocketAddr::new(lab.ip(to), 15008),
         asked: sender,
     };
-    lab.spawn_within("gateway", move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("runtime");
-        LocalSet::new().block_on(&runtime, async {
-            let listener = TcpListener::from_std(listener).expect("socket");
-            let gateway = Rc::new(gateway);
-            while let Ok((tcp, _)) = listener.accept().await {
-                spawn_local(gateway.clone().connection(tcp));
-            }
-        });
-    });
+    lab.run_proxy("gateway", GATEWAY_PORT, gateway, Gateway::connection);
     asked
 }
 

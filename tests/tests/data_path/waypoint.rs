@@ -21,7 +21,7 @@ use mesh::workload::{
     ApplicationProtocol, ApplicationTunnel, TunnelProtocol, Workload, WorkloadStatus,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 use ztunnel::proxy::access_log::Direction;
 
 use super::lab::{APPLICATION, Lab, PATIENCE};
@@ -69,10 +69,6 @@ pub(crate) fn start(lab: &mut Lab, node: usize, account: &str, server: &str) -> 
     }];
     let workload = waypoint_workload(lab, node);
     lab.publish([Change::Service(service), Change::Workload(workload)]);
-    let address = SocketAddr::new(lab.ip("waypoint"), HBONE_PORT);
-    let listener = lab.within("waypoint", || std::net::TcpListener::bind(address));
-    let listener = listener.expect("a free port");
-    listener.set_nonblocking(true).expect("socket");
     let (sender, asked) = channel();
     let proxy = Proxy {
         certificate: lab.authority().of(&identity_of(account)),
@@ -80,19 +76,7 @@ pub(crate) fn start(lab: &mut Lab, node: usize, account: &str, server: &str) -> 
         expected: [identity_of(server)].into(),
         asked: sender,
     };
-    lab.spawn_within("waypoint", move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("runtime");
-        LocalSet::new().block_on(&runtime, async {
-            let listener = TcpListener::from_std(listener).expect("socket");
-            let proxy = Rc::new(proxy);
-            while let Ok((tcp, _)) = listener.accept().await {
-                spawn_local(proxy.clone().connection(tcp));
-            }
-        });
-    });
+    lab.run_proxy("waypoint", HBONE_PORT, proxy, Proxy::connection);
     asked
 }
 
