@@ -6,17 +6,11 @@ use std::time::Duration;
 use anyhow::ensure;
 use tests::lab::Lab;
 
+use crate::shop::NAMESPACES;
+
 const WITHIN: Duration = Duration::from_secs(5);
 
-const YAML: &str = "\
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: plain}
----
+const PODS: &str = "\
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: strict, namespace: shop}
@@ -71,7 +65,8 @@ spec:
 
 #[test]
 fn excluded_ports_pass_as_if_there_were_no_mesh_and_callers_of_the_mesh_reach_them() {
-    let lab = Lab::up_with(YAML, &["--nodes", "2"]).expect("the mesh starts");
+    let yaml = format!("{NAMESPACES}{PODS}");
+    let lab = Lab::up_with(&yaml, &["--nodes", "2"]).expect("the mesh starts");
     let server = lab.addresses("shop/server").expect("addresses")[0];
     let outsider = lab.addresses("plain/outsider").expect("addresses")[0];
     let (request, banner) = (format!("{server}:8080"), format!("{server}:9001"));
@@ -121,7 +116,7 @@ fn excluded_ports_pass_as_if_there_were_no_mesh_and_callers_of_the_mesh_reach_th
     let other = "excludeInboundPorts: \"8080\"";
     let uid = || lab.pod("shop/server").expect("a pod")["metadata"]["uid"].clone();
     let before = uid();
-    let changed = YAML.replace("excludeInboundPorts: \"9001, nonsense\"", other);
+    let changed = yaml.replace("excludeInboundPorts: \"9001, nonsense\"", other);
     lab.write("lab.yaml", &changed).expect("written");
     lab.eventually(
         WITHIN,

@@ -6,16 +6,12 @@ use std::time::Duration;
 use anyhow::ensure;
 use tests::lab::Lab;
 
+use crate::shop::NAMESPACES;
+
 fn yaml() -> String {
-    let mut yaml = "\
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: plain}
----
+    let mut yaml = NAMESPACES.to_owned();
+    yaml.push_str(
+        "\
 apiVersion: v1
 kind: Node
 metadata:
@@ -47,8 +43,8 @@ metadata:
 spec:
   selector: {half: works}
   ports: [{name: http, port: 80, targetPort: 8080}]
-"
-    .to_owned();
+",
+    );
     for (name, namespace, node) in [
         ("client", "shop", "node-1"),
         ("client", "plain", "node-1"),

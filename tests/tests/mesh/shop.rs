@@ -8,6 +8,18 @@ use tests::lab::Lab;
 
 pub(crate) const YAML: &str = include_str!("objects/shop.yaml");
 
+/// The head of other meshes' YAML: `shop`, whose pods are captured, and `plain`, whose are not.
+pub(crate) const NAMESPACES: &str = "\
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: plain}
+---
+";
+
 /// A test's use of the shared shop. Nobody drops the shop itself, so the link between its nodes
 /// is checked when a test is done with it.
 pub(crate) struct Shared(&'static Lab);
