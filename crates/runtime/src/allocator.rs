@@ -14,7 +14,7 @@ use crate::memory::cgroup;
 const LOOK: Duration = Duration::from_secs(5);
 
 /// And is worth giving back from this many bytes on.
-const UNUSED: u64 = 2 << 20;
+const UNUSED: u64 = 1 << 20;
 /// Freed bytes each of its arenas keeps.
 #[cfg(target_env = "gnu")]
 const KEPT: libc::c_int = 8 << 20;

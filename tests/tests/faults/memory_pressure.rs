@@ -2,7 +2,7 @@
 
 use tests::lab::memory_limit::MemoryLimit;
 
-use crate::shop::{BACK, Running, mesh_with, still_serves, warm};
+use crate::shop::{BACK, Running, mesh_with, restart_server, still_serves, warm_deaf};
 
 /// What the tunnel of the server's node may have.
 const LIMIT: u64 = 128 << 20;
@@ -14,7 +14,7 @@ fn what_is_not_read_is_given_up_before_the_process_is_killed() {
     let limit = MemoryLimit::new(LIMIT).expect("a control group");
     let prelude = format!("if [ $NODE_NAME = node-2 ]; then {}; fi", limit.enter());
     let lab = mesh_with(&prelude);
-    let baseline = warm(&lab);
+    let baseline = warm_deaf(&lab);
     let mut deaf = Running::start(&lab, "shop/client", &["pour", "server:9005", DEAF]);
     let poured = deaf.line();
     let log = lab.run_file("nodes/node-2/ztunnel.log");
@@ -31,9 +31,7 @@ fn what_is_not_read_is_given_up_before_the_process_is_killed() {
     .expect("serves");
     deaf.end();
     // What has been said to an application that does not read is over when it is.
-    lab.exec("shop/server", &["pkill", "-KILL", "-x", "peer"])
-        .expect("killed");
-    lab.ready().expect("it is back");
+    restart_server(&lab);
     still_serves(&lab);
     // Among others that the process is the same one.
     baseline.awaited(&lab, BACK).expect("back at rest");

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdin, ChildStdout};
 use std::time::Duration;
 
+use anyhow::{Context, Result, ensure};
 use tests::lab::Lab;
 use tests::lab::baseline::Baseline;
 
@@ -42,12 +43,41 @@ pub(crate) fn warm(lab: &Lab) -> Baseline {
     Baseline::of(lab).expect("the mesh comes to rest")
 }
 
+/// The same, where applications are to read nothing: what of the program that takes is in memory.
+pub(crate) fn warm_deaf(lab: &Lab) -> Baseline {
+    let mut deaf = Running::start(lab, "shop/client", &["pour", "server:9005", "4"]);
+    deaf.line();
+    deaf.end();
+    restart_server(lab);
+    warm(lab)
+}
+
 #[track_caller]
 pub(crate) fn still_serves(lab: &Lab) {
     for pod in ["shop/client", "shop/neighbour"] {
         let reply = lab.peer(pod, &["get", "server:80"]).expect("an answer");
         assert!(reply.starts_with("server "), "{reply}");
     }
+}
+
+/// Ends the server's application, and with it the connections that it keeps, and waits until
+/// another one serves.
+pub(crate) fn restart_server(lab: &Lab) {
+    let restarts = || -> Result<u64> {
+        let pod = lab.pod("shop/server")?;
+        let count = &pod["status"]["containerStatuses"][0]["restartCount"];
+        count.as_u64().with_context(|| pod["status"].to_string())
+    };
+    let before = restarts().expect("a count");
+    lab.exec("shop/server", &["pkill", "-KILL", "-x", "peer"])
+        .expect("killed");
+    lab.eventually(BACK, "another one serves", || {
+        ensure!(restarts()? > before, "it is still the former one");
+        lab.ready()?;
+        lab.peer("shop/neighbour", &["get", "server:80"])
+            .map(|_| ())
+    })
+    .expect("serves");
 }
 
 /// Has the kernel forget what it tracks of connections whose other end never said that they are

@@ -2,7 +2,7 @@
 
 use tests::peer::client::LoadReport;
 
-use crate::shop::{BACK, Running, mesh, still_serves, warm};
+use crate::shop::{BACK, Running, mesh, restart_server, still_serves, warm_deaf};
 
 /// As many as may stop reading before their tunnel is given no new connections.
 const DEAF: u64 = 16;
@@ -12,7 +12,7 @@ const HELD: u64 = (4 + 2) << 20;
 #[test]
 fn what_nobody_reads_is_bounded_and_holds_up_nobody() {
     let lab = mesh("RUST_LOG=info");
-    let baseline = warm(&lab);
+    let baseline = warm_deaf(&lab);
     let resident = |node| {
         lab.metric(node, "process_resident_memory_bytes")
             .expect("memory")
@@ -41,9 +41,7 @@ fn what_nobody_reads_is_bounded_and_holds_up_nobody() {
     }
     deaf.end();
     // What has been said to an application that does not read is over when it is.
-    lab.exec("shop/server", &["pkill", "-KILL", "-x", "peer"])
-        .expect("killed");
-    lab.ready().expect("it is back");
+    restart_server(&lab);
     still_serves(&lab);
     baseline.awaited(&lab, BACK).expect("back at rest");
 }

@@ -45,7 +45,7 @@ pub(super) async fn pump(
                 let mut left = &rest[..];
                 while !left.is_empty() {
                     let write = |cx: &mut Context<'_>| Pin::new(&mut *writer).poll_write(cx, left);
-                    let written = room(reader.as_ref(), half_closed, write).await?;
+                    let written = Box::pin(room(reader.as_ref(), half_closed, write)).await?;
                     count(written);
                     left = &left[written..];
                 }
