@@ -1,128 +1,192 @@
-//! Addresses of endpoints that have only a hostname, kept for a short while: one question at a
-//! time for each name, whoever asks.
+//! Addresses of endpoints that have only a hostname: asked for when first needed, and from then
+//! on kept fresh in the background for as long as somebody needs them.
+//!
+//! - `schedule`: what is served, and when to ask again; no I/O.
+//! - `question`: asking the system's nameservers.
 
-use std::cell::RefCell;
+mod question;
+
+mod schedule;
+
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::lookup_host;
-use tokio::sync::Mutex;
+use futures::future::LocalBoxFuture;
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
 use tokio::time::{self, Instant};
 
-/// Names kept; they come of the configuration alone.
-const ENTRIES: usize = 4096;
-/// How long an answer is used. The system's resolver does not tell its TTL, so it is short
-/// enough for names whose addresses move.
-const LIFETIME: Duration = Duration::from_secs(5);
-/// How long a failure is, so that a name that is not there costs one question a second.
-const FAILURE_LIFETIME: Duration = Duration::from_secs(1);
+use self::question::Nameservers;
+pub(crate) use self::schedule::Served;
+use self::schedule::{Answer, Entry, Next};
 
-/// What one worker has resolved.
-#[derive(Default)]
-pub(crate) struct Names {
-    known: RefCell<HashMap<Arc<str>, Known>>,
-    asking: RefCell<HashMap<Arc<str>, Rc<Mutex<()>>>>,
+type Ask = Box<dyn Fn(Arc<str>) -> LocalBoxFuture<'static, Answer>>;
+
+/// The names of one worker. Each has a task of its own that asks.
+pub(crate) struct Names(Rc<Shared>);
+
+struct Shared {
+    known: RefCell<HashMap<Arc<str>, Rc<Name>>>,
+    ask: Ask,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Known {
-    /// Or why there are none.
-    pub(crate) addresses: Result<Arc<[IpAddr]>, Arc<str>>,
-    pub(crate) until: Instant,
+/// One name.
+struct Name {
+    hostname: Arc<str>,
+    entry: RefCell<Entry>,
+    /// Grows when what is served is another.
+    revision: Cell<u64>,
+    answered: Notify,
+}
+
+/// What a name came to when it was looked at.
+pub(crate) struct Seen {
+    name: Rc<Name>,
+    revision: u64,
+    pub(crate) served: Served,
 }
 
 // === impl Names ===
 
+impl Default for Names {
+    fn default() -> Self {
+        let nameservers = Rc::new(Nameservers::default());
+        Self::asking(Box::new(move |hostname| {
+            let nameservers = nameservers.clone();
+            Box::pin(async move { nameservers.ask(&hostname).await })
+        }))
+    }
+}
+
 impl Names {
-    /// Asks, unless it is known.
+    fn asking(ask: Ask) -> Self {
+        Self(Rc::new(Shared {
+            known: RefCell::default(),
+            ask,
+        }))
+    }
+
+    /// Every name has these addresses, and it takes so long to hear of them.
+    #[cfg(test)]
+    pub(crate) fn answering(takes: Duration, addresses: Vec<std::net::IpAddr>) -> Self {
+        Self::asking(Box::new(move |_| {
+            let addresses = addresses.clone();
+            Box::pin(async move {
+                time::sleep(takes).await;
+                Answer::Addresses(addresses, Duration::from_secs(60))
+            })
+        }))
+    }
+
+    /// What a name comes to now; none as long as that has to be asked for.
+    pub(crate) fn look_at(&self, hostname: &str) -> Option<Seen> {
+        let name = self.0.known.borrow().get(hostname)?.clone();
+        let served = name.entry.borrow_mut().served(Instant::now())?;
+        Some(Seen {
+            revision: name.revision.get(),
+            served,
+            name,
+        })
+    }
+
+    /// Waits until there is something to serve, or for `timeout`. Must be called on the worker's
+    /// `LocalSet`.
     pub(crate) async fn resolve(&self, hostname: &Arc<str>, timeout: Duration) {
-        let lock = {
-            let mut asking = self.asking.borrow_mut();
-            asking.entry(hostname.clone()).or_default().clone()
-        };
-        let _alone = lock.lock().await;
-        if self.known(hostname, Instant::now()).is_none() {
-            // The port is only for the function's sake.
-            let found = time::timeout(timeout, lookup_host((&**hostname, 0))).await;
-            let found = match found {
-                Ok(Ok(found)) => Ok(found.map(|one| one.ip().to_canonical()).collect()),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("no answer in time".to_owned()),
-            };
-            self.keep(hostname, found, Instant::now());
-        }
-        self.asking.borrow_mut().remove(hostname);
-    }
-
-    pub(crate) fn known(&self, hostname: &str, now: Instant) -> Option<Known> {
-        let known = self.known.borrow();
-        known
-            .get(hostname)
-            .filter(|known| known.until > now)
-            .cloned()
-    }
-
-    fn keep(&self, hostname: &Arc<str>, found: Result<Vec<IpAddr>, String>, now: Instant) {
-        let addresses = found.and_then(|mut addresses| {
-            addresses.sort_unstable();
-            addresses.dedup();
-            match addresses.is_empty() {
-                true => Err("it has no address".to_owned()),
-                false => Ok(addresses),
-            }
-        });
-        let known = match addresses {
-            Ok(addresses) => Known {
-                addresses: Ok(addresses.into()),
-                until: now + LIFETIME,
-            },
-            Err(why) => {
-                let why = format!("the host {hostname} can't be resolved: {why}");
-                tracing::info!("{why}");
-                Known {
-                    addresses: Err(why.into()),
-                    until: now + FAILURE_LIFETIME,
+        let name = self.0.name(hostname);
+        let served = async {
+            loop {
+                // Before the look, so that no answer is missed.
+                let answered = name.answered.notified();
+                if name.entry.borrow_mut().served(Instant::now()).is_some() {
+                    return;
                 }
+                answered.await;
             }
         };
-        let mut all = self.known.borrow_mut();
-        if all.len() >= ENTRIES {
-            all.retain(|_, known| known.until > now);
+        // Where there is nothing in time, whoever asks finds nothing.
+        let _ = time::timeout(timeout, served).await;
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn name(self: &Rc<Self>, hostname: &Arc<str>) -> Rc<Name> {
+        let mut known = self.known.borrow_mut();
+        if let Some(name) = known.get(hostname) {
+            return name.clone();
         }
-        all.insert(hostname.clone(), known);
+        let name = Rc::new(Name {
+            hostname: hostname.clone(),
+            entry: RefCell::new(Entry::new(Instant::now())),
+            revision: Cell::new(0),
+            answered: Notify::new(),
+        });
+        known.insert(hostname.clone(), name.clone());
+        spawn_local(keep(Rc::downgrade(self), name.clone()));
+        name
+    }
+}
+
+/// Asks for a name until nobody needs it any more.
+async fn keep(shared: Weak<Shared>, name: Rc<Name>) {
+    loop {
+        let next = name.entry.borrow().next(Instant::now());
+        match next {
+            Next::Wait(until) => {
+                time::sleep_until(until).await;
+                continue;
+            }
+            Next::Ask => {}
+            Next::Forget => {
+                if let Some(shared) = shared.upgrade() {
+                    shared.known.borrow_mut().remove(&name.hostname);
+                }
+                return name.end();
+            }
+        }
+        let Some(answer) = shared
+            .upgrade()
+            .map(|shared| (shared.ask)(name.hostname.clone()))
+        else {
+            return;
+        };
+        let answer = answer.await;
+        name.take(answer);
+    }
+}
+
+// === impl Name ===
+
+impl Name {
+    fn take(&self, answer: Answer) {
+        let mut entry = self.entry.borrow_mut();
+        if entry.answered(&self.hostname, answer, Instant::now()) {
+            self.revision.set(self.revision.get() + 1);
+        }
+        self.answered.notify_waiters();
+    }
+
+    /// Who still looks at it has to look anew.
+    fn end(&self) {
+        *self.entry.borrow_mut() = Entry::new(Instant::now());
+        self.revision.set(self.revision.get() + 1);
+        self.answered.notify_waiters();
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// Whether the name still comes to the same. Whoever asks needs it.
+    pub(crate) fn is_current(&self, now: Instant) -> bool {
+        let mut entry = self.name.entry.borrow_mut();
+        entry.touch(now) && self.name.revision.get() == self.revision
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_is_used_until_its_time_is_over() {
-        let (names, now) = (Names::default(), Instant::now());
-        let host: Arc<str> = "db.example".into();
-        let addresses = |names: &Names, now| names.known("db.example", now).map(|it| it.addresses);
-        assert_eq!(addresses(&names, now), None);
-        let one: IpAddr = [192, 0, 2, 1].into();
-        names.keep(&host, Ok(vec![one, one]), now);
-        let expected: Arc<[IpAddr]> = [one].into();
-        assert_eq!(addresses(&names, now + LIFETIME / 2), Some(Ok(expected)));
-        assert_eq!(addresses(&names, now + LIFETIME), None);
-    }
-
-    #[test]
-    fn a_failure_is_kept_for_a_moment_and_says_why() {
-        let (names, now) = (Names::default(), Instant::now());
-        let host: Arc<str> = "none.example".into();
-        for found in [Ok(Vec::new()), Err("no such host".to_owned())] {
-            names.keep(&host, found, now);
-            let known = names.known(&host, now).expect("kept");
-            let why = known.addresses.expect_err("none");
-            assert!(why.contains("none.example"), "{why}");
-            assert_eq!(names.known(&host, now + FAILURE_LIFETIME), None);
-        }
-    }
-}
+mod tests;

@@ -96,6 +96,10 @@ pub(crate) struct Worker<U> {
 impl<U: Upstream + Clone + 'static> WorkerPipeline<U> {
     /// Must be called on the worker's `LocalSet`.
     pub fn new(shared: Arc<Shared>, upstream: U) -> Self {
+        Self::with_names(shared, upstream, Names::default())
+    }
+
+    fn with_names(shared: Arc<Shared>, upstream: U, names: Names) -> Self {
         let proxy = &shared.config.proxy;
         let worker = Rc::new(Worker {
             gateway: Gateway {
@@ -105,7 +109,7 @@ impl<U: Upstream + Clone + 'static> WorkerPipeline<U> {
             },
             plans: RefCell::new(Plans::new(shared.state.snapshot(), proxy)),
             loads: Loads::default(),
-            names: Names::default(),
+            names,
             telemetry: Rc::new(Telemetry::new(shared.registry.clone())),
             streams: Streams::default(),
             verified: RefCell::default(),

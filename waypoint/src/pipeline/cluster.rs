@@ -20,7 +20,7 @@ use rand::Rng;
 use tokio::time::Instant;
 
 use crate::message::Protocol;
-use crate::names::Names;
+use crate::names::{Names, Seen};
 
 /// What a backend refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -45,8 +45,7 @@ pub(crate) struct Cluster {
 #[derive(Default)]
 struct Named {
     hostnames: Vec<Arc<str>>,
-    /// When the first of their addresses has to be asked for again.
-    until: Option<Instant>,
+    seen: Vec<Seen>,
     /// Why one of them has none that may be used.
     failure: Option<Arc<str>>,
 }
@@ -129,7 +128,7 @@ impl Cluster {
 
     /// Whether what its endpoints' names came to may still be used.
     pub(crate) fn is_current(&self) -> bool {
-        self.named.until.is_none_or(|until| until > Instant::now())
+        self.named.is_current()
     }
 
     /// The names of endpoints that have no address of their own.
@@ -184,6 +183,14 @@ impl Cluster {
 // === impl Named ===
 
 impl Named {
+    fn is_current(&self) -> bool {
+        if self.hostnames.is_empty() {
+            return true;
+        }
+        let now = Instant::now();
+        self.seen.len() == self.hostnames.len() && self.seen.iter().all(|one| one.is_current(now))
+    }
+
     /// The addresses of an endpoint's name, where it has no others.
     fn hops(
         &mut self,
@@ -200,20 +207,14 @@ impl Named {
             return Vec::new();
         };
         self.hostnames.push(hostname.clone());
-        let now = Instant::now();
-        let Some(known) = around.names.known(hostname, now) else {
-            self.until = Some(now);
+        let Some(seen) = around.names.look_at(hostname) else {
             return Vec::new();
         };
-        let first = self
-            .until
-            .map_or(known.until, |until| until.min(known.until));
-        self.until = Some(first);
-        let network = &around.own.network;
-        let addresses = known.addresses.and_then(|addresses| {
-            let outside = outside(around.snapshot, network, hostname, &addresses);
-            outside.map_err(|why| why.to_string().into())
-        });
+        let addresses = seen
+            .served
+            .clone()
+            .and_then(|addresses| around.reachable(hostname, &addresses));
+        self.seen.push(seen);
         match addresses {
             Ok(addresses) => addresses
                 .into_iter()
@@ -226,6 +227,30 @@ impl Named {
             Err(why) => {
                 self.failure = Some(why);
                 Vec::new()
+            }
+        }
+    }
+}
+
+// === impl Surroundings ===
+
+impl Surroundings<'_> {
+    /// Those of a name's addresses that are outside the mesh and of a family that we have.
+    fn reachable(
+        &self,
+        hostname: &Arc<str>,
+        addresses: &[IpAddr],
+    ) -> Result<Vec<IpAddr>, Arc<str>> {
+        let network = &self.own.network;
+        let mut outside = outside(self.snapshot, network, hostname, addresses)
+            .map_err(|why| Arc::from(why.to_string()))?;
+        let own = &self.own.addresses;
+        let is_ours = |ip: &IpAddr| own.iter().any(|one| one.is_ipv4() == ip.is_ipv4());
+        outside.retain(|ip| own.is_empty() || is_ours(ip));
+        match outside.is_empty() {
+            false => Ok(outside),
+            true => {
+                Err(format!("the host {hostname} has no address of the waypoint's family").into())
             }
         }
     }

@@ -329,35 +329,20 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
             if !mirror.samples(&mut *self.random.borrow_mut()) {
                 continue;
             }
-            let cluster = self.backend_cluster(&mirror.backend).ok();
-            if let Some(cluster) = cluster.clone().filter(|one| !one.is_current()) {
-                // For the next one: nobody waits for a copy.
-                let worker = self.clone();
-                tokio::task::spawn_local(async move { drop(worker.resolved(cluster).await) });
-            }
-            let chosen = cluster.as_ref().and_then(|cluster| {
-                let random = &mut *self.random.borrow_mut();
-                cluster.choose(&[], random)
-            });
-            let (Some(cluster), Some((chosen, hop))) = (cluster, chosen) else {
+            let Ok(cluster) = self.backend_cluster(&mirror.backend) else {
                 metrics::counter!("waypoint_mirrors_failed_total").increment(1);
                 continue;
             };
             let (tee, copy) = mirror::copy(self.shared.config.replay_buffer);
             body.add_tee(tee);
-            let endpoint = Endpoint {
-                protocol: cluster.protocol.unwrap_or(Protocol::Http1),
-                hop,
-            };
-            let upstream = self.upstream.clone();
             let mut request = request.clone().map(|()| Body::stream(copy));
             request.extensions_mut().clear();
             // The copy may end early: it is not known to be as long.
             request.headers_mut().remove(header::CONTENT_LENGTH);
+            let worker = self.clone();
             tokio::task::spawn_local(async move {
-                let _under_way = chosen;
                 let limit = limit.unwrap_or(MIRROR_TIMEOUT);
-                let sent = discard(&upstream, &endpoint, request);
+                let sent = worker.send_copy(cluster, request);
                 let result = tokio::time::timeout(limit, sent).await;
                 if !matches!(result, Ok(Ok(()))) {
                     metrics::counter!("waypoint_mirrors_failed_total").increment(1);
@@ -365,25 +350,32 @@ impl<U: Upstream + Clone + 'static> Worker<U> {
             });
         }
     }
-}
 
-/// Sends a copy and reads its answer for nobody.
-async fn discard<U: Upstream>(
-    upstream: &U,
-    endpoint: &Endpoint,
-    request: Request<Body>,
-) -> Result<(), UpstreamError> {
-    let interim = Interim(Rc::new(|_| {}));
-    let mut body = upstream
-        .send(endpoint, request, &interim)
-        .await?
-        .into_body();
-    let mut body = std::pin::Pin::new(&mut body);
-    while std::future::poll_fn(|cx| body.as_mut().poll_frame(cx))
-        .await
-        .is_some_and(|frame| frame.is_ok())
-    {}
-    Ok(())
+    /// Sends a copy, and reads its answer for nobody.
+    async fn send_copy(
+        self: Rc<Self>,
+        cluster: Rc<Cluster>,
+        request: Request<Body>,
+    ) -> Result<(), UpstreamError> {
+        let cluster = self.resolved(cluster).await;
+        let chosen = cluster.choose(&[], &mut *self.random.borrow_mut());
+        let Some((_under_way, hop)) = chosen else {
+            return Err(UpstreamError::Connect("no endpoint".to_owned()));
+        };
+        let endpoint = Endpoint {
+            protocol: cluster.protocol.unwrap_or(Protocol::Http1),
+            hop,
+        };
+        let interim = Interim(Rc::new(|_| {}));
+        let sent = self.upstream.send(&endpoint, request, &interim).await?;
+        let mut body = sent.into_body();
+        let mut body = std::pin::Pin::new(&mut body);
+        while std::future::poll_fn(|cx| body.as_mut().poll_frame(cx))
+            .await
+            .is_some_and(|frame| frame.is_ok())
+        {}
+        Ok(())
+    }
 }
 
 /// As the port says, else as the client speaks.

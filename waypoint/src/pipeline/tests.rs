@@ -4,6 +4,8 @@ pub(crate) mod harness;
 
 mod routing;
 
+mod naming;
+
 mod retrying;
 
 mod policies;

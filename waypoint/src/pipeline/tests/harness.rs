@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::message::{
     Body, BodyError, Downstream, Endpoint, Exchange, Interim, Upstream, UpstreamError,
 };
+use crate::names::Names;
 use crate::pipeline::WorkerPipeline;
 use crate::shared::Shared;
 
@@ -40,6 +41,7 @@ pub(super) const OTHER_VIP: &str = "10.1.0.2";
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     pub(super) workload: String,
+    pub(super) target: String,
     pub(super) method: Method,
     pub(super) uri: String,
     pub(super) headers: HeaderMap,
@@ -286,6 +288,7 @@ impl Upstream for Fake {
         let (body, _) = read(body).await;
         let seen = Seen {
             workload: endpoint.hop.workload.name.to_string(),
+            target: endpoint.hop.target.to_string(),
             method: parts.method,
             uri: parts.uri.to_string(),
             headers: parts.headers,
@@ -308,6 +311,11 @@ impl Mesh {
     }
 
     pub(super) fn with(config: Config, more: Vec<Change>) -> Self {
+        Self::naming(Names::default(), config, more)
+    }
+
+    /// Where names come to what `names` says.
+    pub(super) fn naming(names: Names, config: Config, more: Vec<Change>) -> Self {
         let mut snapshot = Snapshot::default();
         snapshot.apply(shop());
         snapshot.apply(more);
@@ -317,7 +325,7 @@ impl Mesh {
         Self {
             snapshot: RefCell::new(snapshot),
             state,
-            pipeline: WorkerPipeline::new(shared.clone(), upstream.clone()),
+            pipeline: WorkerPipeline::with_names(shared.clone(), upstream.clone(), names),
             shared,
             upstream,
         }
