@@ -25,7 +25,7 @@ pub fn confine(config: &Config) -> anyhow::Result<()> {
 
 /// Gives up the system calls that a running tunnel never makes; everything has started by now.
 pub fn confine_system_calls() -> anyhow::Result<()> {
-    Ok(system_calls::leave_to_proxies(&[])?)
+    Ok(system_calls::leave_to_proxies()?)
 }
 
 /// Enters a network namespace and marks a socket, as every pod will need.

@@ -72,7 +72,7 @@ fn capabilities_that_are_not_kept_are_gone_for_good() {
 fn a_call_that_no_proxy_makes_is_refused() {
     let status = confined("a_call_that_no_proxy_makes_is_refused", || {
         capabilities::keep(&[]).expect("given up");
-        system_calls::leave_to_proxies(&[]).expect("installed");
+        system_calls::leave_to_proxies().expect("installed");
         let unshared = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER);
         assert_eq!(unshared, Err(Errno::EPERM));
         // Threads that come later are bound by it as well; files, sockets and sleep go on.
@@ -91,7 +91,7 @@ fn a_call_that_no_proxy_makes_is_refused() {
 fn running_a_program_ends_the_process() {
     let status = confined("running_a_program_ends_the_process", || {
         capabilities::keep(&[]).expect("given up");
-        system_calls::leave_to_proxies(&[]).expect("installed");
+        system_calls::leave_to_proxies().expect("installed");
         use std::os::unix::process::CommandExt;
         let error = Command::new("true").exec();
         panic!("still here: {error}");

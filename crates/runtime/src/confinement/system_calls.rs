@@ -222,8 +222,8 @@ const HOSTILE: &[i64] = &[
 /// Leaves every thread of the process, and all that it starts, what a network proxy needs.
 ///
 /// Other calls fail with EPERM; those that run or inspect programs, mount, or change the kernel
-/// kill the process (SIGSYS). `besides` may be made as well.
-pub fn leave_to_proxies(besides: &[i64]) -> Result<(), FilterError> {
+/// kill the process (SIGSYS).
+pub fn leave_to_proxies() -> Result<(), FilterError> {
     let architecture = std::env::consts::ARCH;
     let architecture =
         TargetArch::try_from(architecture).map_err(|_| FilterError::Architecture(architecture))?;
@@ -237,7 +237,6 @@ pub fn leave_to_proxies(besides: &[i64]) -> Result<(), FilterError> {
         TIME_AND_SELF,
         LEGACY,
         HOSTILE,
-        besides,
     ];
     let eperm = SeccompAction::Errno(sys::EPERM.unsigned_abs());
     let needed = filter(&needed.concat(), eperm, SeccompAction::Allow, architecture)?;
