@@ -99,3 +99,65 @@ fn running_a_program_ends_the_process() {
     let killed = Some(Signal::SIGSYS as i32);
     assert!(status.is_none_or(|status| status.signal() == killed));
 }
+
+#[test]
+fn a_waypoint_changes_no_file_and_makes_no_other_sockets() {
+    let status = confined(
+        "a_waypoint_changes_no_file_and_makes_no_other_sockets",
+        || {
+            use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+            capabilities::keep(&[]).expect("given up");
+            let folder = std::env::temp_dir();
+            let pid = nix::unistd::getpid();
+            system_calls::leave_to_waypoints().expect("installed");
+            std::fs::read("/proc/self/status").expect("reads");
+            std::net::TcpStream::connect("127.0.0.1:1").expect_err("nobody listens");
+            std::net::UdpSocket::bind("127.0.0.1:0").expect("binds");
+            std::thread::spawn(|| {}).join().expect("a thread");
+            let refused = |error: std::io::Error| {
+                assert_eq!(error.raw_os_error(), Some(Errno::EPERM as i32));
+            };
+            refused(std::fs::write(folder.join("confined"), "").expect_err("a file"));
+            let open = std::fs::File::options().append(true).open("/dev/null");
+            refused(open.expect_err("to write"));
+            refused(std::fs::remove_file(folder.join("confined")).expect_err("a file"));
+            refused(std::net::TcpListener::bind("127.0.0.1:0").expect_err("listens"));
+            let raw = socket(
+                AddressFamily::Netlink,
+                SockType::Raw,
+                SockFlag::empty(),
+                None,
+            );
+            assert_eq!(raw.expect_err("netlink"), Errno::EPERM);
+            let own = std::fs::File::open("/proc/self/ns/net").expect("its own");
+            let entered = nix::sched::setns(own, nix::sched::CloneFlags::CLONE_NEWNET);
+            assert_eq!(entered, Err(Errno::EPERM));
+            assert_eq!(nix::sys::signal::kill(pid, None), Err(Errno::EPERM));
+        },
+    );
+    assert!(status.is_none_or(|status| status.success()));
+}
+
+#[test]
+fn a_control_plane_writes_and_watches_files_and_enters_no_namespace() {
+    let status = confined(
+        "a_control_plane_writes_and_watches_files_and_enters_no_namespace",
+        || {
+            capabilities::keep(&[]).expect("given up");
+            let folder = std::env::temp_dir();
+            let names = ["written", "kept"].map(|name| format!("{name}-{}", std::process::id()));
+            let [written, kept] = names.map(|name| folder.join(name));
+            system_calls::leave_to_control_planes().expect("installed");
+            std::fs::write(&written, "").expect("writes");
+            std::fs::rename(&written, &kept).expect("renames");
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(&kept, private).expect("changes");
+            std::fs::remove_file(&kept).expect("removes");
+            let own = std::fs::File::open("/proc/self/ns/net").expect("its own");
+            let entered = nix::sched::setns(own, nix::sched::CloneFlags::CLONE_NEWNET);
+            assert_eq!(entered, Err(Errno::EPERM));
+            std::net::TcpListener::bind("127.0.0.1:0").expect_err("listens");
+        },
+    );
+    assert!(status.is_none_or(|status| status.success()));
+}

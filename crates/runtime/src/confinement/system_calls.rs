@@ -1,10 +1,13 @@
-//! System calls that a network proxy needs (seccomp(2)); every other one fails with EPERM, and one
+//! System calls that each program needs (seccomp(2)); every other one fails with EPERM, and one
 //! that only an intruder makes ends the process.
 
 use std::collections::BTreeMap;
 
 use libc as sys;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
 
 /// Why system calls could not be given up.
 #[derive(Debug, thiserror::Error)]
@@ -17,19 +20,15 @@ pub enum FilterError {
     Install(#[from] seccompiler::Error),
 }
 
-const FILES: &[i64] = &[
+const READING: &[i64] = &[
     sys::SYS_read,
+    // Descriptors may be sockets.
     sys::SYS_write,
     sys::SYS_readv,
     sys::SYS_writev,
     sys::SYS_pread64,
-    sys::SYS_pwrite64,
     sys::SYS_preadv,
-    sys::SYS_pwritev,
     sys::SYS_preadv2,
-    sys::SYS_pwritev2,
-    sys::SYS_openat,
-    sys::SYS_openat2,
     sys::SYS_close,
     sys::SYS_close_range,
     sys::SYS_fstat,
@@ -40,6 +39,23 @@ const FILES: &[i64] = &[
     sys::SYS_faccessat,
     sys::SYS_faccessat2,
     sys::SYS_lseek,
+    sys::SYS_getdents64,
+    sys::SYS_readlinkat,
+    sys::SYS_dup,
+    sys::SYS_dup3,
+    sys::SYS_fcntl,
+    sys::SYS_ioctl,
+    sys::SYS_pipe2,
+    sys::SYS_splice,
+    sys::SYS_getcwd,
+];
+
+const OPENING: &[i64] = &[sys::SYS_openat, sys::SYS_openat2];
+
+const WRITING: &[i64] = &[
+    sys::SYS_pwrite64,
+    sys::SYS_pwritev,
+    sys::SYS_pwritev2,
     sys::SYS_fsync,
     sys::SYS_fdatasync,
     sys::SYS_ftruncate,
@@ -50,17 +66,11 @@ const FILES: &[i64] = &[
     sys::SYS_renameat2,
     sys::SYS_unlinkat,
     sys::SYS_mkdirat,
-    sys::SYS_getdents64,
-    sys::SYS_readlinkat,
-    sys::SYS_dup,
-    sys::SYS_dup3,
-    sys::SYS_fcntl,
     sys::SYS_flock,
-    sys::SYS_ioctl,
-    sys::SYS_pipe2,
-    sys::SYS_splice,
-    sys::SYS_getcwd,
     sys::SYS_umask,
+];
+
+const WATCHING: &[i64] = &[
     sys::SYS_inotify_init1,
     sys::SYS_inotify_add_watch,
     sys::SYS_inotify_rm_watch,
@@ -81,10 +91,7 @@ const EVENTS: &[i64] = &[
 ];
 
 const SOCKETS: &[i64] = &[
-    sys::SYS_socket,
-    sys::SYS_socketpair,
     sys::SYS_bind,
-    sys::SYS_listen,
     sys::SYS_accept,
     sys::SYS_accept4,
     sys::SYS_connect,
@@ -99,9 +106,13 @@ const SOCKETS: &[i64] = &[
     sys::SYS_recvmsg,
     sys::SYS_sendmmsg,
     sys::SYS_recvmmsg,
-    // A pod's network namespace is entered to make sockets there.
-    sys::SYS_setns,
 ];
+
+/// Sockets of any kind, and for others to connect to.
+const ANY_SOCKET: &[i64] = &[sys::SYS_socket, sys::SYS_socketpair, sys::SYS_listen];
+
+/// A pod's network namespace is entered to make sockets there.
+const NAMESPACES: &[i64] = &[sys::SYS_setns];
 
 const MEMORY: &[i64] = &[
     sys::SYS_brk,
@@ -147,8 +158,11 @@ const SIGNALS: &[i64] = &[
     sys::SYS_rt_sigsuspend,
     sys::SYS_rt_sigtimedwait,
     sys::SYS_sigaltstack,
-    sys::SYS_kill,
     sys::SYS_tgkill,
+];
+
+const OTHER_PROCESSES: &[i64] = &[
+    sys::SYS_kill,
     sys::SYS_pidfd_open,
     sys::SYS_pidfd_send_signal,
 ];
@@ -178,13 +192,9 @@ const TIME_AND_SELF: &[i64] = &[
 /// What newer architectures no longer have, and the C library of this one still calls.
 #[cfg(target_arch = "x86_64")]
 const LEGACY: &[i64] = &[
-    sys::SYS_open,
     sys::SYS_stat,
     sys::SYS_lstat,
     sys::SYS_access,
-    sys::SYS_rename,
-    sys::SYS_unlink,
-    sys::SYS_mkdir,
     sys::SYS_readlink,
     sys::SYS_dup2,
     sys::SYS_pipe,
@@ -198,7 +208,30 @@ const LEGACY: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const LEGACY: &[i64] = &[];
 
-/// What no proxy does by mistake.
+#[cfg(target_arch = "x86_64")]
+const LEGACY_WRITING: &[i64] = &[
+    sys::SYS_open,
+    sys::SYS_chmod,
+    sys::SYS_rename,
+    sys::SYS_unlink,
+    sys::SYS_mkdir,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const LEGACY_WRITING: &[i64] = &[];
+
+/// What every program makes.
+const ALL: [&[i64]; 8] = [
+    READING,
+    EVENTS,
+    SOCKETS,
+    MEMORY,
+    THREADS,
+    SIGNALS,
+    TIME_AND_SELF,
+    LEGACY,
+];
+
+/// What no program of the mesh does by mistake.
 const HOSTILE: &[i64] = &[
     sys::SYS_execve,
     sys::SYS_execveat,
@@ -219,30 +252,83 @@ const HOSTILE: &[i64] = &[
     sys::SYS_userfaultfd,
 ];
 
-/// Leaves every thread of the process, and all that it starts, what a network proxy needs.
+/// What is left of each call: always, or under one of these conditions.
+type Left = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// Leaves every thread of the process, and all that it starts, what a tunnel of a node needs.
 ///
 /// Other calls fail with EPERM; those that run or inspect programs, mount, or change the kernel
 /// kill the process (SIGSYS).
 pub fn leave_to_proxies() -> Result<(), FilterError> {
+    leave(always(&[
+        OPENING,
+        WRITING,
+        LEGACY_WRITING,
+        WATCHING,
+        ANY_SOCKET,
+        NAMESPACES,
+        OTHER_PROCESSES,
+    ]))
+}
+
+/// As [`leave_to_proxies`], for a waypoint that serves: it opens files to read them only, makes
+/// sockets of the Internet and of this host only, listens nowhere else, and signals nobody.
+pub fn leave_to_waypoints() -> Result<(), FilterError> {
+    let mut left = always(&[]);
+    left.extend([
+        (sys::SYS_openat, vec![to_read(2)?]),
+        (sys::SYS_socket, of_families()?),
+    ]);
+    #[cfg(target_arch = "x86_64")]
+    left.insert(sys::SYS_open, vec![to_read(1)?]);
+    leave(left)
+}
+
+/// As [`leave_to_proxies`], for a control plane that serves: folders are watched and written, and
+/// sockets are as a waypoint's.
+pub fn leave_to_control_planes() -> Result<(), FilterError> {
+    let mut left = always(&[OPENING, WRITING, LEGACY_WRITING, WATCHING]);
+    left.insert(sys::SYS_socket, of_families()?);
+    leave(left)
+}
+
+fn always(besides: &[&[i64]]) -> Left {
+    let calls = ALL.iter().chain(besides).copied().flatten();
+    calls.map(|call| (*call, Vec::new())).collect()
+}
+
+/// Only where the flags, which are this argument, neither make nor change a file.
+fn to_read(argument: u8) -> Result<SeccompRule, seccompiler::BackendError> {
+    let changing = sys::O_ACCMODE | sys::O_CREAT | sys::O_TRUNC;
+    let unset = SeccompCmpOp::MaskedEq(u64::from(changing.unsigned_abs()));
+    let flags = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, unset, 0)?;
+    SeccompRule::new(vec![flags])
+}
+
+fn of_families() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let family = |family: i32| {
+        let family = u64::from(family.unsigned_abs());
+        let same = SeccompCmpOp::Eq;
+        let first = SeccompCondition::new(0, SeccompCmpArgLen::Dword, same, family)?;
+        SeccompRule::new(vec![first])
+    };
+    [sys::AF_INET, sys::AF_INET6, sys::AF_UNIX]
+        .into_iter()
+        .map(family)
+        .collect()
+}
+
+fn leave(mut left: Left) -> Result<(), FilterError> {
     let architecture = std::env::consts::ARCH;
     let architecture =
         TargetArch::try_from(architecture).map_err(|_| FilterError::Architecture(architecture))?;
-    let needed = [
-        FILES,
-        EVENTS,
-        SOCKETS,
-        MEMORY,
-        THREADS,
-        SIGNALS,
-        TIME_AND_SELF,
-        LEGACY,
-        HOSTILE,
-    ];
+    // The other filter is for these: of several the harshest answer counts.
+    left.extend(HOSTILE.iter().map(|call| (*call, Vec::new())));
     let eperm = SeccompAction::Errno(sys::EPERM.unsigned_abs());
-    let needed = filter(&needed.concat(), eperm, SeccompAction::Allow, architecture)?;
-    // Of several filters the harshest answer counts.
+    let needed = filter(left, eperm, SeccompAction::Allow, architecture)?;
     let (allow, kill) = (SeccompAction::Allow, SeccompAction::KillProcess);
-    let hostile = filter(HOSTILE, allow, kill, architecture)?;
+    let hostile = HOSTILE.iter().map(|call| (*call, Vec::new())).collect();
+    let hostile = filter(hostile, allow, kill, architecture)?;
     for filter in [hostile, needed] {
         seccompiler::apply_filter_all_threads(&filter)?;
     }
@@ -250,12 +336,11 @@ pub fn leave_to_proxies() -> Result<(), FilterError> {
 }
 
 fn filter(
-    calls: &[i64],
+    rules: Left,
     others: SeccompAction,
     these: SeccompAction,
     architecture: TargetArch,
 ) -> Result<BpfProgram, FilterError> {
-    let rules: BTreeMap<_, _> = calls.iter().map(|call| (*call, Vec::new())).collect();
     let filter = SeccompFilter::new(rules, others, these, architecture)?;
     Ok(filter.try_into()?)
 }
