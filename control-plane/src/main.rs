@@ -8,12 +8,17 @@ use clap::error::ErrorKind;
 use control_plane::config::Args;
 use control_plane::failure::{Failure, Kind};
 use control_plane::serve::ControlPlane;
+use runtime::confinement::capabilities::{self, Capability};
+use runtime::confinement::{self, system_calls};
 use runtime::logs;
 use runtime::metrics::{Metrics, Settings};
 use runtime::signals::Shutdown;
 
 /// Series that nobody touched for so long are of proxies and peers that are gone.
 const METRICS_IDLE: Duration = Duration::from_secs(3600);
+
+/// The folders are the user's, who need not be the user that it runs as.
+const CAPABILITIES: &[Capability] = &[Capability::CAP_DAC_OVERRIDE];
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -41,6 +46,9 @@ fn run(args: Args) -> Result<(), Failure> {
     let unavailable = |error: &dyn std::fmt::Display| {
         Failure::new(Kind::Unavailable, format!("can't start: {error}"))
     };
+    confinement::without_core_dumps().map_err(|error| unavailable(&error))?;
+    // While there is one thread: capabilities are each thread's own.
+    capabilities::keep(CAPABILITIES).map_err(|error| unavailable(&error))?;
     let levels = args
         .log_level
         .parse()
@@ -59,6 +67,9 @@ fn run(args: Args) -> Result<(), Failure> {
     let outcome = runtime.block_on(async {
         let signals = tokio::spawn(shutdown.clone().listen());
         let control_plane = ControlPlane::open(args).await?;
+        // Everything is open, and everything to come is done by the threads there are or their
+        // successors.
+        system_calls::leave_to_control_planes().map_err(|error| unavailable(&error))?;
         let outcome = control_plane.run(Some(metrics), shutdown).await;
         signals.abort();
         outcome

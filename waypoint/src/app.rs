@@ -21,7 +21,7 @@ use crate::config::{Config, Proxy};
 use crate::pipeline::WorkerPipeline;
 use crate::shared::{OwnCertificate, Shared};
 use crate::worker::{Setup, Workers};
-use crate::{admin, sync, worker};
+use crate::{admin, startup, sync, worker};
 
 /// Counters that nobody changed for so long are forgotten.
 const IDLE_METRICS: Duration = Duration::from_secs(3600);
@@ -60,6 +60,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     let starting = readiness.task("listener");
     let workers = start_workers(&shared, certificates)?;
+    startup::confine_system_calls()?;
     tracing::info!(address = %workers.address(), "serving");
     drop(starting);
     let reason = shutdown.requested().await;

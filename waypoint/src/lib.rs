@@ -1,7 +1,7 @@
 //! The waypoint: the L7 proxy in front of the services that need one.
 //!
 //! - [`app`]: the whole program, top-down.
-//! - [`config`]: the environment, read once.
+//! - [`config`]: the environment, read once; [`startup`]: what is given up.
 //! - [`sync`]: the control plane's resources.
 //! - [`shared`]: what all workers share.
 //! - [`message`]: requests and responses with streamed bodies; where the engine and the
@@ -20,6 +20,8 @@
 pub mod app;
 
 pub mod config;
+
+pub mod startup;
 
 pub mod sync;
 

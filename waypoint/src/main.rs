@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use waypoint::app;
 use waypoint::config::Config;
+use waypoint::{app, startup};
 
 const HELP: &str = "\
 The L7 proxy in front of services of the Weft service mesh.
@@ -61,6 +61,7 @@ fn proxy() -> ExitCode {
 
 fn run(config: Config) -> anyhow::Result<()> {
     runtime::allocator::keep_buffers();
+    startup::confine()?;
     let _flush = runtime::logs::install(config.log_format, config.log_levels.clone())?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

@@ -1,6 +1,7 @@
 //! The waypoint in a real mesh: routes, policies and what goes wrong, on live traffic.
 
 mod authorization_policy;
+mod confinement;
 mod conformance;
 mod external;
 mod request_authentication;
