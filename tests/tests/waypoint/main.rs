@@ -8,4 +8,5 @@ mod request_authentication;
 mod resilience;
 mod shop;
 mod smuggling;
+mod tcp_route;
 mod why;
