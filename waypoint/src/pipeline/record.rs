@@ -32,6 +32,8 @@ pub(crate) struct Record {
     log: Option<Log>,
     pub(crate) is_grpc: bool,
     request_head: u64,
+    /// Of a connection that is no longer HTTP.
+    upgraded_bytes: u64,
     pub(crate) request_body: Option<Rc<RequestBody>>,
     pub(crate) source: Option<Arc<Workload>>,
     pub(crate) service: Option<Arc<Service>>,
@@ -79,6 +81,7 @@ impl Record {
             is_grpc,
             request_head: head_bytes(&parts.headers)
                 + parts.uri.path_and_query().map_or(0, |it| it.as_str().len()) as u64,
+            upgraded_bytes: 0,
             request_body: None,
             source: None,
             service: None,
@@ -140,6 +143,11 @@ impl Record {
         }
     }
 
+    /// Bytes towards the server after the switch to another protocol.
+    pub(crate) fn upgraded_data(&mut self, bytes: usize) {
+        self.upgraded_bytes += bytes as u64;
+    }
+
     /// It is known between whom messages go.
     pub(crate) fn count_messages(&mut self, body: &RequestBody) {
         if self.is_grpc {
@@ -169,7 +177,7 @@ impl Record {
             return;
         }
         let body = self.request_body.as_ref();
-        let request_bytes = body.map_or(0, |body| body.bytes());
+        let request_bytes = self.upgraded_bytes + body.map_or(0, |body| body.bytes());
         let duration = self.started.elapsed();
         let labels = RequestLabels {
             protocol: match self.is_grpc {

@@ -183,7 +183,9 @@ impl<I: AsyncWrite + ?Sized> AsyncWrite for ObservedIo<I> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        self.inner.as_mut().poll_write(cx, buf)
+        let written = ready!(self.inner.as_mut().poll_write(cx, buf))?;
+        self.record.upgraded_data(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {

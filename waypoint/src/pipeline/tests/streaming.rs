@@ -72,6 +72,47 @@ fn grpc_is_told_with_its_messages_and_the_status_of_its_trailers() {
     });
 }
 
+/// Both directions of what is no longer HTTP are the request's and the response's.
+#[test]
+fn an_upgraded_connection_is_counted_both_ways() {
+    run(async || {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mesh = Mesh::new(vec![]);
+        let (near, mut far) = tokio::io::duplex(64);
+        mesh.upstream.respond(move || {
+            let mut response = Response::new(Body::Upgraded(Box::pin(near)));
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            response
+        });
+        let response = mesh.start(get("/socket")).await;
+        let Body::Upgraded(mut io) = response.into_body() else {
+            panic!("not switched");
+        };
+        io.write_all(&[1; 40]).await.expect("sent");
+        far.write_all(&[2; 50]).await.expect("sent");
+        io.read_exact(&mut [0; 50]).await.expect("received");
+        drop(io);
+        let sum = |family: &str| {
+            let lines = mesh.metrics(&format!("{family}_sum"));
+            lines[0]
+                .rsplit(' ')
+                .next()
+                .and_then(|sum| sum.parse::<f64>().ok())
+        };
+        let plain = Mesh::new(vec![]);
+        plain.send(get("/socket")).await;
+        let head = plain.metrics("istio_request_bytes_sum");
+        let head: f64 = head[0]
+            .rsplit(' ')
+            .next()
+            .unwrap_or_default()
+            .parse()
+            .expect("a sum");
+        assert_eq!(sum("istio_request_bytes"), Some(head + 40.0));
+        assert!(sum("istio_response_bytes").is_some_and(|sum| sum >= 50.0));
+    });
+}
+
 #[test]
 fn messages_are_counted_while_their_stream_is_open() {
     run(async || {
