@@ -127,3 +127,32 @@ fn the_object_has_istios_keys() {
     assert_eq!(object["duration"], 12);
     assert_eq!(object.as_object().expect("an object").len(), 24);
 }
+
+/// Bytes that are no text, quotes, and ends of lines, in every field that a peer has a say in.
+#[test]
+fn cve_2024_34363_and_45808_whatever_was_sent_is_one_line_and_one_object() {
+    let strange = HeaderValue::from_bytes(b"a\"\\\xff\xfe\tz").expect("obs-text");
+    for format in [Format::Text, Format::Json] {
+        let mut line = line(format);
+        line.request = Some(RequestLine {
+            method: Method::from_bytes(b"!#$%&'*+-.^_`|~").expect("a token"),
+            path: "/\u{85}\u{7f}\u{2028}\"".to_owned(),
+            protocol: "HTTP/2",
+            authority: "[::1]:80".to_owned(),
+            forwarded_for: Some(strange.clone()),
+            user_agent: Some(strange.clone()),
+            request_id: Some(strange.clone()),
+        });
+        line.response_code_details = "via\r\nupstream".into();
+        line.upstream_transport_failure_reason = Some("\0\u{1b}[31m".to_owned());
+        let text = written(&line);
+        assert!(!text.contains(['\n', '\r']), "{text:?}");
+        match format {
+            Format::Text => assert_eq!(fields(&text).len(), 22, "{text}"),
+            Format::Json => {
+                let object: Value = serde_json::from_str(&text).expect("an object");
+                assert_eq!(object.as_object().expect("an object").len(), 24);
+            }
+        }
+    }
+}

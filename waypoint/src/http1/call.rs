@@ -317,3 +317,6 @@ impl<T: Transport, R: Recycle<T>> http_body::Body for ResponseBody<T, R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,6 +154,32 @@ fn a_try_takes_no_longer_than_it_may_and_the_whole_bounds_all() {
     });
 }
 
+/// The whole may end in the pause between two tries, with nothing under way.
+#[test]
+fn cve_2024_23322_a_limit_that_ends_in_a_pause_is_answered() {
+    run(async || {
+        let mut rule = rule("/", &[("web", 1)], vec![]);
+        rule.timeouts.request = Some(Duration::from_millis(500));
+        rule.retry = Some(Retry {
+            attempts: 3,
+            on: vec![RetryOn::Status(503)],
+            backoff: Some(Duration::from_secs(2)),
+        });
+        let mesh = Mesh::new(vec![route(vec![rule])]);
+        mesh.upstream.responds(503);
+        let began = Instant::now();
+        let got = mesh.send(post("/", frames(&[b"body"]))).await;
+        assert_eq!(got.status, StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(began.elapsed().as_millis(), 500);
+        assert_eq!(mesh.upstream.seen().len(), 1);
+        let lines = mesh.metrics("istio_requests_total");
+        assert!(lines[0].contains("response_flags=\"UT\""), "{lines:#?}");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(mesh.upstream.seen().len(), 1);
+        assert_eq!(mesh.send(get("/")).await.status, StatusCode::OK);
+    });
+}
+
 #[test]
 fn grpc_clients_limit_themselves_and_are_answered_in_grpc() {
     run(async || {

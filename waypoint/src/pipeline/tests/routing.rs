@@ -220,6 +220,31 @@ fn redirects_and_preflights_never_reach_a_backend() {
     });
 }
 
+/// A rule may take away what the answer goes by.
+#[test]
+fn cve_2023_35943_cors_goes_by_the_origin_that_the_client_sent() {
+    run(async || {
+        let cors = Filter::Cors(Cors {
+            allow_origins: vec!["https://a.example".into()],
+            ..Cors::default()
+        });
+        let remove = Filter::RequestHeaderModifier(HeaderModifier {
+            remove: vec![HeaderName::from_static("origin")],
+            ..HeaderModifier::default()
+        });
+        for filters in [vec![cors.clone(), remove.clone()], vec![remove, cors]] {
+            let mesh = Mesh::new(vec![route(vec![rule("/", &[("web", 1)], filters)])]);
+            let mut request = get("/");
+            let origin = HeaderValue::from_static("https://a.example");
+            request.headers_mut().insert("origin", origin);
+            let got = mesh.send(request).await;
+            let allowed = got.header("access-control-allow-origin");
+            assert_eq!(allowed, Some("https://a.example"));
+            assert!(!mesh.upstream.last().headers.contains_key("origin"));
+        }
+    });
+}
+
 #[test]
 fn mirrors_get_the_whole_body_and_nobody_waits_for_them() {
     run(async || {
