@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, header};
 use http_body::{Body as _, Frame, SizeHint};
@@ -12,6 +12,11 @@ use http_body::{Body as _, Frame, SizeHint};
 use super::message;
 use crate::deadline::Deadline;
 use crate::message::{Body, BodyError};
+
+/// Data up to this size is a crumb: each frame costs its receiver more than that.
+const CRUMB: usize = 1024;
+/// Crumbs gathered in one frame: as many as any receiver takes.
+const GATHERED: usize = 16 << 10;
 
 /// What a stream receives. The sender's window reopens as data is taken.
 pub(crate) struct Received {
@@ -28,6 +33,8 @@ pub(crate) struct Sending {
     body: Body,
     /// Taken from the body and not yet admitted by the window.
     data: Bytes,
+    /// What followed of the body when crumbs were gathered.
+    ahead: Option<Option<Result<Frame<Bytes>, BodyError>>>,
     /// How long data may wait for the window.
     idle_timeout: Duration,
     deadline: Deadline,
@@ -126,6 +133,7 @@ impl Sending {
             stream,
             body,
             data: Bytes::new(),
+            ahead: None,
             idle_timeout,
             deadline: Deadline::default(),
         }
@@ -135,7 +143,11 @@ impl Sending {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         loop {
             ready!(self.poll_data(cx)).map_err(SendError::Stream)?;
-            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+            let next = match self.ahead.take() {
+                Some(frame) => Poll::Ready(frame),
+                None => Pin::new(&mut self.body).poll_frame(cx),
+            };
+            let frame = match next {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
                     // A receiver that gave up is noticed without anything to send.
@@ -146,10 +158,17 @@ impl Sending {
             };
             let ended = match frame {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) if self.body.is_end_stream() => self.send_last(data),
                     Ok(data) => {
-                        self.data = data;
-                        continue;
+                        let data = self.gather(data, cx);
+                        let is_last = match &self.ahead {
+                            Some(next) => next.is_none(),
+                            None => self.body.is_end_stream(),
+                        };
+                        if !is_last {
+                            self.data = data;
+                            continue;
+                        }
+                        self.send_last(data)
                     }
                     Err(frame) => match frame.into_trailers() {
                         Ok(fields) => self.stream.send_trailers(message::trailers(fields)),
@@ -167,6 +186,34 @@ impl Sending {
                 Ok(()) => {}
                 Err(error) => return Poll::Ready(Err(SendError::Stream(error))),
             }
+        }
+    }
+
+    /// Crumbs that are here already go on in one piece. An endpoint that counts frames would end
+    /// the connection for one client's, and everybody's requests with it.
+    fn gather(&mut self, first: Bytes, cx: &mut Context<'_>) -> Bytes {
+        if first.len() >= CRUMB {
+            return first;
+        }
+        let mut gathered = BytesMut::new();
+        while gathered.len() < GATHERED && !self.body.is_end_stream() {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Some(Ok(frame))) if is_crumb(&frame) => {
+                    if gathered.is_empty() {
+                        gathered.extend_from_slice(&first);
+                    }
+                    gathered.extend(frame.into_data());
+                }
+                Poll::Ready(next) => {
+                    self.ahead = Some(next);
+                    break;
+                }
+            }
+        }
+        match gathered.is_empty() {
+            true => first,
+            false => gathered.freeze(),
         }
     }
 
@@ -208,6 +255,10 @@ impl Sending {
     }
 }
 
+fn is_crumb(frame: &Frame<Bytes>) -> bool {
+    frame.data_ref().is_some_and(|data| data.len() < CRUMB)
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
@@ -246,5 +297,87 @@ mod tests {
         assert!(body.is_end_stream() || body.trailers().await.is_err());
         client.abort();
         server.abort();
+    }
+
+    /// Crumbs with a large piece and trailers among them, and a pause.
+    struct Pieces(Vec<Option<Frame<Bytes>>>);
+
+    impl http_body::Body for Pieces {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            if self.0.is_empty() {
+                return Poll::Ready(None);
+            }
+            match self.0.remove(0) {
+                Some(frame) => Poll::Ready(Some(Ok(frame))),
+                None => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            }
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_empty()
+        }
+    }
+
+    /// What an endpoint gets of a body, frame by frame, and its trailers.
+    async fn sent(pieces: Vec<Option<Frame<Bytes>>>) -> (Vec<usize>, Option<HeaderMap>) {
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let (client, server) = tokio::join!(client::handshake(near), h2::server::handshake(far));
+        let (mut requests, connection) = client.unwrap();
+        let client = tokio::spawn(connection);
+        let mut server = server.unwrap();
+        let request = Request::post("http://web/").body(()).unwrap();
+        let (_response, stream) = requests.send_request(request, false).unwrap();
+        let (request, _respond) = server.accept().await.unwrap().unwrap();
+        let server = tokio::spawn(async move { while server.accept().await.is_some() {} });
+        let body = Body::stream(Pieces(pieces));
+        let mut sending = Sending::new(stream, body, Duration::from_secs(1));
+        let receiving = async {
+            let mut body = request.into_body();
+            let mut sizes = Vec::new();
+            while let Some(data) = body.data().await {
+                let data = data.unwrap();
+                body.flow_control().release_capacity(data.len()).unwrap();
+                sizes.push(data.len());
+            }
+            (sizes, body.trailers().await.unwrap())
+        };
+        let (ended, received) = tokio::join!(poll_fn(|cx| sending.poll(cx)), receiving);
+        ended.unwrap();
+        client.abort();
+        server.abort();
+        received
+    }
+
+    #[tokio::test]
+    async fn crumbs_that_are_here_already_go_on_in_one_frame() {
+        let data = |length: usize| Some(Frame::data(Bytes::from(vec![b'x'; length])));
+        let crumbs = |count: usize| (0..count).map(|_| data(1)).collect::<Vec<_>>();
+        assert_eq!(sent(crumbs(500)).await, (vec![500], None));
+        assert_eq!(sent(vec![data(2000), data(3)]).await.0, [2000, 3]);
+        assert_eq!(sent(vec![data(3), data(2000)]).await.0, [3, 2000]);
+        // What comes later is not waited for.
+        let paused = crumbs(3).into_iter().chain([None]).chain(crumbs(4));
+        assert_eq!(sent(paused.collect()).await.0, [3, 4]);
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", header::HeaderValue::from_static("0"));
+        let mut told = crumbs(5);
+        told.push(Some(Frame::trailers(trailers.clone())));
+        assert_eq!(sent(told).await, (vec![5], Some(trailers)));
+        // No frame grows without a bound.
+        let (sizes, _) = sent((0..64).map(|_| data(1000)).collect()).await;
+        assert_eq!(sizes.iter().sum::<usize>(), 64_000);
+        assert!(
+            sizes.iter().all(|size| *size < GATHERED + CRUMB),
+            "{sizes:?}"
+        );
     }
 }

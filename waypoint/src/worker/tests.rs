@@ -516,6 +516,32 @@ fn http_of_either_version_comes_to_an_http_port_and_nothing_else() {
     });
 }
 
+/// CVE-2020-12603: a body by the byte is a body like any other.
+#[test]
+fn an_http2_body_in_frames_of_one_byte_arrives() {
+    run(async {
+        let fixture = Fixture::new();
+        let node = fixture.node(echo_http2).await;
+        let workers = fixture.start(node, Protocol::Http2, AppProtocol::Http2, 1);
+        let tunnel = fixture.tunnel(workers.address()).await;
+        let mut requests = http2_client(&tunnel).await.ready().await.unwrap();
+        let request = Request::post("http://web/").body(()).unwrap();
+        let (response, mut sender) = requests.send_request(request, false).unwrap();
+        let sending = async {
+            for _ in 0..5_000 {
+                sender.reserve_capacity(1);
+                let capacity = std::future::poll_fn(|cx| sender.poll_capacity(cx)).await;
+                assert!(capacity.unwrap().unwrap() > 0);
+                sender.send_data("x".into(), false).unwrap();
+            }
+            sender.send_data(Default::default(), true).unwrap();
+        };
+        let receiving = async { receive(&mut response.await.unwrap().into_body()).await };
+        let ((), echoed) = tokio::join!(sending, receiving);
+        assert_eq!(echoed, format!("{}/", "x".repeat(5_000)));
+    });
+}
+
 /// CVE-2026-73548: nobody else's request goes where a switch was asked for, whatever came of it.
 #[test]
 fn an_upgrade_has_a_connection_of_its_own() {
