@@ -82,6 +82,7 @@ bench: build ## Measures against plain TCP, and the waypoint beside Envoy; print
 	$(CARGO) build --release --locked -p tests --bins
 	./target/release/bench $(if $(ZTUNNEL),--ztunnel $(ZTUNNEL)) $(if $(JSON),--json $(JSON))
 	./target/release/bench http
+	./target/release/bench apply
 
 .PHONY: lint
 lint: deps ## Formatting, clippy without warnings
