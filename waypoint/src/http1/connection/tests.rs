@@ -285,6 +285,7 @@ fn a_final_response_to_an_expectation_ends_the_connection() {
     });
 }
 
+/// CVE-2025-4366: what is left of a body is no request.
 #[test]
 fn a_small_unread_body_is_drained_and_a_large_one_ends_the_connection() {
     run(async {
@@ -428,6 +429,7 @@ fn a_client_that_leaves_ends_its_exchange() {
     });
 }
 
+/// CVE-2020-8661.
 #[test]
 fn a_client_that_does_not_read_is_sent_no_more_than_is_bounded() {
     run(async {

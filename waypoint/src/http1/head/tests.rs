@@ -91,6 +91,7 @@ fn heads_that_two_readers_may_understand_differently_are_refused() {
     }
 }
 
+/// CVE-2020-12605, CVE-2019-15226.
 #[test]
 fn bounds_are_kept_and_told_apart() {
     let limits = HeadLimits::default();

@@ -113,6 +113,25 @@ fn an_upgraded_connection_is_counted_both_ways() {
     });
 }
 
+/// A client that makes up paths, hosts and headers makes up no series.
+#[test]
+fn cve_2025_43915_nothing_that_a_client_says_makes_a_series() {
+    run(async || {
+        let mesh = Mesh::new(vec![]);
+        for number in 0..200 {
+            let request = http::Request::get(format!("/{number}?{number}"))
+                .header("host", format!("host-{number}.example"))
+                .header("user-agent", number.to_string())
+                .header("x-request-id", number.to_string())
+                .header(format!("x-{number}"), "x");
+            let request = request.body(Body::Empty).expect("a request");
+            assert_eq!(mesh.send(request).await.status, StatusCode::OK);
+        }
+        // One for each endpoint.
+        assert_eq!(mesh.metrics("istio_requests_total").len(), 2);
+    });
+}
+
 #[test]
 fn messages_are_counted_while_their_stream_is_open() {
     run(async || {

@@ -107,6 +107,8 @@ fn good_tokens_and_no_tokens_pass() {
     });
 }
 
+/// CVE-2019-12995, CVE-2021-21378: what is malformed, or of an issuer that nobody configured, is not
+/// passed over.
 #[test]
 fn bad_tokens_are_401_with_a_challenge() {
     run(async || {
@@ -295,6 +297,7 @@ fn keys_are_fetched_from_the_mesh_once_and_again_for_a_new_one() {
     });
 }
 
+/// CVE-2026-31837: there are no other keys to fall back on.
 #[test]
 fn keys_by_discovery_and_keys_that_can_not_be_had() {
     run(async || {
@@ -328,6 +331,7 @@ fn keys_by_discovery_and_keys_that_can_not_be_had() {
     });
 }
 
+/// GHSA-fgw5-hp8f-xfhc.
 #[test]
 fn documents_are_bounded_and_blocked_addresses_never_dialled() {
     run(async || {

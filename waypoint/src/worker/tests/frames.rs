@@ -260,6 +260,7 @@ impl Hostile {
     }
 }
 
+/// CVE-2019-9900 and CVE-2019-9516 are among them.
 #[test]
 fn malformed_requests_are_reset_or_refused() {
     run(async {
@@ -315,6 +316,8 @@ fn malformed_requests_are_reset_or_refused() {
             ("no method", without(":method"), reset),
             ("no scheme", without(":scheme"), reset),
             ("no path", without(":path"), reset),
+            // CVE-2019-18838.
+            ("no authority", without(":authority"), refused),
             ("two paths", with(&[(":path", b"/hostile")]), reset),
             ("unknown pseudo header", with(&[(":status", b"200")]), reset),
             ("pseudo header at the end", late_pseudo, reset),
@@ -358,6 +361,8 @@ fn a_body_that_is_not_as_long_as_stated_is_reset() {
     });
 }
 
+/// CVE-2024-27919 and CVE-2024-30255, CVE-2026-47774, CVE-2019-15226: fragments, cookies and tiny
+/// fields count like any other, and what was never accepted overflows nothing (CVE-2019-18801).
 #[test]
 fn heads_without_an_end_or_a_bound_end_the_connection_or_are_431() {
     run(async {
@@ -393,6 +398,7 @@ fn heads_without_an_end_or_a_bound_end_the_connection_or_are_431() {
     });
 }
 
+/// CVE-2019-9514 and CVE-2021-32778 as well.
 #[test]
 fn resets_of_either_side_s_making_end_the_connection() {
     run(async {
@@ -459,7 +465,7 @@ fn windows_and_closed_streams_are_kept_to() {
     });
 }
 
-/// CVE-2019-9518, CVE-2019-9513, CVE-2020-11080: frames that carry nothing cost next to nothing,
+/// CVE-2019-9518, CVE-2019-9513, CVE-2019-9515, CVE-2020-11080: frames that carry nothing cost next to nothing,
 /// and no more of them than a bound says. CVE-2021-29258: what is not known is passed over.
 #[test]
 fn frames_that_carry_nothing_end_the_connection_or_are_passed_over() {
@@ -494,7 +500,8 @@ fn frames_that_carry_nothing_end_the_connection_or_are_passed_over() {
     });
 }
 
-/// What is answered and not read stops the reading: a flood costs no memory.
+/// CVE-2019-9512, CVE-2019-9515: what is answered and not read stops the reading, so that a flood
+/// costs no memory.
 #[test]
 fn floods_whose_answers_are_not_read_are_read_no_further() {
     run(async {

@@ -185,6 +185,25 @@ fn patterns_stay_within_their_anchors() {
     assert!(!pattern("a|b").matches(b"ab"));
 }
 
+/// CVE-2019-14993, CVE-2022-39278, bulletin ISTIO-SECURITY-2026-006: a pattern costs what its length
+/// says, whoever wrote it and whatever is held against it.
+#[test]
+fn patterns_are_bounded_in_length_size_and_depth() {
+    let long = "a".repeat(64 << 10);
+    for text in ["(a+)+b", "(a|a)*b", "(.*)*(.*)*b", "(?:a?){50}a{50}b"] {
+        assert!(!pattern(text).matches(long.as_bytes()), "{text}");
+    }
+    let deep = |depth: usize| format!("{}{}", "(".repeat(depth), ")".repeat(depth));
+    for text in [
+        "a".repeat(Pattern::MAX_LENGTH + 1),
+        "a{1000000}".to_owned(),
+        "((a{100}){100}){100}".to_owned(),
+        deep(400),
+    ] {
+        Pattern::new(&text).expect_err("too large");
+    }
+}
+
 #[test]
 fn host_is_the_authority_and_not_a_header() {
     let sent = get("/").header("host", b"other");

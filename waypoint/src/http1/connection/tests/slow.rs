@@ -108,6 +108,7 @@ fn a_head_by_the_byte_has_no_more_time_than_another() {
     });
 }
 
+/// CVE-2020-8659.
 #[test]
 fn chunks_of_one_byte_are_a_body_like_any_other() {
     run(async {
