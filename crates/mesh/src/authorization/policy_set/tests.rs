@@ -358,7 +358,8 @@ fn audit_decides_nothing_and_is_told() {
     assert_eq!(set.authorize(&connection, None), Verdict::AllowedByDefault);
     let told: Vec<&str> = set.audits(&connection, None).map(|p| &*p.name).collect();
     assert_eq!(told, ["audit"]);
-    assert_eq!(set.dry_run_matches(&connection, None).count(), 0);
+    let tried = set.dry_run_verdict(&Verdict::AllowedByDefault, &connection, None);
+    assert_eq!(tried, None);
 }
 
 #[test]
