@@ -1,6 +1,7 @@
 //! AuthorizationPolicy with L7 attributes on live traffic; `weft why` says the same each time.
 
-use anyhow::ensure;
+use anyhow::{Context, Result, ensure};
+use tests::lab::Lab;
 
 use crate::shop::{self, SOON, apply, ask, expect_status, shared};
 use crate::why;
@@ -267,4 +268,117 @@ fn a_service_over_guarded_pods_is_guarded() {
             && why.contains("beside-guard.yaml:1"),
         "{why}"
     );
+}
+
+/// The page of a waypoint's metrics, whichever pod it is.
+fn metrics(lab: &Lab) -> Result<String> {
+    let label = "gateway.networking.k8s.io/gateway-name";
+    let pods = lab.pods()?;
+    let is_ours = |pod: &&serde_json::Value| {
+        pod["metadata"]["namespace"] == "shop" && !pod["metadata"]["labels"][label].is_null()
+    };
+    let pod = pods.iter().find(is_ours).context("no waypoint")?;
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    let page = ["peer", "http", "127.0.0.1:15020", "/stats/prometheus"];
+    lab.exec(&format!("shop/{name}"), &page)
+}
+
+/// A policy that is tried out refuses nobody, and tells whom it would, under a ztunnel's metric.
+#[test]
+fn a_dry_run_tells_and_refuses_nobody() {
+    let lab = shared();
+    let objects = [
+        shop::versions("ap-dry", "{app: guarded}"),
+        shop::http_route("ap-dry", "  - backendRefs: [{name: ap-dry, port: 80}]\n"),
+        policy(
+            "ap-dry",
+            "  action: DENY
+  rules: [{to: [{operation: {methods: [DELETE]}}]}]
+",
+        )
+        .replace(
+            "name: ap-dry, namespace: shop}",
+            "name: ap-dry, namespace: shop, annotations: {istio.io/dry-run: \"true\"}}",
+        ),
+    ];
+    lab.write("ap-dry.yaml", &objects.join("---\n"))
+        .expect("written");
+    let told = |tried: &str, by: &str| {
+        let labels = format!("enforced=\"allow\",dry_run=\"{tried}\",policy=\"{by}\"");
+        lab.eventually(SOON, "the metrics say so", || {
+            for method in ["GET", "DELETE"] {
+                let asked = ask(lab, CLIENT, &["http://ap-dry.shop/", "-X", method])?;
+                ensure!(asked.status == 200, "{asked:?}");
+            }
+            let page = metrics(lab)?;
+            let mut lines = page.lines();
+            let is_told = lines.any(|line| {
+                line.starts_with("weft_policy_dry_run_total{") && line.contains(&labels)
+            });
+            ensure!(is_told, "{labels}");
+            Ok(())
+        })
+        .expect("told");
+    };
+    told("deny", "shop/ap-dry");
+    told("allow", "none");
+}
+
+/// A waypoint, its class and a host outside the mesh are targets as services are.
+#[test]
+fn gateways_classes_and_entries_are_targets() {
+    let lab = &shop::own();
+    let deny = |name: &str, namespace: &str, targets: &str| {
+        format!(
+            "\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  targetRefs: [{targets}]
+  action: DENY
+  rules: [{{to: [{{operation: {{paths: [/{name}]}}}}]}}]
+"
+        )
+    };
+    let gateway = "gateway.networking.k8s.io";
+    let objects = [
+        shop::service("ap-targets"),
+        shop::http_route(
+            "ap-targets",
+            "  - backendRefs: [{name: ap-targets, port: 80}]\n",
+        ),
+        crate::external::entry("targeted", "web.outside.svc.cluster.local"),
+        deny(
+            "ap-gateway",
+            "shop",
+            &format!("{{group: {gateway}, kind: Gateway, name: waypoint}}"),
+        ),
+        deny(
+            "ap-class",
+            "istio-system",
+            &format!("{{group: {gateway}, kind: GatewayClass, name: istio-waypoint}}"),
+        ),
+        deny(
+            "ap-entry",
+            "shop",
+            "{group: networking.istio.io, kind: ServiceEntry, name: targeted}",
+        ),
+    ];
+    lab.write("ap-targets.yaml", &objects.join("---\n"))
+        .expect("written");
+    let service = |path: &str, status| {
+        expect_status(lab, status, &[&format!("http://ap-targets.shop{path}")]);
+    };
+    let entry = |path: &str, status| {
+        let url = format!("http://targeted.example.com{path}");
+        expect_status(lab, status, &[&url]);
+    };
+    service("/ap-gateway", 403);
+    entry("/ap-gateway", 403);
+    service("/ap-class", 403);
+    entry("/ap-class", 403);
+    entry("/ap-entry", 403);
+    service("/ap-entry", 200);
+    entry("/", 200);
 }

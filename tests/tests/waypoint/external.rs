@@ -5,7 +5,7 @@ use anyhow::ensure;
 use crate::shop::{expect, expect_pod, expect_status, shared};
 
 /// A host outside the mesh whose address is that of another name, and a route for it.
-fn entry(name: &str, address: &str) -> String {
+pub(crate) fn entry(name: &str, address: &str) -> String {
     format!(
         "\
 apiVersion: networking.istio.io/v1

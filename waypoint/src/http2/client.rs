@@ -46,6 +46,10 @@ struct TooMany;
 pub(crate) struct Slot(Rc<State>);
 
 /// The request's body on its way out.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lasts as long as the body, and a box would cost each request that has one"
+)]
 enum Upload {
     Running(Sending),
     Done,

@@ -1,3 +1,5 @@
+//! Names in the background, on a clock that is paused.
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 

@@ -1,7 +1,7 @@
 //! AuthorizationPolicy: the verdict on a request or a connection, and what AUDIT and dry-run
 //! policies have to say of it.
 
-use mesh::authorization::{Action, Authorization, Connection, PolicySet, Verdict};
+use mesh::authorization::{Authorization, Connection, PolicySet, Verdict};
 use mesh::local_reply::Reason;
 use mesh::request::Request;
 
@@ -13,44 +13,69 @@ pub(crate) fn authorize(
 ) -> Verdict {
     let verdict = set.authorize(connection, request);
     for policy in set.audits(connection, request) {
-        told("audit", policy, connection, request);
+        tell_audit(policy, connection, request);
     }
-    for policy in set.dry_run_matches(connection, request) {
-        told("dry_run", policy, connection, request);
+    if let Some(tried) = set.dry_run_verdict(&verdict, connection, request) {
+        tell_dry_run(&verdict, &tried, connection, request);
     }
     verdict
 }
 
-fn told(
-    kind: &'static str,
-    policy: &Authorization,
-    connection: &Connection,
-    request: Option<&Request<'_>>,
-) {
-    let action = match policy.action {
-        Action::Allow => "ALLOW",
-        Action::Deny => "DENY",
-        Action::Audit => "AUDIT",
-    };
+fn tell_audit(policy: &Authorization, connection: &Connection, request: Option<&Request<'_>>) {
     let key = policy.key();
-    metrics::counter!(
-        "waypoint_policy_matches_total",
-        "kind" => kind,
-        "action" => action,
-        "policy" => key.to_string(),
-    )
-    .increment(1);
+    metrics::counter!("waypoint_policy_audits_total", "policy" => key.to_string()).increment(1);
     tracing::info!(
         target: "policy",
-        kind,
-        action,
         policy = %key,
         source = %connection.source_ip,
         identity = connection.source_identity.as_ref().map(tracing::field::display),
         destination = %connection.destination,
         method = request.map(|request| request.method.as_str()),
         path = request.map(|request| request.path),
-        "policy matched"
+        "audited"
+    );
+}
+
+/// Counts what the verdict would be with the dry-run policies, as a ztunnel does, and logs it where
+/// it is another.
+fn tell_dry_run(
+    enforced: &Verdict,
+    tried: &Verdict,
+    connection: &Connection,
+    request: Option<&Request<'_>>,
+) {
+    let word = |verdict: &Verdict| match verdict.is_allowed() {
+        true => "allow",
+        false => "deny",
+    };
+    let policy = match tried {
+        Verdict::AllowedBy(key) | Verdict::DeniedBy(key) | Verdict::PolicyUnknown(key) => {
+            key.to_string()
+        }
+        Verdict::AllowedByDefault | Verdict::AdmittedWaypoint(_) | Verdict::NoAllowMatched => {
+            "none".to_owned()
+        }
+    };
+    metrics::counter!(
+        "weft_policy_dry_run_total",
+        "enforced" => word(enforced),
+        "dry_run" => word(tried),
+        "policy" => policy,
+    )
+    .increment(1);
+    if tried.is_allowed() == enforced.is_allowed() {
+        return;
+    }
+    tracing::info!(
+        target: "policy",
+        dry_run = %tried,
+        %enforced,
+        source = %connection.source_ip,
+        identity = connection.source_identity.as_ref().map(tracing::field::display),
+        destination = %connection.destination,
+        method = request.map(|request| request.method.as_str()),
+        path = request.map(|request| request.path),
+        "dry-run policies would decide otherwise"
     );
 }
 

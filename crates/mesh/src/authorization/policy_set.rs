@@ -156,15 +156,6 @@ impl PolicySet {
         matching(&self.audit, connection, request)
     }
 
-    /// Dry-run policies that match, for logs and metrics.
-    pub fn dry_run_matches<'a>(
-        &'a self,
-        connection: &'a Connection,
-        request: Option<&'a Request<'a>>,
-    ) -> impl Iterator<Item = &'a Authorization> {
-        matching(&self.dry_run, connection, request)
-    }
-
     /// What `enforced` would be if the dry-run policies were enforced as well; none where there
     /// are none.
     pub fn dry_run_verdict(

@@ -149,12 +149,10 @@ fn dry_run_only_tells() {
     dry.dry_run = true;
     let set = set(&[dry], &web());
     let connection = connection(Some("client"));
-    assert!(set.authorize(&connection, None).is_allowed());
-    let told: Vec<&str> = set
-        .dry_run_matches(&connection, None)
-        .map(|p| &*p.name)
-        .collect();
-    assert_eq!(told, ["dry"]);
+    let enforced = set.authorize(&connection, None);
+    assert!(enforced.is_allowed());
+    let tried = set.dry_run_verdict(&enforced, &connection, None);
+    assert_eq!(tried, Some(Verdict::DeniedBy(key("dry"))));
 }
 
 #[test]

@@ -216,10 +216,10 @@ impl<P: Attached> Attachments<P> {
             namespace: gateway.namespace.clone(),
             name: gateway.name.clone(),
         };
-        let class = PolicyTarget::GatewayClass(gateway.class.clone());
-        let places = [Place::Mesh, Place::Target(target), Place::Target(class)];
-        places
-            .into_iter()
+        let classes = gateway.classes().map(PolicyTarget::GatewayClass);
+        let targets = std::iter::once(target).chain(classes).map(Place::Target);
+        std::iter::once(Place::Mesh)
+            .chain(targets)
             .flat_map(|place| self.at(place))
             .collect()
     }

@@ -1,3 +1,5 @@
+//! What is served at which time, and when it is asked for again.
+
 use super::*;
 
 const HOST: &str = "db.example";
