@@ -130,7 +130,14 @@ impl Server {
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        tokio::spawn(send(sender, query, json, grpc));
+        let is_short = query.number("bytes").is_none();
+        let sending = send(sender, query, json, grpc);
+        // What is short is there at once and leaves with the head: one that is killed has either
+        // answered or not.
+        match is_short {
+            true => sending.await,
+            false => drop(tokio::spawn(sending)),
+        }
         Ok(response)
     }
 
