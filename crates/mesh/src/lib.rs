@@ -33,6 +33,8 @@ pub mod path;
 
 pub mod authority;
 
+mod prefix_index;
+
 pub mod request;
 
 pub mod policy_target;

@@ -17,6 +17,7 @@ use super::{
     template,
 };
 use crate::identity::Identity;
+use crate::prefix_index::PrefixIndex;
 
 /// Up to so many are faster evaluated than looked up.
 const FEW: usize = 8;
@@ -26,14 +27,12 @@ pub(super) struct PolicyList {
     policies: Vec<Arc<Authorization>>,
     by_client: Index<Client>,
     /// By how the client's principal begins.
-    by_prefix: Index<Arc<str>>,
-    prefix_lengths: BTreeSet<usize>,
+    by_prefix: PrefixIndex,
     by_range: Index<IpNet>,
     range_lengths: BTreeSet<u8>,
     by_port: Index<u16>,
     by_path: Index<Arc<str>>,
-    by_path_prefix: Index<Arc<str>>,
-    path_prefix_lengths: BTreeSet<usize>,
+    by_path_prefix: PrefixIndex,
     /// Positions, ascending, of those in an index of paths.
     for_paths: Vec<usize>,
     /// Positions, ascending, of those that may hold for anything.
@@ -80,10 +79,7 @@ impl PolicyList {
     fn index(&mut self, key: Key, position: usize) {
         let positions = match key {
             Key::Client(client) => self.by_client.entry(client).or_default(),
-            Key::Prefix(prefix) => {
-                self.prefix_lengths.insert(prefix.len());
-                self.by_prefix.entry(prefix).or_default()
-            }
+            Key::Prefix(prefix) => return self.by_prefix.insert(&prefix, position),
             Key::Range(range) => {
                 self.range_lengths.insert(range.prefix_len());
                 self.by_range.entry(range).or_default()
@@ -95,8 +91,7 @@ impl PolicyList {
             }
             Key::PathPrefix(prefix) => {
                 push_once(&mut self.for_paths, position);
-                self.path_prefix_lengths.insert(prefix.len());
-                self.by_path_prefix.entry(prefix).or_default()
+                return self.by_path_prefix.insert(&prefix, position);
             }
         };
         positions.push(position);
@@ -155,7 +150,7 @@ impl PolicyList {
             return lists.push(&self.for_paths);
         };
         lists.extend(self.by_path.get(path).map(Vec::as_slice));
-        add_positions_of_prefixes(&self.by_path_prefix, &self.path_prefix_lengths, path, lists);
+        lists.extend(self.by_path_prefix.of(path, |_| true));
     }
 
     fn add_positions_of_connection<'a>(
@@ -185,26 +180,13 @@ impl PolicyList {
         }
         if !self.by_prefix.is_empty() {
             let principal = client.principal();
-            add_positions_of_prefixes(&self.by_prefix, &self.prefix_lengths, &principal, lists);
+            lists.extend(self.by_prefix.of(&principal, |_| true));
         }
     }
 }
 
 fn find<'a, K: Eq + Hash>(index: &'a Index<K>, key: &K) -> Option<&'a [usize]> {
     index.get(key).map(Vec::as_slice)
-}
-
-/// Of every length that a text's beginnings are looked up by.
-fn add_positions_of_prefixes<'a>(
-    index: &'a Index<Arc<str>>,
-    lengths: &BTreeSet<usize>,
-    text: &str,
-    lists: &mut Vec<&'a [usize]>,
-) {
-    let lengths = lengths.iter().take_while(|length| **length <= text.len());
-    let prefixes = lengths.filter_map(|length| text.get(..*length));
-    let found = prefixes.filter_map(|prefix| index.get(prefix));
-    lists.extend(found.map(Vec::as_slice));
 }
 
 /// Keeps ascending positions apart.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::matching::Precedence;
 use super::{HttpMatch, HttpRule, PathMatch, Route, RouteKey, RouteKind, RouteRules, TcpRule};
 use crate::address::NamespacedHostname;
+use crate::prefix_index::PrefixIndex;
 use crate::request::Request;
 use crate::snapshot::Snapshot;
 
@@ -33,15 +34,6 @@ pub struct HttpTable {
     string_prefixes: PrefixIndex,
     /// What may hold for any path.
     others: Vec<usize>,
-}
-
-/// Finds the prefixes of a path by their lengths: one look-up for each length that any has,
-/// however many there are.
-#[derive(Clone, Debug, Default)]
-struct PrefixIndex {
-    /// Ascending, each once.
-    lengths: Vec<usize>,
-    entries: HashMap<Box<str>, Vec<usize>>,
 }
 
 /// One match of one rule.
@@ -166,7 +158,7 @@ impl HttpTable {
             let next = path.as_bytes().get(length);
             next == Some(&b'/') || (next.is_none() && length > 0)
         };
-        let exact = self.exact.get(path).into_iter();
+        let exact = self.exact.get(path).map(Vec::as_slice).into_iter();
         let segments = self.segment_prefixes.of(path, ends_segment);
         let strings = self.string_prefixes.of(path, |_| true);
         let by_path = exact
@@ -193,30 +185,6 @@ impl HttpTable {
             .take_while(|at| best.is_none_or(|best| *at < best))
             .find(|at| self.entries[*at].http_match().is_none_or(&holds))
             .or(best)
-    }
-}
-
-// === impl PrefixIndex ===
-
-impl PrefixIndex {
-    fn insert(&mut self, prefix: &str, at: usize) {
-        if let Err(place) = self.lengths.binary_search(&prefix.len()) {
-            self.lengths.insert(place, prefix.len());
-        }
-        self.entries.entry(prefix.into()).or_default().push(at);
-    }
-
-    /// The lists of those prefixes of the path that may end where they end.
-    fn of<'a>(
-        &'a self,
-        path: &'a str,
-        may_end: impl Fn(usize) -> bool + 'a,
-    ) -> impl Iterator<Item = &'a Vec<usize>> {
-        let lengths = self.lengths.iter().copied();
-        lengths
-            .take_while(|length| *length <= path.len())
-            .filter(move |length| may_end(*length))
-            .filter_map(|length| self.entries.get(path.get(..length)?))
     }
 }
 
