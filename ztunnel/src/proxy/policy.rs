@@ -137,23 +137,12 @@ impl Policies {
 
 /// Counts what the verdict would be with the dry-run policies, and logs it where it is another.
 fn tell_dry_run(workload: &Workload, connection: &Connection, enforced: &Verdict, tried: &Verdict) {
-    let word = |verdict: &Verdict| match verdict.is_allowed() {
-        true => "allow",
-        false => "deny",
-    };
-    let policy = match tried {
-        Verdict::AllowedBy(key) | Verdict::DeniedBy(key) | Verdict::PolicyUnknown(key) => {
-            key.to_string()
-        }
-        Verdict::AllowedByDefault | Verdict::AdmittedWaypoint(_) | Verdict::NoAllowMatched => {
-            "none".to_owned()
-        }
-    };
+    let policy = tried.policy();
     metrics::counter!(
         "weft_policy_dry_run_total",
-        "enforced" => word(enforced),
-        "dry_run" => word(tried),
-        "policy" => policy,
+        "enforced" => enforced.word(),
+        "dry_run" => tried.word(),
+        "policy" => policy.map_or_else(|| "none".to_owned(), ToString::to_string),
     )
     .increment(1);
     if tried.is_allowed() == enforced.is_allowed() {

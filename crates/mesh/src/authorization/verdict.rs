@@ -29,6 +29,22 @@ impl Verdict {
             Self::DeniedBy(_) | Self::NoAllowMatched | Self::PolicyUnknown(_) => false,
         }
     }
+
+    /// `allow` or `deny`, as metrics have it.
+    pub fn word(&self) -> &'static str {
+        match self.is_allowed() {
+            true => "allow",
+            false => "deny",
+        }
+    }
+
+    /// The policy that decided it; none where it was no single one.
+    pub fn policy(&self) -> Option<&PolicyKey> {
+        match self {
+            Self::AllowedBy(key) | Self::DeniedBy(key) | Self::PolicyUnknown(key) => Some(key),
+            Self::AllowedByDefault | Self::AdmittedWaypoint(_) | Self::NoAllowMatched => None,
+        }
+    }
 }
 
 impl fmt::Display for Verdict {
