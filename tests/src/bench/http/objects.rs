@@ -56,27 +56,6 @@ spec:
   nodeName: node-1
   containers: [{{name: bench, command: [sleep, infinity]}}]
 ---
-apiVersion: v1
-kind: Pod
-metadata: {{name: server, namespace: {NAMESPACE}, labels: {{app: server}}}}
-spec:
-  nodeName: node-2
-  containers: [{{name: bench, command: [bench, serve-http]}}]
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: server-policies, namespace: {NAMESPACE}, labels: {{app: server-policies}}}}
-spec:
-  nodeName: node-2
-  containers: [{{name: bench, command: [bench, serve-http]}}]
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: server-envoy, namespace: {NAMESPACE}, labels: {{app: server-envoy}}}}
-spec:
-  nodeName: node-2
-  containers: [{{name: bench, command: [bench, serve-http]}}]
----
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {{name: weft, namespace: {NAMESPACE}}}
@@ -87,6 +66,9 @@ spec:
 {}",
         service("direct", "none", "server")
     );
+    for name in ["server", "server-policies", "server-envoy"] {
+        yaml += &server(name);
+    }
     for work in Work::ALL {
         // A service's policies hold for its pods, whichever service of theirs was addressed.
         let server = match work {
@@ -96,6 +78,20 @@ spec:
         yaml += &service(&format!("weft-{}", work.name()), "weft", server);
     }
     yaml + &routes() + &policies()
+}
+
+fn server(name: &str) -> String {
+    format!(
+        "\
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: {NAMESPACE}, labels: {{app: {name}}}}}
+spec:
+  nodeName: node-2
+  containers: [{{name: bench, command: [bench, serve-http]}}]
+---
+"
+    )
 }
 
 /// The pods behind a service: what one waypoint guards is refused to those who come by another,
