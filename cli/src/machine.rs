@@ -26,7 +26,7 @@ mod schedule;
 mod store;
 mod waypoint;
 
-mod network;
+pub(crate) mod network;
 pub(crate) mod node;
 mod pod;
 mod resolv_conf;

@@ -299,12 +299,17 @@ fn ztunnel(config: &Config, node: &Node, resolv_conf: &Path) -> anyhow::Result<P
     let addresses = node.addresses();
     let address = addresses.first().context("a node without address")?;
     let control_plane = format!("https://{}:{CONTROL_PLANE_PORT}", plan::CONTROL_PLANE_IPV4);
+    let cidrs: Vec<String> = plan::cluster_cidrs()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let mut environment = passed_on();
     environment.extend([
         ("XDS_ADDRESS", control_plane.clone()),
         ("CA_ADDRESS", control_plane),
         ("NODE_NAME", node.name.clone()),
         ("CLUSTER_ID", "Kubernetes".to_owned()),
+        ("CLUSTER_CIDRS", cidrs.join(",")),
         ("TRUST_DOMAIN", config.trust_domain.clone()),
         ("POD_NAME", node.ztunnel_name()),
         ("POD_NAMESPACE", node::SYSTEM_NAMESPACE.to_owned()),

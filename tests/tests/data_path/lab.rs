@@ -443,14 +443,16 @@ impl Lab {
 
     /// Opens a connection from a pod and reads who the application says is calling.
     pub(crate) fn call(&self, from: &str, to: SocketAddr) -> io::Result<(TcpStream, IpAddr)> {
-        let mut stream = self.within(from, || TcpStream::connect_timeout(&to, PATIENCE))?;
+        let mut stream = self.dial(from, to)?;
+        let caller = greeting(&mut stream)?;
+        Ok((stream, caller))
+    }
+
+    /// Opens a connection from a pod: its own tunnel has taken it, and maybe nobody else yet.
+    pub(crate) fn dial(&self, from: &str, to: SocketAddr) -> io::Result<TcpStream> {
+        let stream = self.within(from, || TcpStream::connect_timeout(&to, PATIENCE))?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        let mut length = [0];
-        stream.read_exact(&mut length)?;
-        let mut caller = vec![0; length[0].into()];
-        stream.read_exact(&mut caller)?;
-        let caller = String::from_utf8(caller).expect("ascii");
-        Ok((stream, caller.parse().expect("an address")))
+        Ok(stream)
     }
 
     /// Closes a connection properly and waits until both of its ends are logged.
@@ -478,6 +480,16 @@ impl Lab {
     pub(crate) fn open_connections(&self, node: usize) -> usize {
         self.nodes[node - 1].shared.connections.count()
     }
+}
+
+/// Reads who the application says is calling.
+pub(crate) fn greeting(stream: &mut TcpStream) -> io::Result<IpAddr> {
+    let mut length = [0];
+    stream.read_exact(&mut length)?;
+    let mut caller = vec![0; length[0].into()];
+    stream.read_exact(&mut caller)?;
+    let caller = String::from_utf8(caller).expect("ascii");
+    Ok(caller.parse().expect("an address"))
 }
 
 fn answer(mut stream: TcpStream) {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{APPLICATION, Lab, PATIENCE};
+use lab::{APPLICATION, Lab, PATIENCE, greeting};
 use mesh::address::{NamespacedHostname, NetworkAddress};
 use mesh::authorization::{
     Action, Authorization, Clause, Match, PolicyKey, Rule, Scope, StringMatch,
@@ -193,6 +193,48 @@ fn on_one_node_connections_take_the_tunnel_where_they_are_told_to() {
             assert_eq!(tunnelled, !same_node_direct, "{record:?}");
         }
     }
+}
+
+/// Pods of the cluster, as far as their own tunnels are told.
+fn lab_with_cluster(owner_wait: Duration) -> Lab {
+    let mut lab = Lab::with(["", ""], move |config| {
+        config.cluster_cidrs = vec!["10.44.0.0/16".parse().expect("a network")];
+        config.owner_wait = owner_wait;
+    });
+    lab.pod("client", 1);
+    lab
+}
+
+#[test]
+fn a_connection_waits_for_an_address_of_the_cluster_to_be_known() {
+    let mut lab = lab_with_cluster(PATIENCE);
+    lab.bare_pod_on("server", 2);
+    lab.capture("server", 2);
+    lab.serve("server");
+    let mut stream = lab.dial("client", lab.address("server")).expect("taken");
+    lab.publish([Change::Workload(lab.workload("server", 2))]);
+    greeting(&mut stream).expect("the server");
+    echo(&mut stream);
+    close(stream);
+    let record = lab.log_of(1, Direction::Outbound, |_| true);
+    assert_eq!(record.destination.identity, Some(identity_of("server")));
+}
+
+#[test]
+fn an_address_of_the_cluster_that_nobody_has_gets_no_plaintext() {
+    let mut lab = lab_with_cluster(Duration::from_millis(10));
+    lab.bare_pod("server");
+    lab.serve("server");
+    assert!(is_refused(lab.call("client", lab.address("server"))));
+    lab.log_of(1, Direction::Outbound, |record| {
+        has_error(
+            record,
+            "is an address of the cluster that nothing known has",
+        )
+    });
+    // Whoever is outside of the cluster is reached as always.
+    let outside = (lab.ip6("server"), APPLICATION).into();
+    lab.call("client", outside).expect("passed on");
 }
 
 #[test]

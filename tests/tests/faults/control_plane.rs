@@ -22,6 +22,11 @@ fn a_control_plane_that_stands_still_stops_nobody_and_is_named() {
     let baseline = warm(&lab);
     lab.signal("control-plane", None, "STOP").expect("stopped");
     lab.write("late.yaml", SERVICE).expect("written");
+    // Names and service addresses of what is new come from elsewhere, and sooner. What answers then
+    // answers in plaintext, which the lab's capture would see too.
+    let early = lab.peer_output("shop/client", &["get", "late:80"]);
+    let early = early.expect("it runs");
+    assert!(!early.status.success(), "{early:?}");
     let load = ["load", "server:80", "--seconds", "2", "--connections", "2"];
     let report = lab.peer("shop/client", &load).expect("a report");
     let report: LoadReport = serde_json::from_str(&report).expect("JSON");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hbone::settings::Settings;
 use identity::{KeyExchange, grpc};
+use ipnet::IpNet;
 use mesh::balancing::ejection::Limits;
 
 use super::raw::Raw;
@@ -234,6 +235,7 @@ fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
         policy_info_logging: raw.truth("AUTHZ_POLICY_INFO_LOGGING", false),
         socks5: raw.truth("UNSTABLE_ENABLE_SOCKS5", false),
         ejection: ejection(raw),
+        cluster_cidrs: cluster_cidrs(raw),
         tunnel: Settings {
             stream_window,
             // Follows the windows it is the sum of, where it is not said.
@@ -252,6 +254,25 @@ fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
         },
         ..defaults
     }
+}
+
+/// As Kubernetes' own settings name them: `10.244.0.0/16,10.96.0.0/12`.
+fn cluster_cidrs(raw: &mut Raw) -> Vec<IpNet> {
+    let text = raw.text("CLUSTER_CIDRS").unwrap_or_default();
+    let mut cidrs = Vec::new();
+    for cidr in text
+        .split(',')
+        .map(str::trim)
+        .filter(|cidr| !cidr.is_empty())
+    {
+        match cidr.parse() {
+            Ok(cidr) => cidrs.push(cidr),
+            Err(_) => raw.mistake(format!(
+                "CLUSTER_CIDRS: {cidr:?} is not a network like 10.244.0.0/16"
+            )),
+        }
+    }
+    cidrs
 }
 
 fn ejection(raw: &mut Raw) -> Limits {

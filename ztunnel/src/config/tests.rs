@@ -377,6 +377,19 @@ fn connections_within_a_node_can_be_sent_through_tunnels() {
 }
 
 #[test]
+fn addresses_of_the_cluster_are_networks() {
+    assert!(valid(&[]).proxy.cluster_cidrs.is_empty());
+    let config = valid(&[("CLUSTER_CIDRS", "10.244.0.0/16, fd00:244::/32")]);
+    let cidrs = ["10.244.0.0/16", "fd00:244::/32"].map(|cidr| cidr.parse().expect("a network"));
+    assert_eq!(config.proxy.cluster_cidrs, cidrs);
+    let mistakes = parse(&[("CLUSTER_CIDRS", "10.0.0.0/8,all")], None).expect_err("refused");
+    assert_eq!(
+        mistakes,
+        ["CLUSTER_CIDRS: \"all\" is not a network like 10.244.0.0/16"]
+    );
+}
+
+#[test]
 fn ejection_has_limits_that_make_sense() {
     let config = valid(&[
         ("EJECTION_BASE_TIME", "5s"),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hbone::settings::Settings;
+use ipnet::IpNet;
 use mesh::balancing::ejection::Limits;
 
 /// Where outbound connections are redirected to.
@@ -37,6 +38,11 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// How long a new connection waits for its own workload to be known.
     pub workload_wait: Duration,
+    /// Addresses of pods and services: one of them that nothing known has is no stranger's, but
+    /// not known yet.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// How long a connection to such an address waits for its owner to be known.
+    pub owner_wait: Duration,
     /// How long a connection with one direction closed may be silent.
     pub half_closed_timeout: Duration,
     /// Whether connections between two pods of this process go without a tunnel.
@@ -94,6 +100,8 @@ impl Default for Config {
             max_segment: None,
             connect_timeout: Duration::from_secs(10),
             workload_wait: Duration::from_secs(5),
+            cluster_cidrs: Vec::new(),
+            owner_wait: Duration::from_secs(1),
             half_closed_timeout: Duration::from_secs(300),
             same_node_direct: true,
             pool_idle: Duration::from_secs(300),

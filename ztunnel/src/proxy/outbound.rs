@@ -20,7 +20,7 @@ use hbone::pool::{Key, Opened};
 use http::HeaderMap;
 use mesh::address::NetworkAddress;
 use mesh::balancing::ActiveConnection;
-use mesh::destination::{Hop, Hops, Route};
+use mesh::destination::{Hop, Hops, Outbound, Refusal, Route};
 use mesh::identity::Identity;
 use mesh::service::Service;
 use mesh::workload::{Workload, WorkloadUid};
@@ -111,19 +111,17 @@ pub(crate) async fn serve_to(
     if let Err(error) = fetched.await {
         return Box::pin(client.refuse(error.to_string())).await;
     }
-    let plan = {
-        let snapshot = client.worker.shared.state.load();
-        let plans = &client.worker.plans;
-        plans.outbound(&snapshot, &client.workload, original)
-    };
-    let decision = {
-        let ejections = client.worker.shared.ejections.load();
-        plan.draw(client.worker.observed(&ejections), &mut rand::rng())
-    };
-    drop(plan);
+    let mut decision = client.decide();
+    if matches!(decision.route, Route::Unknown) && client.worker.is_of_cluster(original.ip()) {
+        Box::pin(client.worker.await_owner(&client.workload, &address)).await;
+        decision = client.decide();
+        if matches!(decision.route, Route::Unknown) {
+            decision.route = Route::Refuse(Refusal::Unknown(original.ip()));
+        }
+    }
     client.service = decision.service;
     match decision.route {
-        Route::Passthrough => Box::pin(client.passthrough()).await,
+        Route::Passthrough | Route::Unknown => Box::pin(client.passthrough()).await,
         Route::Endpoints(hops) => {
             client.hops = Some(Box::new(hops));
             Box::pin(client.endpoints()).await;
@@ -185,6 +183,16 @@ impl Conversation {
 // === impl Client ===
 
 impl Client {
+    fn decide(&self) -> Outbound {
+        let worker = &self.worker;
+        let snapshot = worker.shared.state.load();
+        let plan = worker
+            .plans
+            .outbound(&snapshot, &self.workload, self.original);
+        let ejections = worker.shared.ejections.load();
+        plan.draw(worker.observed(&ejections), &mut rand::rng())
+    }
+
     /// As far as it is known before any endpoint has answered.
     pub(crate) fn conversation(
         &self,

@@ -132,12 +132,9 @@ mod tests {
         Arc::new(snapshot)
     }
 
-    fn is_passthrough(plan: &Arc<Plan>) -> bool {
+    fn is_unknown(plan: &Arc<Plan>) -> bool {
         let observed = Observed::nothing(Instant::now());
-        matches!(
-            plan.draw(observed, &mut rand::rng()).route,
-            Route::Passthrough
-        )
+        matches!(plan.draw(observed, &mut rand::rng()).route, Route::Unknown)
     }
 
     #[test]
@@ -146,27 +143,19 @@ mod tests {
         let client = Arc::new(pod("client", "10.244.1.1"));
         let (before, after) = (snapshot(&[]), snapshot(&[pod("web", "10.244.2.1")]));
         let plan = plans.outbound(&before, &client, target(80));
-        assert!(is_passthrough(&plan));
+        assert!(is_unknown(&plan));
         assert!(Arc::ptr_eq(
             &plan,
             &plans.outbound(&before, &client, target(80))
         ));
-        assert!(!is_passthrough(&plans.outbound(
-            &after,
-            &client,
-            target(80)
-        )));
+        assert!(!is_unknown(&plans.outbound(&after, &client, target(80))));
 
         let plan = plans.outbound(&after, &client, target(80));
         let mut elsewhere = Workload::clone(&client);
         elsewhere.network = "other".into();
         let elsewhere = Arc::new(elsewhere);
-        assert!(is_passthrough(&plans.outbound(
-            &after,
-            &elsewhere,
-            target(80)
-        )));
-        assert!(!is_passthrough(&plan));
+        assert!(is_unknown(&plans.outbound(&after, &elsewhere, target(80))));
+        assert!(!is_unknown(&plan));
     }
 
     #[test]

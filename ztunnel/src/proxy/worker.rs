@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::rc::Rc;
@@ -17,6 +17,7 @@ use hbone::client::Tunnel;
 use hbone::copy;
 use hbone::pool::{Key, Pool};
 use identity::WorkloadCertificate;
+use mesh::address::NetworkAddress;
 use mesh::balancing::{Active, Ejections, Observed};
 use mesh::identity::Identity;
 use mesh::snapshot::Snapshot;
@@ -423,6 +424,28 @@ impl Worker {
         Box::pin(time::timeout(config.workload_wait, wait))
             .await
             .ok()?
+    }
+
+    /// Whether the address is a pod's or a service's, known or not.
+    pub(crate) fn is_of_cluster(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let cidrs = &self.shared.config.cluster_cidrs;
+        cidrs.iter().any(|cidr| cidr.contains(&address))
+    }
+
+    /// Waits until it is known whose an address of the cluster is, or for as long as may be: names and
+    /// addresses of what is new can reach a client before the control plane's word reaches us.
+    pub(crate) async fn await_owner(&self, client: &Workload, address: &NetworkAddress) {
+        let state = &self.shared.state;
+        let mut changes = state.changes();
+        let is_known = || {
+            let snapshot = state.load();
+            snapshot.service_at(address, &client.namespace).is_some()
+                || snapshot.workload_at(address).is_some()
+        };
+        let wait = async { while !is_known() && changes.changed().await.is_ok() {} };
+        // Whoever waited in vain finds that out by deciding again.
+        let _ = time::timeout(self.shared.config.owner_wait, wait).await;
     }
 }
 

@@ -12,7 +12,7 @@ use istio_compat::waypoint::canary::Canary;
 use mesh::address::NetworkAddress;
 use mesh::authorization::{Connection, PolicySet};
 use mesh::balancing::{Observed, Selections};
-use mesh::destination::{self, Authority, Hop, Plan, Route, Transport, is_gateway};
+use mesh::destination::{self, Authority, Hop, Plan, Refusal, Route, Transport, is_gateway};
 use mesh::identity::Identity;
 use mesh::service::Service;
 use mesh::snapshot::{Change, ServiceEntry, Snapshot};
@@ -26,6 +26,7 @@ use super::message::Message;
 use super::party::{Destination, Source};
 use super::policy;
 use super::waypoint::{AtWaypoint, Front};
+use crate::machine::network::plan;
 
 /// A connection to one address.
 pub(super) struct Dialled<'a> {
@@ -228,6 +229,14 @@ impl<'a> Dialled<'a> {
         ruling.after(steps)
     }
 
+    /// Whether it is an address of a pod or a service, as the machine gives them out.
+    fn is_of_cluster(&self) -> bool {
+        let address = self.address.ip();
+        plan::cluster_cidrs()
+            .iter()
+            .any(|cidr| cidr.contains(&address))
+    }
+
     /// What becomes of it past one of the waypoints in front, or where there is none.
     fn passing(
         &self,
@@ -257,7 +266,11 @@ impl<'a> Dialled<'a> {
                 }
                 ruling
             }
-            Route::Passthrough => {
+            Route::Unknown if self.is_of_cluster() => {
+                let refusal = Refusal::Unknown(self.address.ip());
+                Ruling::new(false, Enforcer::Node, format!("refused: {refusal}"))
+            }
+            Route::Passthrough | Route::Unknown => {
                 let text = "allowed: it is not the mesh's, and passed on as it is";
                 Ruling::new(true, Enforcer::Nobody, text)
             }

@@ -17,6 +17,8 @@ pub(super) const GATEWAY_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 pub(super) const GATEWAY_IPV6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 pub(super) const GATEWAY_MAC: Mac = [0xee; 6];
 
+const PODS_IPV4: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 16);
+const PODS_IPV6: (Ipv6Addr, u8) = (Ipv6Addr::new(0xfd00, 0x244, 0, 0, 0, 0, 0, 0), 32);
 /// Service addresses, and those that ServiceEntries are given.
 const SERVICES_IPV4: [(Ipv4Addr, u8); 2] = [
     (Ipv4Addr::new(10, 96, 0, 0), 16),
@@ -66,6 +68,16 @@ pub(super) fn service_networks(ipv6: bool) -> Vec<IpNet> {
         .map(|(address, length)| IpNet::from(Ipv6Net::new_assert(address, length)))
         .filter(|_| ipv6);
     v4.chain(v6).collect()
+}
+
+/// Every address that a pod or a service may have.
+pub(crate) fn cluster_cidrs() -> Vec<IpNet> {
+    let (v4, length_v4) = PODS_IPV4;
+    let (v6, length_v6) = PODS_IPV6;
+    let mut cidrs = service_networks(true);
+    cidrs.push(Ipv4Net::new_assert(v4, length_v4).into());
+    cidrs.push(Ipv6Net::new_assert(v6, length_v6).into());
+    cidrs
 }
 
 // === impl NodePlan ===
@@ -150,6 +162,10 @@ mod tests {
         assert_eq!(node.pods_ipv6().to_string(), "fd00:244:2::/64");
         assert_eq!(uplink_ipv4(CONTROL_PLANE_HOST).to_string(), "172.30.0.254");
         assert_eq!(CLUSTER_DNS_IPV6.to_string(), "fd00:96::a");
+        for pods in [node.pods_ipv4().into(), node.pods_ipv6().into()] {
+            let pods: IpNet = pods;
+            assert!(cluster_cidrs().iter().any(|cidr| cidr.contains(&pods)));
+        }
     }
 
     #[test]

@@ -37,8 +37,11 @@ pub struct Outbound {
 
 #[derive(Debug)]
 pub enum Route {
-    /// Plain TCP to the original destination: not the mesh's, or a passthrough service.
+    /// Plain TCP to the original destination, of a service whose author wants it so.
     Passthrough,
+    /// Nothing that is known has the address: plain TCP to it, unless it is the cluster's own. There
+    /// it is only not known *yet*, and plaintext may be for a pod of the mesh.
+    Unknown,
     /// Try these endpoints in order.
     Endpoints(Hops),
     /// Nothing may be sent, and why.
@@ -103,6 +106,8 @@ pub enum Refusal {
     NoAddress(WorkloadUid),
     #[error("destination {0} is one of the tunnel's own ports")]
     OwnPort(SocketAddr),
+    #[error("{0} is an address of the cluster that nothing known has")]
+    Unknown(IpAddr),
 }
 
 /// All of a decision but the draw: it holds for every connection of one client to one address
@@ -119,6 +124,7 @@ pub struct Plan {
 #[derive(Debug)]
 enum Way {
     Passthrough,
+    Unknown,
     Refuse(Refusal),
     /// Always the same endpoint.
     Hop(Hop),
@@ -137,7 +143,11 @@ impl Way {
         match self {
             Self::Service(selection, _) => Some(selection),
             Self::Waypoint(waypoint) => Some(&waypoint.selection),
-            Self::Hop(_) | Self::Passthrough | Self::Refuse(_) | Self::Weighted(..) => None,
+            Self::Hop(_)
+            | Self::Passthrough
+            | Self::Unknown
+            | Self::Refuse(_)
+            | Self::Weighted(..) => None,
         }
     }
 }
@@ -172,7 +182,7 @@ impl Plan {
             selections,
         };
         let way = match (service, workload) {
-            (None, None) => Way::Passthrough,
+            (None, None) => Way::Unknown,
             (None, Some(workload)) => asked.workload(workload),
             (Some(entry), workload) => asked.service(entry, workload),
         };
@@ -198,6 +208,7 @@ impl Plan {
         let way = self.way(weighted);
         let route = match way {
             Way::Passthrough => Route::Passthrough,
+            Way::Unknown => Route::Unknown,
             Way::Refuse(refusal) => Route::Refuse(refusal.clone()),
             Way::Hop(_) | Way::Service(..) | Way::Waypoint(_) | Way::Weighted(..) => {
                 let mut hops = Hops {
@@ -280,7 +291,7 @@ impl Plan {
                 waypoint.not_ready(self.why_none_of(selection.entry(), &waypoint.gateways, port))
             }
             Way::Refuse(refusal) => refusal.clone(),
-            Way::Passthrough | Way::Hop(_) | Way::Weighted(..) => {
+            Way::Passthrough | Way::Unknown | Way::Hop(_) | Way::Weighted(..) => {
                 Refusal::NoHealthyUpstream(self.destination.to_string())
             }
         }

@@ -130,6 +130,7 @@ fn all(mut hops: Hops) -> Vec<Hop> {
 fn describe(route: Route) -> String {
     match route {
         Route::Passthrough => "passthrough".to_owned(),
+        Route::Unknown => "unknown".to_owned(),
         Route::Refuse(refusal) => format!("refuse: {refusal}"),
         Route::Endpoints(hops) => {
             let mut hops: Vec<String> = all(hops).iter().map(describe_hop).collect();
@@ -168,10 +169,10 @@ fn describe_hop(hop: &Hop) -> String {
 }
 
 #[test]
-fn what_the_mesh_does_not_know_passes_untouched() {
+fn what_the_mesh_does_not_know_is_unknown() {
     let scenario = Scenario::new(&[], &[]);
-    assert_eq!(scenario.route("192.0.2.1:443"), "passthrough");
-    assert_eq!(scenario.route("127.0.0.1:8080"), "passthrough");
+    assert_eq!(scenario.route("192.0.2.1:443"), "unknown");
+    assert_eq!(scenario.route("127.0.0.1:8080"), "unknown");
 }
 
 #[test]
@@ -183,7 +184,7 @@ fn a_call_to_the_tunnel_itself_is_refused() {
             assert!(route.starts_with("refuse: destination"), "{route}");
         }
         let route = scenario.route(&format!("192.0.2.1:{port}"));
-        assert_eq!(route, "passthrough");
+        assert_eq!(route, "unknown");
     }
 }
 
@@ -515,7 +516,7 @@ fn endpoints_in_other_networks_without_a_gateway_are_left_out_and_named_when_not
          a gateway only, which it has none of"
     );
     // The same address in another network is another address.
-    assert_eq!(scenario.route("10.244.2.9:8080"), "passthrough");
+    assert_eq!(scenario.route("10.244.2.9:8080"), "unknown");
 }
 
 #[test]
@@ -570,7 +571,7 @@ fn host_network_pods_are_endpoints_only() {
     agent.network_mode = NetworkMode::HostNetwork;
     agent.tunnel_protocol = TunnelProtocol::None;
     let scenario = Scenario::new(&[&service], &[&agent]);
-    assert_eq!(scenario.route("172.30.0.1:8080"), "passthrough");
+    assert_eq!(scenario.route("172.30.0.1:8080"), "unknown");
     assert_eq!(scenario.route("10.96.0.1:80"), "tcp 172.30.0.1:8080");
 }
 
