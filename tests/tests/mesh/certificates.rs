@@ -99,3 +99,46 @@ fn no_workload_key_is_on_disk() {
     assert_eq!(found.trim().lines().count(), 1, "{found}");
     assert!(found.trim().ends_with("ca/ca-key.pem"), "{found}");
 }
+
+/// Private keys as PEM and as base64 of it and of PKCS #8, and the head of a token.
+const SECRETS: [&str; 4] = [
+    "PRIVATE KEY",
+    "LS0tLS1CRUdJTiBQUklWQVRF",
+    "MIGHAgEAMBMGByqGSM49",
+    "eyJhbGciOi",
+];
+
+#[test]
+fn nothing_that_is_shown_holds_a_secret() {
+    let lab = shared();
+    lab.peer("shop/client", &["get", "server:80"])
+        .expect("used");
+    let mut shown = Vec::new();
+    for (port, path) in [
+        (15000, "/"),
+        (15000, "/config_dump"),
+        (15020, "/metrics"),
+        (15021, "/healthz/ready"),
+    ] {
+        let address = format!("127.0.0.1:{port}");
+        let answer = lab.exec("node/node-1", &["peer", "http", &address, path]);
+        shown.push((path.to_owned(), answer.expect("an answer")));
+    }
+    for command in [
+        &["status", "-o", "json"][..],
+        &["get", "pods", "-A", "-o", "yaml"],
+        &["ztunnel-config", "all", "--node", "node-1", "-o", "json"],
+    ] {
+        let output = lab.weft(command).expect("it works");
+        shown.push((command.join(" "), output));
+    }
+    for log in ["control-plane.log", "nodes/node-1/ztunnel.log"] {
+        shown.push((log.to_owned(), lab.run_file(log)));
+    }
+    for (what, text) in shown {
+        assert!(!text.is_empty(), "{what} is empty");
+        for secret in SECRETS {
+            assert!(!text.contains(secret), "{what} holds {secret}");
+        }
+    }
+}
