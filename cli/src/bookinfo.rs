@@ -15,6 +15,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use runtime::causes;
 use serde_json::{Value, json};
 
 /// How long one service waits for another.
@@ -90,13 +91,13 @@ pub(crate) async fn ask(method: Method, url: &str) -> Result<Value, String> {
         let response = client
             .request(request)
             .await
-            .map_err(|error| sources(&error))?;
+            .map_err(|error| causes::told(error.to_string(), &error))?;
         let status = response.status();
         let body = response
             .into_body()
             .collect()
             .await
-            .map_err(|error| sources(&error))?
+            .map_err(|error| causes::told(error.to_string(), &error))?
             .to_bytes();
         if !status.is_success() {
             return Err(format!("{status}"));
@@ -107,14 +108,4 @@ pub(crate) async fn ask(method: Method, url: &str) -> Result<Value, String> {
         Ok(result) => result.map_err(|error| format!("{url}: {error}")),
         Err(_) => Err(format!("{url}: no answer in {TIMEOUT:?}")),
     }
-}
-
-fn sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

@@ -132,7 +132,7 @@ impl Certificates for PodCertificates {
                 identity: &identity,
             };
             let certificate = manager.certificate(asking.identity).await;
-            certificate.map_err(|unavailable| unavailable.to_string())
+            certificate.map_err(|unavailable| unavailable.reason.to_string())
         }
         .boxed()
     }

@@ -10,6 +10,7 @@ use prost_types::value::Kind;
 use proto::citadel::{
     IMPERSONATED_IDENTITY, IstioCertificateRequest, IstioCertificateServiceClient,
 };
+use runtime::causes;
 
 use crate::authority::{Signer, SignerError};
 use crate::certificate::{CertificateError, WorkloadCertificate};
@@ -153,13 +154,7 @@ impl CaClient for CitadelClient {
 
 /// A status whose cause is a failed connection says only "transport error": the causes tell more.
 fn reason(status: &tonic::Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    causes::told(status.message(), status)
 }
 
 // === impl LocalCa ===

@@ -13,6 +13,7 @@
 //! - [`admin`]: HTTP servers for people and machines that look after the process.
 //! - [`metrics`]: the recorder and its rendering.
 //! - [`logs`]: records, levels, the writer.
+//! - [`causes`]: errors with what caused them.
 
 pub mod environment;
 
@@ -39,3 +40,5 @@ pub mod admin;
 pub mod metrics;
 
 pub mod logs;
+
+pub mod causes;

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use prost::Message;
 use proto::discovery::{DeltaDiscoveryRequest, Node, delta_stream};
+use runtime::causes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::body::Body;
@@ -285,12 +286,7 @@ impl std::fmt::Display for Ended {
         let Some(status) = &self.status else {
             return f.write_str("the control plane ended the stream");
         };
-        write!(f, "{:?}: {}", status.code(), status.message())?;
-        let mut source = status.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
+        let told = causes::told(status.message(), status);
+        write!(f, "{:?}: {told}", status.code())
     }
 }
