@@ -11,6 +11,7 @@ mod exec;
 mod fetch;
 mod get;
 mod logs;
+mod named_pod;
 mod port_forward;
 mod run;
 mod sandbox;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::command::Global;
+use crate::command::{Global, named_pod};
 use crate::control::client::{Client, unexpected};
 use crate::control::{Exec, Reply, Request, Target, wire};
 use crate::exit::Result;
@@ -17,6 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   weft exec web -n shop -- curl -s http://reviews:9080/
   weft exec -t web -- bash
+  weft exec deploy/web -- env
   weft exec node/node-1 -- nft list ruleset
   weft exec switch -- tcpdump -ni weft0
 ";
@@ -25,7 +26,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// A pod, node/NAME, switch or control-plane
+    /// A pod, deploy/NAME, svc/NAME, node/NAME, switch or control-plane
     target: String,
     /// The container whose environment and folder to use [default: the first]
     #[arg(short, long)]
@@ -42,9 +43,11 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self, global: &Global) -> Result<ExitCode> {
-        let mut client = Client::connect(&global.state()?)?;
+        let (state, namespace) = (global.state()?, global.namespace());
+        let mut client = Client::connect(&state)?;
+        let target = named_pod::resolve(&state, &self.target, namespace)?;
         let mut request = Exec {
-            target: Some(Target::parse(&self.target, global.namespace())),
+            target: Some(Target::parse(&target, namespace)),
             container: self.container,
             command: self.command,
             env: BTreeMap::new(),

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::command::Global;
+use crate::command::{Global, named_pod};
 use crate::exit::{Exit, Result};
 use crate::machine::file::older;
 use crate::state::State;
@@ -14,6 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   weft logs web -n shop
   weft logs web -f --tail 20
+  weft logs deploy/web -n shop
   weft logs control-plane
   weft logs ztunnel/node-1 -f
 ";
@@ -22,7 +23,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// A pod, control-plane, ztunnel/NODE or machine
+    /// A pod, deploy/NAME, svc/NAME, control-plane, ztunnel/NODE or machine
     target: String,
     /// Only this container's lines
     #[arg(short, long)]
@@ -82,18 +83,19 @@ impl Arguments {
             container: None,
             timestamps: true,
         };
-        let log = match self.target.split_once('/') {
+        let target = named_pod::resolve(state, &self.target, namespace)?;
+        let log = match target.split_once('/') {
             Some(("ztunnel", node)) => piece(state.ztunnel_log(node)),
-            _ if self.target == "control-plane" => piece(state.control_plane_log()),
-            _ if self.target == "machine" => piece(state.machine_log()),
+            _ if target == "control-plane" => piece(state.control_plane_log()),
+            _ if target == "machine" => piece(state.machine_log()),
             Some((kind, _)) if !["pod", "pods", "po"].contains(&kind) => {
                 return Err(Exit::Usage.because(format!(
-                    "there are no logs of {:?}: give a pod's name, ztunnel/NODE, control-plane or machine",
+                    "there are no logs of {:?}: give a pod's name, deploy/NAME, svc/NAME, ztunnel/NODE, control-plane or machine",
                     self.target
                 )));
             }
             other => {
-                let name = other.map_or(self.target.as_str(), |(_, name)| name);
+                let name = other.map_or(&*target, |(_, name)| name);
                 if !state.pod_object(namespace, name).exists() {
                     return Err(
                         Exit::NotFound.because(format!("there is no pod {namespace}/{name}"))

@@ -11,7 +11,7 @@ use istio_compat::object::ObjectKey;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::command::{Global, block_on};
+use crate::command::{Global, block_on, named_pod};
 use crate::control::client::{Client, unexpected};
 use crate::control::{Reply, Request, Target};
 use crate::exit::{Exit, Result};
@@ -30,7 +30,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// A pod, svc/NAME or node/NAME
+    /// A pod, deploy/NAME, svc/NAME or node/NAME
     target: String,
     /// LOCAL:REMOTE, or one number for both; may be given more than once
     #[arg(required = true, value_name = "PORTS")]
@@ -119,7 +119,10 @@ fn dial(state: &State, target: Target, port: u16) -> Result<std::net::TcpStream>
 fn find(state: &State, target: &str, namespace: &str, port: u16) -> Result<(Target, u16)> {
     let name = match target.split_once('/') {
         Some(("svc" | "service" | "services", name)) => name,
-        _ => return Ok((Target::parse(target, namespace), port)),
+        _ => {
+            let target = named_pod::resolve(state, target, namespace)?;
+            return Ok((Target::parse(&target, namespace), port));
+        }
     };
     let objects = Objects::open(state)?.with_cluster(state);
     let service = objects

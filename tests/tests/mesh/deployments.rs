@@ -91,6 +91,14 @@ fn replicas_follow_their_number_and_template() {
         "{log}"
     );
 
+    // One of them is as good as another.
+    for target in ["deploy/web", "svc/web"] {
+        let log = lab.weft(&["logs", "-n", "shop", target]).expect("a log");
+        assert!(log.contains("v1 on node-"), "{log}");
+        let command = ["exec", "-n", "shop", target, "--", "printenv", "VERSION"];
+        assert_eq!(lab.weft(&command).expect("it runs").trim(), "v1");
+    }
+
     // A new template replaces every pod, and no request fails meanwhile.
     lab.write("lab.yaml", &yaml(3, "v2", "tcpSocket: {port: 8080}"))
         .expect("written");
