@@ -28,6 +28,10 @@ const ZTUNNEL: &str = "WEFT_TEST_ZTUNNEL";
 /// How long a mesh may take to start, on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
+/// How long anything may take of which nobody says how long: only what hangs takes longer, on a busy
+/// machine too.
+pub const SOON: Duration = Duration::from_secs(60);
+
 /// A running mesh; stopped, and its folders removed, when dropped.
 pub struct Lab {
     folders: tempfile::TempDir,

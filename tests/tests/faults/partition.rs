@@ -1,10 +1,8 @@
 //! A node that reaches one endpoint of a service and not the other, while the control plane
 //! reaches both.
 
-use std::time::Duration;
-
 use anyhow::ensure;
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 use tests::peer::client::LoadReport;
 
 use crate::shop::{BACK, forget_tracked, mesh, scaled, still_serves, warm};
@@ -60,7 +58,7 @@ fn heal(lab: &Lab) {
 
 fn both_answer(lab: &Lab) {
     let mut missing = vec!["server ", "other "];
-    lab.eventually(Duration::from_secs(20), "both endpoints answer", || {
+    lab.eventually(SOON, "both endpoints answer", || {
         let reply = lab.peer("shop/client", &["get", "pair:80"])?;
         missing.retain(|name| !reply.starts_with(name));
         ensure!(missing.is_empty(), "{missing:?}");

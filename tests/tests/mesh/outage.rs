@@ -1,10 +1,8 @@
 //! The control plane away: what is known goes on, and its return costs nothing.
 
-use std::time::Duration;
-
 use anyhow::ensure;
-use tests::lab::Lab;
 use tests::lab::scale::{is_full, scaled};
+use tests::lab::{Lab, SOON};
 use tests::peer::client::LoadReport;
 
 use crate::shop::own;
@@ -60,28 +58,24 @@ fn a_stopped_control_plane_fails_no_request_and_resends_nothing() {
     let before = ["node-1", "node-2"].map(|node| received(&lab, node).expect("metrics"));
     lab.exec("control-plane", &["pkill", "-KILL", "-x", "control-plane"])
         .expect("killed");
-    lab.eventually(
-        Duration::from_secs(40),
-        "both ztunnels are in sync again",
-        || {
-            let status: serde_json::Value =
-                serde_json::from_str(&lab.weft(&["status", "-o", "json"])?)?;
-            let proxies = status["controlPlane"]["Ok"]["proxies"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
-            ensure!(proxies.len() == 2, "{proxies:?}");
-            for proxy in proxies {
-                for (url, state) in proxy["types"].as_object().into_iter().flatten() {
-                    ensure!(
-                        state["acked"] == state["sent"] && state["sent"] != 0,
-                        "{url}: {proxy}"
-                    );
-                }
+    lab.eventually(SOON, "both ztunnels are in sync again", || {
+        let status: serde_json::Value =
+            serde_json::from_str(&lab.weft(&["status", "-o", "json"])?)?;
+        let proxies = status["controlPlane"]["Ok"]["proxies"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        ensure!(proxies.len() == 2, "{proxies:?}");
+        for proxy in proxies {
+            for (url, state) in proxy["types"].as_object().into_iter().flatten() {
+                ensure!(
+                    state["acked"] == state["sent"] && state["sent"] != 0,
+                    "{url}: {proxy}"
+                );
             }
-            Ok(())
-        },
-    )
+        }
+        Ok(())
+    })
     .expect("resynchronised");
     for (node, before) in ["node-1", "node-2"].into_iter().zip(before) {
         let resent = received(&lab, node).expect("metrics") - before;
@@ -97,7 +91,7 @@ fn a_stopped_control_plane_fails_no_request_and_resends_nothing() {
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\nspec: {action: DENY, rules: [{}]}\n",
     )
     .expect("written");
-    lab.eventually(Duration::from_secs(2), "the policy is in force", || {
+    lab.eventually(SOON, "the policy is in force", || {
         let output = lab.peer_output("shop/client", &["get", "server:80"])?;
         ensure!(!output.status.success(), "{output:?}");
         Ok(())

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::ensure;
-use tests::lab::{Lab, eventually};
+use tests::lab::{Lab, SOON, eventually};
 
 use crate::shop::YAML;
 
@@ -55,7 +54,7 @@ fn processes(lab: &Lab) -> Vec<String> {
 fn check_gone(lab: &Lab, before: &BTreeSet<String>, what: &str) {
     lab.weft(&["down"])
         .unwrap_or_else(|error| panic!("down after {what}: {error:#}"));
-    eventually(Duration::from_secs(10), "every process is gone", || {
+    eventually(SOON, "every process is gone", || {
         let left = processes(lab);
         ensure!(left.is_empty(), "{left:#?}");
         Ok(())
@@ -121,7 +120,7 @@ fn a_crashed_piece_comes_back_and_the_mesh_with_it() {
     ] {
         lab.exec(place, &["pkill", "-KILL", "-o", pattern])
             .expect("killed");
-        lab.eventually(Duration::from_secs(15), "requests pass again", || {
+        lab.eventually(SOON, "requests pass again", || {
             lab.peer("shop/client", &["get", "server:80"]).map(|_| ())
         })
         .expect("it came back");

@@ -1,9 +1,9 @@
 //! AuthorizationPolicy with L7 attributes on live traffic; `weft why` says the same each time.
 
 use anyhow::{Context, Result, ensure};
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 
-use crate::shop::{self, SOON, apply, ask, expect_status, shared};
+use crate::shop::{self, apply, ask, expect_status, shared};
 use crate::why;
 
 /// One request and what becomes of it.

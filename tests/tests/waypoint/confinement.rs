@@ -1,9 +1,9 @@
 //! What the running pieces have given up, as the kernel sees it.
 
 use anyhow::{Context, Result, ensure};
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 
-use crate::shop::{SOON, apply, expect_status, http_route, shared};
+use crate::shop::{apply, expect_status, http_route, shared};
 
 /// `CAP_DAC_OVERRIDE`, of capabilities(7).
 const DAC_OVERRIDE: u64 = 1 << 1;

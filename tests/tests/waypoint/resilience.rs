@@ -7,10 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 use tests::web::load::Report;
 
-use crate::shop::{self, SOON, apply, ask, expect_status, http_route};
+use crate::shop::{self, apply, ask, expect_status, http_route};
 
 /// A load from the client that runs while something else happens.
 struct Load(Child);
@@ -91,7 +91,7 @@ fn the_last_reason_gone_drains_without_a_failed_request() {
     thread::sleep(Duration::from_secs(1));
     lab.write("leaving.yaml", &shop::service("leaving"))
         .expect("written");
-    lab.eventually(Duration::from_secs(40), "the waypoint is gone", || {
+    lab.eventually(SOON, "the waypoint is gone", || {
         let pods = lab.pods()?;
         let names = pods
             .iter()

@@ -8,9 +8,10 @@ mod corpus;
 use std::fs;
 use std::path::Path;
 
-use tests::lab::Lab;
+use anyhow::ensure;
+use tests::lab::{Lab, SOON};
 
-use crate::shop::{self, SOON};
+use crate::shop;
 
 /// What the servers answer with under `/admin`.
 const SECRET: &str = "THE-SECRET";

@@ -1,8 +1,9 @@
 //! Extended features of HTTPRoute, as Gateway API's tests of gateways have them, on a Service.
 
 use anyhow::ensure;
+use tests::lab::SOON;
 
-use crate::shop::{self, SOON, apply, ask, expect, expect_pod, expect_status, http_route, shared};
+use crate::shop::{self, apply, ask, expect, expect_pod, expect_status, http_route, shared};
 
 #[test]
 fn http_route_rewrite_host() {
