@@ -158,6 +158,18 @@ impl Lab {
         fs::read_to_string(self.state().join("run").join(path)).unwrap_or_default()
     }
 
+    /// Waits until a log below `run/` says this, and answers the whole log: programs write theirs
+    /// from a thread of its own, a moment after what they tell of is seen.
+    pub fn logged(&self, path: &str, text: &str) -> Result<String> {
+        let mut log = String::new();
+        self.eventually(SOON, &format!("{path} says {text:?}"), || {
+            log = self.run_file(path);
+            ensure!(log.contains(text), "{log}");
+            Ok(())
+        })?;
+        Ok(log)
+    }
+
     /// Writes a file of the folder as an editor would: whole, by rename.
     pub fn write(&self, name: &str, yaml: &str) -> Result<()> {
         let hidden = self.folders.path().join(name);

@@ -101,11 +101,15 @@ fn the_endpoint_that_is_reached_is_used() {
         .peer_output("shop/client", &["get", "pair:80"])
         .expect("runs");
     assert!(!output.status.success(), "{output:?}");
-    let log = lab.run_file("nodes/node-1/ztunnel.log");
-    let failed: Vec<_> = log.lines().filter(|line| line.contains("error=")).collect();
-    let said = |text: &str| failed.iter().any(|line| line.contains(text));
-    assert!(said("timed out") || said("no answer"), "{failed:#?}");
-    assert!(!said("denied"), "{failed:#?}");
+    lab.eventually(SOON, "the reason is logged", || {
+        let log = lab.run_file("nodes/node-1/ztunnel.log");
+        let failed: Vec<_> = log.lines().filter(|line| line.contains("error=")).collect();
+        let said = |text: &str| failed.iter().any(|line| line.contains(text));
+        ensure!(said("timed out") || said("no answer"), "{failed:#?}");
+        assert!(!said("denied"), "{failed:#?}");
+        Ok(())
+    })
+    .expect("logged");
 
     heal(&lab);
     both_answer(&lab);

@@ -40,8 +40,12 @@ fn flushed_rules_come_back_and_let_nobody_in_meanwhile() {
     )
     .expect("repaired");
     still_serves(&lab);
-    let log = lab.run_file("machine.log") + &lab.up_log();
-    let said = log.contains("the pod's redirect rules were changed");
-    let status = lab.weft(&["status", "-o", "json"]).expect("status");
-    assert!(said || status.contains("is missing"), "{status}\n{log}");
+    lab.eventually(SOON, "the repair is told", || {
+        let log = lab.run_file("machine.log") + &lab.up_log();
+        let said = log.contains("the pod's redirect rules were changed");
+        let status = lab.weft(&["status", "-o", "json"])?;
+        ensure!(said || status.contains("is missing"), "{status}\n{log}");
+        Ok(())
+    })
+    .expect("told");
 }

@@ -1,5 +1,8 @@
 //! The CA signs only what runs where it is asked from.
 
+use anyhow::ensure;
+use tests::lab::{SOON, eventually};
+
 use crate::shop::shared;
 
 const CONTROL_PLANE: &str = "172.30.0.254:15012";
@@ -36,11 +39,14 @@ fn check_refused(identity: &str, reason: &str) {
         !answer.contains(reason),
         "the reason is for the log, not for the caller: {answer}"
     );
-    let log = shared().run_file("control-plane.log");
-    let line = log
-        .lines()
-        .find(|line| line.contains(identity) && line.contains(reason));
-    assert!(line.is_some(), "{identity} and {reason:?} in\n{log}");
+    eventually(SOON, "the reason is logged", || {
+        let log = shared().run_file("control-plane.log");
+        let mut lines = log.lines();
+        let is_logged = lines.any(|line| line.contains(identity) && line.contains(reason));
+        ensure!(is_logged, "{identity} and {reason:?} in\n{log}");
+        Ok(())
+    })
+    .expect("logged");
 }
 
 #[test]

@@ -94,11 +94,11 @@ fn a_label_captures_and_releases_running_pods_without_dropping_connections() {
     .expect("HBONE");
     lab.peer("shop/client", &["get", "late.late:80"])
         .expect("over HBONE");
-    let log = lab.run_file("nodes/node-2/ztunnel.log");
-    assert!(
-        log.contains("spiffe://cluster.local/ns/late/sa/default"),
-        "{log}"
-    );
+    lab.logged(
+        "nodes/node-2/ztunnel.log",
+        "spiffe://cluster.local/ns/late/sa/default",
+    )
+    .expect("logged");
 
     lab.write("namespace.yaml", &namespace(None))
         .expect("written");

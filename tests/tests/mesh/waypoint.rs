@@ -259,11 +259,13 @@ spec:
         })
         .expect(target);
     }
-    let log = lab.run_file("nodes/node-2/ztunnel.log") + &lab.run_file("nodes/node-1/ztunnel.log");
-    assert!(
-        log.contains("sa/waypoint"),
-        "the waypoint's own identity: {log}"
-    );
+    lab.eventually(SOON, "the waypoint's own identity is logged", || {
+        let logs = ["node-1", "node-2"];
+        let logs = logs.map(|node| lab.run_file(&format!("nodes/{node}/ztunnel.log")));
+        ensure!(logs.concat().contains("sa/waypoint"), "{logs:?}");
+        Ok(())
+    })
+    .expect("logged");
 }
 
 /// Requests and connections that a waypoint has counted, by the service they were addressed to.
