@@ -9,11 +9,11 @@ use tests::lab::{Lab, SOON, eventually};
 use crate::shop::YAML;
 
 /// Everything of the machine that a mesh could leave something in.
-fn machine() -> BTreeSet<String> {
+pub(crate) fn machine() -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     for command in [
         &["ip", "-o", "link"][..],
-        &["ip", "-o", "address"],
+        &["ip", "-br", "address"],
         &["ip", "rule"],
         &["ip", "-6", "rule"],
         &["ip", "route", "show", "table", "all"],
@@ -26,10 +26,23 @@ fn machine() -> BTreeSet<String> {
             .output()
             .expect("runs");
         for line in String::from_utf8_lossy(&output.stdout).lines() {
+            // Routes that a router has told of count their seconds down.
+            let line = line.split(" expires ").next().unwrap_or_default();
             seen.insert(format!("{}: {line}", command.join(" ")));
         }
     }
     seen
+}
+
+/// Waits until the machine has nothing more than before: what others have there may come and go.
+#[track_caller]
+pub(crate) fn check_unchanged(before: &BTreeSet<String>) {
+    eventually(SOON, "the machine is as it was", || {
+        let left: Vec<_> = machine().difference(before).cloned().collect();
+        ensure!(left.is_empty(), "left behind: {left:#?}");
+        Ok(())
+    })
+    .expect("nothing is left");
 }
 
 /// Processes that name this lab's folder or run in its namespaces.
@@ -60,8 +73,7 @@ fn check_gone(lab: &Lab, before: &BTreeSet<String>, what: &str) {
         Ok(())
     })
     .unwrap_or_else(|error| panic!("after {what}: {error:#}"));
-    let left: Vec<_> = machine().difference(before).cloned().collect();
-    assert!(left.is_empty(), "left behind after {what}: {left:#?}");
+    check_unchanged(before);
     assert!(
         !lab.state().join("run").exists(),
         "run/ is left behind after {what}"
