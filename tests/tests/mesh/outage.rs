@@ -7,6 +7,29 @@ use tests::peer::client::LoadReport;
 
 use crate::shop::own;
 
+/// A Service without endpoints.
+fn write_service(lab: &Lab, name: &str) {
+    let service = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\
+         spec: {{ports: [{{port: 80}}]}}\n"
+    );
+    lab.write(&format!("{name}.yaml"), &service)
+        .expect("written");
+}
+
+/// Waits until both nodes know what there is now: what is written last comes last.
+fn settle(lab: &Lab) {
+    write_service(lab, "last");
+    lab.eventually(SOON, "both nodes know all", || {
+        for node in ["node-1", "node-2"] {
+            let services = lab.config_dump(node)?["services"].to_string();
+            ensure!(services.contains("last.shop"), "{node}: {services}");
+        }
+        Ok(())
+    })
+    .expect("known");
+}
+
 #[test]
 fn a_stopped_control_plane_fails_no_request_and_resends_nothing() {
     let lab = own();
@@ -14,6 +37,7 @@ fn a_stopped_control_plane_fails_no_request_and_resends_nothing() {
         .expect("warm");
     lab.peer("shop/client", &["get", "neighbour:80"])
         .expect("warm");
+    settle(&lab);
     lab.exec("control-plane", &["pkill", "-STOP", "-x", "control-plane"])
         .expect("stopped");
 
@@ -112,13 +136,10 @@ fn received(lab: &Lab, node: &str) -> anyhow::Result<f64> {
 #[test]
 fn only_what_changed_is_sent() {
     let lab = own();
+    settle(&lab);
     let before = received(&lab, "node-1").expect("metrics");
-    lab.write(
-        "extra.yaml",
-        "apiVersion: v1\nkind: Service\nmetadata: {name: extra, namespace: shop}\nspec: {ports: [{port: 80}]}\n",
-    )
-    .expect("written");
-    lab.eventually(Duration::from_secs(2), "the service is there", || {
+    write_service(&lab, "extra");
+    lab.eventually(SOON, "the service is there", || {
         lab.peer("shop/client", &["resolve", "extra"]).map(|_| ())
     })
     .expect("there");
