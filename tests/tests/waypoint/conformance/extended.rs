@@ -255,12 +255,13 @@ fn http_route_backend_protocol_web_socket() {
                    upgrade: websocket\r\nsec-websocket-version: 13\r\n\
                    sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\nechoed";
     let bytes: String = request.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let answers = lab
-        .exec("shop/client", &["web", "raw", "ws.shop:80", &bytes])
-        .expect("answers");
-    let answers: Vec<String> = serde_json::from_str(&answers).expect("a list");
-    assert!(
-        answers[0].starts_with("HTTP/1.1 101 ") && answers[0].ends_with("echoed"),
-        "{answers:?}"
-    );
+    // What is echoed comes behind the answer, and may come after a silence.
+    let ask = ["web", "raw", "--answered", "ws.shop:80", &bytes];
+    lab.eventually(SOON, "bytes are echoed", || {
+        let answers: Vec<String> = serde_json::from_str(&lab.exec("shop/client", &ask)?)?;
+        let is_switched = answers[0].starts_with("HTTP/1.1 101 ");
+        ensure!(is_switched && answers[0].ends_with("echoed"), "{answers:?}");
+        Ok(())
+    })
+    .expect("echoed");
 }
