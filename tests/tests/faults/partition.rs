@@ -93,8 +93,9 @@ fn the_endpoint_that_is_reached_is_used() {
     let report = lab.peer("shop/client", &load).expect("a report");
     let report: LoadReport = serde_json::from_str(&report).expect("JSON");
     assert_eq!(report.failed, 0, "{report:?}");
-    // A stalled tunnel's second and a connect timeout's second, on a busy machine.
-    assert!(report.slowest_millis < 5_000, "{report:?}");
+    // A stalled tunnel's second and a connect timeout's second, where the machine is not busy.
+    let promised = scaled(30_000, 5_000);
+    assert!(report.slowest_millis < promised, "{report:?}");
 
     cut(&lab, "shop/server");
     let output = lab
