@@ -28,6 +28,10 @@ const ZTUNNEL: &str = "WEFT_TEST_ZTUNNEL";
 /// How long a mesh may take to start, on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
+/// How long anything may take of which nobody says how long: only what hangs takes longer, on a busy
+/// machine too.
+pub const SOON: Duration = Duration::from_secs(60);
+
 /// A running mesh; stopped, and its folders removed, when dropped.
 pub struct Lab {
     folders: tempfile::TempDir,
@@ -152,6 +156,18 @@ impl Lab {
 
     pub fn run_file(&self, path: &str) -> String {
         fs::read_to_string(self.state().join("run").join(path)).unwrap_or_default()
+    }
+
+    /// Waits until a log below `run/` says this, and answers the whole log: programs write theirs
+    /// from a thread of its own, a moment after what they tell of is seen.
+    pub fn logged(&self, path: &str, text: &str) -> Result<String> {
+        let mut log = String::new();
+        self.eventually(SOON, &format!("{path} says {text:?}"), || {
+            log = self.run_file(path);
+            ensure!(log.contains(text), "{log}");
+            Ok(())
+        })?;
+        Ok(log)
     }
 
     /// Writes a file of the folder as an editor would: whole, by rename.

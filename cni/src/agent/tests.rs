@@ -79,7 +79,7 @@ async fn until_enabled(agent: &Agent, uid: &str) {
             changed.changed().await.unwrap();
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), enabled)
+    tokio::time::timeout(Duration::from_secs(60), enabled)
         .await
         .expect("the pod is enabled in time");
 }

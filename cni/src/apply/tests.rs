@@ -14,6 +14,8 @@ use crate::rules::{Family, Options, Table};
 
 const POD: &str = "10.9.0.2";
 const PEER: &str = "10.9.0.1";
+/// Only what hangs takes longer, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A pod and a machine beside it, on one cable.
 struct Cable {
@@ -31,13 +33,24 @@ impl Cable {
             &format!("ip link add eth0 type veth peer name eth0 netns {pod_path}"),
         );
         for (netns, number) in [(&peer, 1), (&pod, 2)] {
+            // Without an address of the kernel's own choice, which would be looked for elsewhere and
+            // come when a test has begun.
             sh(
                 netns,
                 &format!(
-                    "ip link set lo up && ip link set eth0 up && ip addr add 10.9.0.{number}/24 dev eth0 \
+                    "ip link set lo up && ip link set eth0 addrgenmode none && ip link set eth0 up \
+                     && ip addr add 10.9.0.{number}/24 dev eth0 \
                      && ip -6 addr add fd09::{number}/64 dev eth0 nodad"
                 ),
             );
+        }
+        // The kernel finishes later what it has acknowledged, and drops packets until then.
+        for (netns, number) in [(&peer, 1), (&pod, 2)] {
+            let is_done = format!(
+                "ip link show eth0 | grep -q 'state UP' \
+                 && ip -6 route show table local | grep -q 'fd09::{number} '"
+            );
+            sh(netns, &format!("until {is_done}; do sleep 0.01; done"));
         }
         Cable { pod, peer }
     }
@@ -69,19 +82,15 @@ fn listen(netns: &OwnedFd, address: &str) -> TcpListener {
 
 fn connect(netns: &OwnedFd, address: &str) -> io::Result<TcpStream> {
     let address: SocketAddr = address.parse().unwrap();
-    let stream = netns::run_blocking(netns, || {
-        TcpStream::connect_timeout(&address, Duration::from_secs(2))
-    })
-    .unwrap()?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let stream =
+        netns::run_blocking(netns, || TcpStream::connect_timeout(&address, PATIENCE)).unwrap()?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     Ok(stream)
 }
 
 fn accept(listener: &TcpListener) -> TcpStream {
     let (stream, _) = listener.accept().unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(2)))
-        .unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
@@ -161,9 +170,7 @@ async fn dns_reaches_the_proxy_and_other_udp_does_not() {
         let socket = netns::run_blocking(netns, || UdpSocket::bind(address))
             .unwrap()
             .unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_secs(2)))
-            .unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     };
     let proxy = udp(&cable.pod, "127.0.0.1:15053");
@@ -229,9 +236,9 @@ async fn a_borrowed_client_address_survives_release() {
             socket.bind(&SocketAddr::new(PEER.parse().unwrap(), 0).into())?;
             socket.connect_timeout(
                 &SocketAddr::new(POD.parse().unwrap(), 8080).into(),
-                Duration::from_secs(2),
+                PATIENCE,
             )?;
-            socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
             Ok::<TcpStream, io::Error>(socket.into())
         })
         .unwrap()

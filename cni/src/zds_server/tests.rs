@@ -33,7 +33,7 @@ impl Fixture {
         blocking(move || {
             let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
             socket
-                .set_read_timeout(Some(Duration::from_secs(5)))
+                .set_read_timeout(Some(Duration::from_secs(60)))
                 .unwrap();
             socket.connect(&SockAddr::unix(path).unwrap()).unwrap();
             let hello = ZdsHello {

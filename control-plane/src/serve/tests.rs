@@ -25,7 +25,7 @@ use xds::resource_type::Layer;
 use super::*;
 
 /// Far beyond what is promised, so that a loaded machine fails no test.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Long enough that something wrong would have happened.
 const QUIET: Duration = Duration::from_millis(300);
 

@@ -21,7 +21,7 @@ use xds::node::{self, ProxyNode};
 use xds::resource_type::{Layer, ResourceType};
 use xds::server::{Admitted, Peers, ResourceSet, Server};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn pod(name: &str, last_byte: u8) -> Change {
     let mut workload = Workload::new(&format!("Kubernetes//Pod/shop/{name}"), name, "shop");

@@ -24,7 +24,13 @@ enum Command {
     Ask(client::Arguments),
     /// Sends bytes as they are, each argument (hexadecimal) on a connection of its own; prints a
     /// list of what came back.
-    Raw { target: String, bytes: Vec<String> },
+    Raw {
+        target: String,
+        bytes: Vec<String>,
+        /// There is an answer on each, however late.
+        #[arg(long)]
+        answered: bool,
+    },
     /// Requests one after another; prints what became of them.
     Load(load::Arguments),
     /// Requests until it is ended; prints a line whenever a header of the answers changes.
@@ -42,8 +48,12 @@ fn main() -> Result<()> {
             println!("{}", serde_json::to_string(&answer)?);
             Ok(())
         }
-        Command::Raw { target, bytes } => {
-            let answers = runtime.block_on(raw::exchange(&target, &bytes))?;
+        Command::Raw {
+            target,
+            bytes,
+            answered,
+        } => {
+            let answers = runtime.block_on(raw::exchange(&target, &bytes, answered))?;
             println!("{}", serde_json::to_string(&answers)?);
             Ok(())
         }

@@ -8,10 +8,8 @@ use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
 use super::wrapped::sum;
-use super::{Lab, eventually};
+use super::{Lab, SOON, eventually};
 
-/// How long a busy machine may take to come to rest before anything has happened.
-const SETTLE: Duration = Duration::from_secs(20);
 /// Connections of this process's own looking, while they close.
 const LOOKING: f64 = 2.0;
 /// What an allocator may keep of what it got back.
@@ -56,7 +54,7 @@ impl Baseline {
     pub fn of(lab: &Lab) -> Result<Self> {
         let mut last = Self::now(lab)?;
         let mut at_rest = None;
-        eventually(SETTLE, "the mesh is at rest", || {
+        eventually(SOON, "the mesh is at rest", || {
             let now = Self::now(lab)?;
             let moved = last
                 .excess(&now)

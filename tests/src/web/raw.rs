@@ -9,14 +9,20 @@ use tokio::time::timeout;
 
 /// Silence after which nothing more is expected.
 const SILENCE: Duration = Duration::from_secs(2);
+/// How long an answer may take of which it is known that there is one.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Sends each of `bytes` (hexadecimal) on a connection of its own, all at a time, and returns
-/// what came back on each until it was closed or silent.
-pub async fn exchange(target: &str, bytes: &[String]) -> Result<Vec<String>> {
+/// what came back on each until it was closed or silent. Where each `is_answered`, no answer begins
+/// with silence.
+pub async fn exchange(target: &str, bytes: &[String], is_answered: bool) -> Result<Vec<String>> {
+    let patience = if is_answered { PATIENCE } else { SILENCE };
     let mut exchanges = Vec::new();
     for one in bytes {
         let (target, bytes) = (target.to_owned(), decode(one)?);
-        exchanges.push(tokio::spawn(async move { once(&target, &bytes).await }));
+        exchanges.push(tokio::spawn(async move {
+            once(&target, &bytes, patience).await
+        }));
     }
     let mut answers = Vec::new();
     for one in exchanges {
@@ -28,15 +34,16 @@ pub async fn exchange(target: &str, bytes: &[String]) -> Result<Vec<String>> {
     Ok(answers)
 }
 
-async fn once(target: &str, bytes: &[u8]) -> Result<String> {
+async fn once(target: &str, bytes: &[u8], mut patience: Duration) -> Result<String> {
     let mut stream = TcpStream::connect(target).await?;
     stream.write_all(bytes).await?;
     let mut answer = Vec::new();
     let mut buffer = vec![0; 16 * 1024];
-    while let Ok(Ok(length)) = timeout(SILENCE, stream.read(&mut buffer)).await {
+    while let Ok(Ok(length)) = timeout(patience, stream.read(&mut buffer)).await {
         if length == 0 {
             break;
         }
+        patience = SILENCE;
         answer.extend_from_slice(&buffer[..length]);
     }
     Ok(String::from_utf8_lossy(&answer).into_owned())

@@ -1,7 +1,7 @@
 //! CONNECT requests that no honest node sends.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hbone::client::{self, ConnectRequest, OpenError, Tunnel};
 use http::{HeaderMap, StatusCode};
@@ -15,9 +15,10 @@ use super::{echo, identity_of};
 /// A port of the server where nobody answers.
 const SILENT: u16 = 9999;
 
-/// A lab whose attacker is a pod outside the mesh with a certificate.
+/// A lab whose attacker is a pod outside the mesh with a certificate. An attempt is not given up for
+/// its own sake within a test's patience.
 fn lab() -> Lab {
-    let mut lab = Lab::new();
+    let mut lab = Lab::with(["", ""], |config| config.connect_timeout = PATIENCE * 2);
     lab.bare_pod("attacker");
     lab.pod("client", 1);
     lab.pod("server", 2);
@@ -151,7 +152,7 @@ fn a_request_that_its_client_resets_is_given_up() {
         ),
     );
     let attacker = identity_of("attacker");
-    let took = attack(&lab, lab.authority(), &attacker, async |tunnel| {
+    attack(&lab, lab.authority(), &attacker, async |tunnel| {
         let tunnel = tunnel.expect("tunnel");
         let target = SocketAddr::new(lab.ip("server"), SILENT);
         let request = ConnectRequest::to(target, HeaderMap::new());
@@ -159,12 +160,8 @@ fn a_request_that_its_client_resets_is_given_up() {
             opened = tunnel.open(request) => panic!("{opened:?}"),
             () = until(|| waiting_for_application(&lab) == 1) => {}
         }
-        let reset = Instant::now();
         until(|| waiting_for_application(&lab) == 0).await;
-        reset.elapsed()
     });
-    // Well before the attempt would have been given up for its own sake, after two seconds.
-    assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
 #[test]

@@ -28,8 +28,9 @@ use ztunnel::proxy::config::Config;
 use ztunnel::proxy::state::State;
 use ztunnel::proxy::{Certificates, PodSpec, Shared, Workers, WorkloadInfo};
 
-/// How long anything may take before a test fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long anything may take before a test fails: only what hangs takes longer, on a busy machine
+/// too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Where pods' applications listen.
 pub(crate) const APPLICATION: u16 = 8080;
 
@@ -248,6 +249,16 @@ impl Lab {
                  && ip -6 addr add fd{net}::{number:x}/64 dev {eth} nodad"
             ),
         );
+        // The kernel finishes later what it has acknowledged, and drops packets until then.
+        let until = |is_done: &str| format!("until {is_done}; do sleep 0.01; done");
+        let carries = |link: &str| format!("ip link show {link} | grep -q 'state UP'");
+        let port = carries(&format!("pod{number}"));
+        sh(&self.switches[switch], &until(&port));
+        let is_done = format!(
+            "{} && ip -6 route show table local | grep -q 'fd{net}::{number:x} '",
+            carries(&eth)
+        );
+        sh(netns, &until(&is_done));
     }
 
     /// A captured pod on a node, known to the mesh, with an application that answers.

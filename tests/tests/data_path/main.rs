@@ -13,6 +13,7 @@ mod waypoint;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use mesh::identity::Identity;
 use mesh::service::{AppProtocol, Port, Service};
 use mesh::snapshot::Change;
 use mesh::workload::{ApplicationProtocol, ApplicationTunnel, TunnelProtocol, Workload};
+use tests::lab::scale::scaled;
 use ztunnel::proxy::access_log::{AccessLogRecord, Direction};
 
 /// Where [`publish_service`] puts its service.
@@ -85,6 +87,14 @@ fn echo(stream: &mut TcpStream) {
 fn close(mut stream: TcpStream) {
     stream.shutdown(Shutdown::Write).expect("shutdown");
     assert_eq!(stream.read(&mut [0; 1]).expect("end"), 0);
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "not in time: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Waits for the connection to be cut and tells how long it took.
@@ -158,7 +168,8 @@ fn on_one_node_the_sockets_are_joined_without_a_tunnel() {
         assert_eq!(record.destination.identity, Some(identity_of("server")));
         assert_eq!(record.bytes_received, 5);
     }
-    assert_eq!(lab.open_connections(1), 0);
+    // A connection is logged first, then taken off the list.
+    until("none is listed", || lab.open_connections(1) == 0);
     lab.publish([deny_account("client")]);
     assert!(is_refused(lab.call("client", lab.address("server"))));
     lab.log_of(1, Direction::Inbound, |record| {
@@ -254,7 +265,8 @@ fn a_denied_identity_is_refused_and_let_in_again() {
 }
 
 #[test]
-fn a_policy_change_cuts_what_it_denies_within_a_second_and_nothing_else() {
+fn a_policy_change_cuts_what_it_denies_and_nothing_else() {
+    let promised = scaled(PATIENCE, Duration::from_secs(1));
     let mut lab = Lab::new();
     lab.pod("far", 1);
     lab.pod("near", 2);
@@ -265,14 +277,14 @@ fn a_policy_change_cuts_what_it_denies_within_a_second_and_nothing_else() {
     let mut plain = lab.call("plain", lab.address("server")).expect("plain").0;
 
     lab.publish([deny_account("far")]);
-    assert!(cut(&mut far) < Duration::from_secs(1));
+    assert!(cut(&mut far) < promised);
     echo(&mut near);
     echo(&mut plain);
     lab.publish([deny_account("near")]);
-    assert!(cut(&mut near) < Duration::from_secs(1));
+    assert!(cut(&mut near) < promised);
     echo(&mut plain);
     lab.publish([deny_plaintext()]);
-    assert!(cut(&mut plain) < Duration::from_secs(1));
+    assert!(cut(&mut plain) < promised);
     lab.log_of(2, Direction::Inbound, |record| {
         has_error(record, "shop/strict")
     });
@@ -571,18 +583,23 @@ fn a_drain_waits_for_what_runs_and_cuts_at_its_deadline() {
     let mut lab = Lab::new();
     lab.pod("client", 1);
     lab.pod("server", 2);
+    lab.bare_pod("plain");
     let mut stream = lab.call("client", lab.address("server")).expect("call").0;
+    let (plain, tunnel) = (lab.netns("plain"), SocketAddr::new(lab.ip("server"), 15008));
+    let is_closed = Arc::new(AtomicBool::new(false));
+    let closed = is_closed.clone();
     let closing = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(300));
+        let connect = || TcpStream::connect_timeout(&tunnel, PATIENCE);
+        let listens = || cni::netns::run_blocking(&plain, connect).expect("namespace");
+        until("the drain has begun", || listens().is_err());
         echo(&mut stream);
+        closed.store(true, Ordering::SeqCst);
         close(stream);
     });
     let took = lab.drain(2, PATIENCE);
+    assert!(is_closed.load(Ordering::SeqCst), "it did not wait");
+    assert!(took < PATIENCE, "{took:?}");
     closing.join().expect("undisturbed");
-    assert!(
-        took > Duration::from_millis(250) && took < PATIENCE,
-        "{took:?}"
-    );
 
     let mut lab = Lab::new();
     lab.pod("client", 1);

@@ -1,8 +1,7 @@
 //! A control plane that is there, takes connections, and answers nothing.
 
-use std::time::Duration;
-
 use anyhow::ensure;
+use tests::lab::SOON;
 use tests::peer::client::LoadReport;
 
 use crate::shop::{BACK, mesh, still_serves, warm};
@@ -51,7 +50,7 @@ fn a_control_plane_that_stands_still_stops_nobody_and_is_named() {
     );
 
     lab.signal("control-plane", None, "CONT").expect("goes on");
-    lab.eventually(Duration::from_secs(20), "what was written is known", || {
+    lab.eventually(SOON, "what was written is known", || {
         let reply = lab.peer("shop/client", &["get", "late:80"])?;
         ensure!(reply.starts_with("server "), "{reply}");
         Ok(())

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use tests::lab::SOON;
 
 use crate::shop::{BACK, Running, mesh_with, still_serves, warm};
 
@@ -43,15 +44,11 @@ fn accepting_pauses_and_the_process_itself_goes_on() {
     lab.signal("control-plane", None, "KILL").expect("killed");
     lab.write("late.yaml", &SERVICE.replace("NAME", "late"))
         .expect("written");
-    lab.eventually(
-        Duration::from_secs(30),
-        "the node has heard of a new service",
-        || {
-            let services = lab.config_dump("node-1")?["services"].to_string();
-            ensure!(services.contains("late.shop"), "{services}");
-            Ok(())
-        },
-    )
+    lab.eventually(SOON, "the node has heard of a new service", || {
+        let services = lab.config_dump("node-1")?["services"].to_string();
+        ensure!(services.contains("late.shop"), "{services}");
+        Ok(())
+    })
     .expect("the control plane and the admin port are reached");
 
     drop(crowd);

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 
-use crate::shop::{BACK, Running, forget_tracked, mesh, still_serves, warm};
+use crate::shop::{BACK, Running, forget_tracked, mesh, scaled, still_serves, warm};
 
 /// A tunnel counts connections until this one is on its way.
 fn asked(lab: &Lab, before: f64) {
@@ -65,14 +65,18 @@ fn a_node_that_stands_still_for_long_is_given_up_and_serves_when_it_goes_on() {
     let output = output.expect("runs");
     assert!(!output.status.success(), "{output:?}");
     // Who asks what is wrong is told, and soon.
-    lab.eventually(Duration::from_secs(15), "the status names it", || {
-        let status = lab.weft(&["status"])?;
-        ensure!(
-            status.contains("ztunnel of node-2 does not answer"),
-            "{status}"
-        );
-        Ok(())
-    })
+    lab.eventually(
+        scaled(SOON, Duration::from_secs(15)),
+        "the status names it",
+        || {
+            let status = lab.weft(&["status"])?;
+            ensure!(
+                status.contains("ztunnel of node-2 does not answer"),
+                "{status}"
+            );
+            Ok(())
+        },
+    )
     .expect("told");
 
     lab.signal("ztunnel", Some("node-2"), "CONT")

@@ -22,8 +22,8 @@ fn a_full_pool_grows_to_its_bound_and_shrinks_again() {
     assert_eq!(report.open + report.failed, 280, "{report:?}");
     // A worker may have a tunnel with one place left.
     assert!((CARRIED - 4..=CARRIED).contains(&report.open), "{report:?}");
-    let log = lab.run_file("nodes/node-2/ztunnel.log");
-    assert!(log.contains("has too many tunnels into this pod"), "{log}");
+    let why = "has too many tunnels into this pod";
+    lab.logged("nodes/node-2/ztunnel.log", why).expect("logged");
     // Nobody else is hurt.
     lab.peer("shop/neighbour", &["get", "server:80"])
         .expect("an answer");

@@ -21,8 +21,8 @@ fn half_closed_connections_end_at_their_deadline() {
     for client in &mut clients {
         assert_eq!(client.line(), format!("cut {count}"));
     }
-    let log = lab.run_file("nodes/node-1/ztunnel.log");
-    assert!(log.contains("half closed and silent for too long"), "{log}");
+    let why = "half closed and silent for too long";
+    lab.logged("nodes/node-1/ztunnel.log", why).expect("logged");
     still_serves(&lab);
     baseline.awaited(&lab, BACK).expect("back at rest");
 }

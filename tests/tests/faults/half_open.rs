@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use tests::lab::SOON;
 use tests::lab::wire::Wire;
 use tests::wire::Faults;
 
-use crate::shop::{BACK, Running, forget_tracked, mesh, still_serves, warm};
+use crate::shop::{BACK, Running, forget_tracked, mesh, scaled, still_serves, warm};
 
 #[test]
 fn both_nodes_let_go_of_a_peer_that_is_gone() {
@@ -23,16 +24,20 @@ fn both_nodes_let_go_of_a_peer_that_is_gone() {
         ..Faults::default()
     };
     wire.set(&cut).expect("cut");
-    // Reset by the mesh, before its own patience of ten seconds ends.
+    // Reset by the mesh, before its own patience ends.
     let closed = busy.line();
     assert!(closed.contains("reset"), "{closed}");
-    lab.eventually(Duration::from_secs(10), "both nodes have let go", || {
-        for node in ["node-1", "node-2"] {
-            let open = lab.metric(node, "istio_tcp_sockets_open")?;
-            ensure!(open == 0.0, "{node} holds {open} sockets");
-        }
-        Ok(())
-    })
+    lab.eventually(
+        scaled(SOON, Duration::from_secs(10)),
+        "both nodes have let go",
+        || {
+            for node in ["node-1", "node-2"] {
+                let open = lab.metric(node, "istio_tcp_sockets_open")?;
+                ensure!(open == 0.0, "{node} holds {open} sockets");
+            }
+            Ok(())
+        },
+    )
     .expect("idle connections too");
     assert_eq!(idle.end(), "alive 0");
 

@@ -30,7 +30,12 @@ fn a_flooding_pod_starves_neither_its_neighbour_nor_the_nodes_own_ports() {
     println!("beside {}: {report:?}", flooded.succeeded);
     assert_eq!(report.failed, 0, "{report:?}");
     assert!(report.succeeded > 4, "{report:?}");
-    assert!(report.slowest_millis < 5_000, "{report:?}");
+    // On a busy machine everybody waits; it must not be the quiet one alone.
+    let most = flooded.slowest_millis.max(2_500) * 2;
+    assert!(
+        report.slowest_millis < most,
+        "{report:?} beside {flooded:?}"
+    );
     still_serves(&lab);
     baseline.awaited(&lab, BACK).expect("back at rest");
 }

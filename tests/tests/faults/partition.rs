@@ -1,10 +1,8 @@
 //! A node that reaches one endpoint of a service and not the other, while the control plane
 //! reaches both.
 
-use std::time::Duration;
-
 use anyhow::ensure;
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 use tests::peer::client::LoadReport;
 
 use crate::shop::{BACK, forget_tracked, mesh, scaled, still_serves, warm};
@@ -60,7 +58,7 @@ fn heal(lab: &Lab) {
 
 fn both_answer(lab: &Lab) {
     let mut missing = vec!["server ", "other "];
-    lab.eventually(Duration::from_secs(20), "both endpoints answer", || {
+    lab.eventually(SOON, "both endpoints answer", || {
         let reply = lab.peer("shop/client", &["get", "pair:80"])?;
         missing.retain(|name| !reply.starts_with(name));
         ensure!(missing.is_empty(), "{missing:?}");
@@ -95,19 +93,24 @@ fn the_endpoint_that_is_reached_is_used() {
     let report = lab.peer("shop/client", &load).expect("a report");
     let report: LoadReport = serde_json::from_str(&report).expect("JSON");
     assert_eq!(report.failed, 0, "{report:?}");
-    // A stalled tunnel's second and a connect timeout's second, on a busy machine.
-    assert!(report.slowest_millis < 5_000, "{report:?}");
+    // A stalled tunnel's second and a connect timeout's second, where the machine is not busy.
+    let promised = scaled(30_000, 5_000);
+    assert!(report.slowest_millis < promised, "{report:?}");
 
     cut(&lab, "shop/server");
     let output = lab
         .peer_output("shop/client", &["get", "pair:80"])
         .expect("runs");
     assert!(!output.status.success(), "{output:?}");
-    let log = lab.run_file("nodes/node-1/ztunnel.log");
-    let failed: Vec<_> = log.lines().filter(|line| line.contains("error=")).collect();
-    let said = |text: &str| failed.iter().any(|line| line.contains(text));
-    assert!(said("timed out") || said("no answer"), "{failed:#?}");
-    assert!(!said("denied"), "{failed:#?}");
+    lab.eventually(SOON, "the reason is logged", || {
+        let log = lab.run_file("nodes/node-1/ztunnel.log");
+        let failed: Vec<_> = log.lines().filter(|line| line.contains("error=")).collect();
+        let said = |text: &str| failed.iter().any(|line| line.contains(text));
+        ensure!(said("timed out") || said("no answer"), "{failed:#?}");
+        assert!(!said("denied"), "{failed:#?}");
+        Ok(())
+    })
+    .expect("logged");
 
     heal(&lab);
     both_answer(&lab);

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 
-use crate::shop::{YAML, still_serves};
+use crate::shop::{YAML, scaled, still_serves};
 
 const STRICT: &str = "\
 apiVersion: security.istio.io/v1
@@ -30,14 +30,22 @@ fn flushed_rules_come_back_and_let_nobody_in_meanwhile() {
         .expect("runs");
     let repaired = rules().expect("rules") == before;
     assert!(!output.status.success() || repaired, "in clear: {output:?}");
-    lab.eventually(Duration::from_secs(10), "the rules are back", || {
-        ensure!(rules()? == before, "{}", rules()?);
-        lab.peer("shop/client", &["get", &target]).map(|_| ())
-    })
+    lab.eventually(
+        scaled(SOON, Duration::from_secs(10)),
+        "the rules are back",
+        || {
+            ensure!(rules()? == before, "{}", rules()?);
+            lab.peer("shop/client", &["get", &target]).map(|_| ())
+        },
+    )
     .expect("repaired");
     still_serves(&lab);
-    let log = lab.run_file("machine.log") + &lab.up_log();
-    let said = log.contains("the pod's redirect rules were changed");
-    let status = lab.weft(&["status", "-o", "json"]).expect("status");
-    assert!(said || status.contains("is missing"), "{status}\n{log}");
+    lab.eventually(SOON, "the repair is told", || {
+        let log = lab.run_file("machine.log") + &lab.up_log();
+        let said = log.contains("the pod's redirect rules were changed");
+        let status = lab.weft(&["status", "-o", "json"])?;
+        ensure!(said || status.contains("is missing"), "{status}\n{log}");
+        Ok(())
+    })
+    .expect("told");
 }

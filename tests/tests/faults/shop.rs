@@ -5,12 +5,12 @@ use std::process::{Child, ChildStdin, ChildStdout};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tests::lab::Lab;
 use tests::lab::baseline::Baseline;
+use tests::lab::{Lab, SOON};
 
 pub(crate) const YAML: &str = include_str!("objects/shop.yaml");
 /// How long resources may take to be given back, once whatever held them is over.
-pub(crate) const BACK: Duration = Duration::from_secs(20);
+pub(crate) const BACK: Duration = SOON;
 
 /// As many as a pull request can afford, or as many as there are in the field.
 pub(crate) fn scaled<T>(quick: T, full: T) -> T {

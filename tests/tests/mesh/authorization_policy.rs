@@ -4,11 +4,10 @@ use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use tests::lab::Lab;
+use tests::lab::scale::scaled;
+use tests::lab::{Lab, SOON};
 
 use crate::shop::own;
-
-const WITHIN: Duration = Duration::from_secs(2);
 
 /// A policy, who may then reach what, and who may not.
 struct Case {
@@ -93,11 +92,18 @@ fn document(policy: &str) -> String {
 #[track_caller]
 fn check(lab: &Lab, policy: &str, (from, target): (&str, &str), allowed: bool) {
     lab.eventually(
-        WITHIN,
+        SOON,
         &format!("{policy}\n{from} to {target}: allowed is {allowed}"),
         || {
+            // A waypoint that a policy about requests has made in the meantime answers too, and
+            // not for the server.
             let output = lab.peer_output(from, &["get", target])?;
-            ensure!(output.status.success() == allowed, "{output:?}");
+            let server = target.split(['.', ':']).next().unwrap_or_default();
+            let answered = output.stdout.starts_with(server.as_bytes());
+            ensure!(
+                (output.status.success() && answered) == allowed,
+                "{output:?}"
+            );
             Ok(())
         },
     )
@@ -129,7 +135,7 @@ fn a_refusal_names_its_policy_in_the_log() {
     lab.write("policy.yaml", &document(CASES[2].policy))
         .expect("written");
     check(&lab, CASES[2].policy, ("shop/client", "server:80"), false);
-    lab.eventually(WITHIN, "the reason is logged", || {
+    lab.eventually(SOON, "the reason is logged", || {
         let log = lab.run_file("nodes/node-2/ztunnel.log");
         ensure!(log.contains("shop/p"), "{log}");
         Ok(())
@@ -138,7 +144,7 @@ fn a_refusal_names_its_policy_in_the_log() {
 }
 
 #[test]
-fn a_policy_that_denies_cuts_open_connections_within_a_second() {
+fn a_policy_that_denies_cuts_open_connections() {
     let lab = own();
     for (target, what) in [
         ("server:9000", "across nodes"),
@@ -149,7 +155,7 @@ fn a_policy_that_denies_cuts_open_connections_within_a_second() {
             "apiVersion: v1\nkind: Service\nmetadata: {name: neighbour-echo, namespace: shop}\nspec:\n  selector: {app: neighbour}\n  ports: [{name: tcp, port: 9000}]\n",
         )
         .expect("written");
-        lab.eventually(WITHIN, "the service resolves", || {
+        lab.eventually(SOON, "the service resolves", || {
             lab.peer(
                 "shop/client",
                 &["resolve", target.split(':').next().unwrap_or_default()],
@@ -172,7 +178,8 @@ fn a_policy_that_denies_cuts_open_connections_within_a_second() {
         let line = lines.next().expect("a line").expect("text");
         let took = changed.elapsed();
         assert!(line.starts_with("closed"), "{what}: {line}");
-        assert!(took < Duration::from_secs(1), "{what}: cut after {took:?}");
+        let promised = scaled(SOON, Duration::from_secs(1));
+        assert!(took < promised, "{what}: cut after {took:?}");
         let _ = holding.wait();
         lab.remove("policy.yaml").expect("removed");
         check(&lab, "none", ("shop/client", "server:80"), true);
@@ -192,7 +199,7 @@ fn a_dry_run_tells_and_refuses_nobody() {
         "dry_run=\"deny\"",
         "policy=\"shop/try\"",
     ];
-    lab.eventually(WITHIN, "what it would have done is counted", || {
+    lab.eventually(SOON, "what it would have done is counted", || {
         lab.peer("shop/client", &["get", "server:80"])?;
         let counted = lab.counted("node-2", "weft_policy_dry_run_total", &would)?;
         ensure!(counted > 0.0, "{counted}");
@@ -205,7 +212,7 @@ fn a_dry_run_tells_and_refuses_nobody() {
     let refused = lab.counted("node-2", "weft_policy_dry_run_total", &refused);
     assert_eq!(refused.expect("metrics"), 0.0);
 
-    lab.eventually(WITHIN, "the access log says it", || {
+    lab.eventually(SOON, "the access log says it", || {
         let log = lab.weft(&["logs", "ztunnel/node-2"])?;
         let told = "policy.dry_run=\"denied by policy shop/try\"";
         ensure!(log.contains(told), "{log}");

@@ -1,5 +1,8 @@
 //! The CA signs only what runs where it is asked from.
 
+use anyhow::ensure;
+use tests::lab::{SOON, eventually};
+
 use crate::shop::shared;
 
 const CONTROL_PLANE: &str = "172.30.0.254:15012";
@@ -36,11 +39,14 @@ fn check_refused(identity: &str, reason: &str) {
         !answer.contains(reason),
         "the reason is for the log, not for the caller: {answer}"
     );
-    let log = shared().run_file("control-plane.log");
-    let line = log
-        .lines()
-        .find(|line| line.contains(identity) && line.contains(reason));
-    assert!(line.is_some(), "{identity} and {reason:?} in\n{log}");
+    eventually(SOON, "the reason is logged", || {
+        let log = shared().run_file("control-plane.log");
+        let mut lines = log.lines();
+        let is_logged = lines.any(|line| line.contains(identity) && line.contains(reason));
+        ensure!(is_logged, "{identity} and {reason:?} in\n{log}");
+        Ok(())
+    })
+    .expect("logged");
 }
 
 #[test]
@@ -85,19 +91,16 @@ fn the_root_key_is_readable_by_its_owner_only() {
 
 #[test]
 fn no_workload_key_is_on_disk() {
-    let found = shared()
-        .exec(
-            "node/node-1",
-            &[
-                "grep",
-                "-rlE",
-                "PRIVATE KEY",
-                shared().state().to_str().expect("text"),
-            ],
-        )
-        .expect("the CA's own key is found");
-    assert_eq!(found.trim().lines().count(), 1, "{found}");
-    assert!(found.trim().ends_with("ca/ca-key.pem"), "{found}");
+    let state = shared().state();
+    let search = ["grep", "-rlE", "PRIVATE KEY", state.to_str().expect("text")];
+    // It fails where a file goes while it looks, as they do when they are written anew.
+    eventually(SOON, "the CA's own key is found", || {
+        let found = shared().exec("node/node-1", &search)?;
+        assert_eq!(found.trim().lines().count(), 1, "{found}");
+        assert!(found.trim().ends_with("ca/ca-key.pem"), "{found}");
+        Ok(())
+    })
+    .expect("found");
 }
 
 /// Private keys as PEM and as base64 of it and of PKCS #8, and the head of a token.

@@ -1,13 +1,12 @@
 //! A ztunnel that dies without a word: it is back at once, and nothing goes out in clear meanwhile.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::ensure;
+use tests::lab::SOON;
 use tests::lab::scale::{is_full, scaled};
 
 use crate::shop::own;
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// The lab watches the link between the nodes all the while: a byte in clear fails the test.
 #[test]

@@ -1,12 +1,9 @@
 //! Deployments and probes: replicas, a new template, who gets traffic and who doesn't.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tests::lab::Lab;
-
-const WITHIN: Duration = Duration::from_secs(30);
+use tests::lab::{Lab, SOON};
 
 fn yaml(replicas: u32, version: &str, readiness: &str) -> String {
     format!(
@@ -59,7 +56,7 @@ fn serving(lab: &Lab) -> Result<Vec<String>> {
 /// Waits until the Deployment says so many replicas are ready and nothing else is left of it.
 #[track_caller]
 fn wait_for(lab: &Lab, replicas: usize) {
-    lab.eventually(WITHIN, "the replicas are ready", || {
+    lab.eventually(SOON, "the replicas are ready", || {
         let line = lab.weft(&["get", "deployment", "web", "-n", "shop"])?;
         ensure!(line.contains(&format!("{replicas}/{replicas}")), "{line}");
         let pods = serving(lab)?;
@@ -102,7 +99,7 @@ fn replicas_follow_their_number_and_template() {
     // A new template replaces every pod, and no request fails meanwhile.
     lab.write("lab.yaml", &yaml(3, "v2", "tcpSocket: {port: 8080}"))
         .expect("written");
-    lab.eventually(WITHIN, "v2 answers alone", || {
+    lab.eventually(SOON, "v2 answers alone", || {
         let reply = lab
             .peer("shop/client", &["get", "web:80"])
             .expect("a request during the change");
@@ -118,7 +115,7 @@ fn replicas_follow_their_number_and_template() {
         .expect("written");
     wait_for(&lab, 1);
     lab.remove("lab.yaml").expect("removed");
-    lab.eventually(WITHIN, "its pods are gone with it", || {
+    lab.eventually(SOON, "its pods are gone with it", || {
         let pods = serving(&lab)?;
         ensure!(pods.is_empty(), "{pods:?}");
         Ok(())
@@ -136,7 +133,7 @@ fn a_pod_that_is_not_ready_gets_no_traffic_until_it_is() {
     lab.peer("shop/client", &["get", "web:80"]).expect("ready");
 
     drop(flag);
-    lab.eventually(WITHIN, "requests are refused", || {
+    lab.eventually(SOON, "requests are refused", || {
         let reply = lab.peer_output("shop/client", &["get", "web:80"])?;
         ensure!(!reply.status.success(), "still served");
         Ok(())
@@ -150,7 +147,7 @@ fn a_pod_that_is_not_ready_gets_no_traffic_until_it_is() {
 
     std::fs::write(&path, "").expect("written");
     wait_for(&lab, 1);
-    lab.eventually(Duration::from_secs(2), "requests pass again", || {
+    lab.eventually(SOON, "requests pass again", || {
         lab.peer("shop/client", &["get", "web:80"]).map(|_| ())
     })
     .expect("served");
@@ -174,7 +171,7 @@ spec:
 ",
     )
     .expect("written");
-    lab.eventually(WITHIN, "it was started again", || {
+    lab.eventually(SOON, "it was started again", || {
         let pod = lab.pod("default/sick")?;
         let restarts = pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
         ensure!(restarts > Some(0), "{}", pod["status"]);

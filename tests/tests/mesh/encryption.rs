@@ -1,10 +1,9 @@
 //! What crosses between the nodes: nothing in clear, and both identities on record.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::ensure;
-use tests::lab::{capture, eventually};
+use tests::lab::{SOON, capture, eventually};
 
 use crate::shop::own;
 
@@ -31,7 +30,7 @@ fn the_link_carries_no_application_byte_in_clear() {
             ],
         )
         .expect("tcpdump starts");
-    eventually(Duration::from_secs(10), "tcpdump captures", || {
+    eventually(SOON, "tcpdump captures", || {
         lab.peer("plain/outsider", &["get", "server.shop:80"])?;
         let segments = capture::segments(&std::fs::read(&pcap)?)?;
         ensure!(
@@ -109,7 +108,7 @@ fn a_lab_sees_plaintext_between_its_nodes() {
     let outsider = lab.addresses("plain/outsider").expect("addresses");
     lab.peer("plain/outsider", &["get", "server.shop:80"])
         .expect("in plaintext");
-    eventually(Duration::from_secs(5), "the request is captured", || {
+    eventually(SOON, "the request is captured", || {
         let seen = lab.outside_hbone()?;
         let request = seen
             .iter()
@@ -128,7 +127,7 @@ fn both_identities_are_in_access_logs_and_metrics() {
         ("node-1", "outbound", "source"),
         ("node-2", "inbound", "destination"),
     ] {
-        eventually(Duration::from_secs(5), "an access log line", || {
+        eventually(SOON, "an access log line", || {
             let log = lab.run_file(&format!("nodes/{node}/ztunnel.log"));
             let line = log.lines().find(|line| {
                 line.contains("connection complete")
@@ -141,7 +140,7 @@ fn both_identities_are_in_access_logs_and_metrics() {
             Ok(())
         })
         .expect("the access log names both");
-        eventually(Duration::from_secs(5), "a metric", || {
+        eventually(SOON, "a metric", || {
             let metrics = lab.metrics(node)?;
             let series = metrics.lines().find(|line| {
                 line.starts_with("istio_tcp_connections_opened_total{")
@@ -162,7 +161,7 @@ fn both_identities_are_in_access_logs_and_metrics() {
 fn the_key_exchange_between_nodes_is_post_quantum() {
     let lab = own();
     lab.peer("shop/client", &["get", "server:80"]).expect("get");
-    eventually(Duration::from_secs(5), "a handshake is counted", || {
+    eventually(SOON, "a handshake is counted", || {
         let metrics = lab.metrics("node-2")?;
         let groups: Vec<_> = metrics
             .lines()

@@ -1,9 +1,7 @@
 //! What a user gets wrong: one clear error each, and the running mesh unharmed.
 
-use std::time::Duration;
-
 use anyhow::ensure;
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 
 use crate::shop::{YAML, own, shared};
 
@@ -55,7 +53,7 @@ fn an_ill_formed_file_in_the_folder_is_reported_and_changes_nothing() {
         &YAML.replace("targetPort: request", "targetPort: [oops"),
     )
     .expect("written");
-    lab.eventually(Duration::from_secs(5), "status names the file", || {
+    lab.eventually(SOON, "status names the file", || {
         let status = lab.weft(&["status"])?;
         ensure!(status.contains("lab.yaml:"), "{status}");
         Ok(())
@@ -70,7 +68,7 @@ fn a_folder_that_vanishes_and_returns_harms_nothing() {
     let lab = own();
     let elsewhere = lab.folder().with_extension("moved");
     std::fs::rename(lab.folder(), &elsewhere).expect("moved");
-    lab.eventually(Duration::from_secs(5), "status says so", || {
+    lab.eventually(SOON, "status says so", || {
         let status = lab.weft(&["status"])?;
         ensure!(status.contains("objects"), "{status}");
         ensure!(status.to_lowercase().contains("problems"), "{status}");
@@ -84,11 +82,9 @@ fn a_folder_that_vanishes_and_returns_harms_nothing() {
         "apiVersion: v1\nkind: Service\nmetadata: {name: extra, namespace: shop}\nspec: {ports: [{port: 80}]}\n",
     )
     .expect("written");
-    lab.eventually(
-        Duration::from_secs(5),
-        "the folder is watched again",
-        || lab.peer("shop/client", &["resolve", "extra"]).map(|_| ()),
-    )
+    lab.eventually(SOON, "the folder is watched again", || {
+        lab.peer("shop/client", &["resolve", "extra"]).map(|_| ())
+    })
     .expect("watched");
 }
 
@@ -169,7 +165,7 @@ fn a_failing_probe_says_why() {
          readinessProbe: {tcpSocket: {port: 9}, periodSeconds: 1}\n",
     )
     .expect("written");
-    lab.eventually(Duration::from_secs(10), "the status says why", || {
+    lab.eventually(SOON, "the status says why", || {
         let status = lab.weft(&["status"])?;
         ensure!(
             status.contains("deaf: readiness probe failed: can't connect to"),

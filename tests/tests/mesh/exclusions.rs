@@ -1,14 +1,10 @@
 //! Ports that a pod's annotations keep from capture: plaintext passes there as it would without the
 //! mesh, callers of the mesh still reach them over their tunnels, and everything else stays as it is.
 
-use std::time::Duration;
-
 use anyhow::ensure;
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 
 use crate::shop::NAMESPACES;
-
-const WITHIN: Duration = Duration::from_secs(5);
 
 const PODS: &str = "\
 apiVersion: security.istio.io/v1
@@ -76,7 +72,7 @@ fn excluded_ports_pass_as_if_there_were_no_mesh_and_callers_of_the_mesh_reach_th
     };
 
     // STRICT holds where nothing is excluded.
-    lab.eventually(WITHIN, "plaintext is refused", || {
+    lab.eventually(SOON, "plaintext is refused", || {
         ensure!(!passes("plain/outsider", ["get", &request]));
         Ok(())
     })
@@ -118,21 +114,17 @@ fn excluded_ports_pass_as_if_there_were_no_mesh_and_callers_of_the_mesh_reach_th
     let before = uid();
     let changed = yaml.replace("excludeInboundPorts: \"9001, nonsense\"", other);
     lab.write("lab.yaml", &changed).expect("written");
-    lab.eventually(
-        WITHIN,
-        "the ports of the new annotation are excluded",
-        || {
-            ensure!(
-                passes("plain/outsider", ["get", &request]),
-                "8080 is captured"
-            );
-            ensure!(
-                !passes("plain/outsider", ["banner", &banner]),
-                "9001 is not"
-            );
-            Ok(())
-        },
-    )
+    lab.eventually(SOON, "the ports of the new annotation are excluded", || {
+        ensure!(
+            passes("plain/outsider", ["get", &request]),
+            "8080 is captured"
+        );
+        ensure!(
+            !passes("plain/outsider", ["banner", &banner]),
+            "9001 is not"
+        );
+        Ok(())
+    })
     .expect("in force");
     assert_eq!(uid(), before, "the same pod");
     assert!(passes("shop/client", ["get", "server:80"]));

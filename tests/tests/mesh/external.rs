@@ -1,13 +1,9 @@
 //! ServiceEntry and WorkloadEntry: hosts that are no pods of the mesh, under names of their own.
 
-use std::time::Duration;
-
 use anyhow::ensure;
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 
 use crate::shop::own;
-
-const WITHIN: Duration = Duration::from_secs(5);
 
 fn entries(address: &str) -> String {
     format!(
@@ -44,7 +40,7 @@ spec:
 
 #[track_caller]
 fn check_reaches(lab: &Lab, target: &str) {
-    lab.eventually(WITHIN, target, || {
+    lab.eventually(SOON, target, || {
         for client in ["shop/client", "shop/server"] {
             let reply = lab.peer(client, &["get", target])?;
             ensure!(reply.starts_with("outsider "), "{reply}");
@@ -71,7 +67,7 @@ fn entries_are_reached_by_their_host_names() {
     }
 
     lab.remove("entries.yaml").expect("removed");
-    lab.eventually(WITHIN, "the names are gone", || {
+    lab.eventually(SOON, "the names are gone", || {
         let output = lab.peer_output("shop/client", &["get", "api.example.com:80"])?;
         ensure!(!output.status.success(), "still reached");
         Ok(())

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use tests::lab::SOON;
+
 use crate::shop::shared;
 
 const CLIENT: &str = "spiffe://cluster.local/ns/shop/sa/client";
@@ -181,15 +183,11 @@ fn an_identity_that_policy_does_not_allow_is_401() {
             .trim()
             .to_owned()
     };
-    lab.eventually(
-        std::time::Duration::from_secs(2),
-        "the policy is in force",
-        || {
-            let answer = forge("spiffe://cluster.local/ns/shop/sa/other");
-            anyhow::ensure!(answer == "status 401", "{answer}");
-            Ok(())
-        },
-    )
+    lab.eventually(SOON, "the policy is in force", || {
+        let answer = forge("spiffe://cluster.local/ns/shop/sa/other");
+        anyhow::ensure!(answer == "status 401", "{answer}");
+        Ok(())
+    })
     .expect("401");
     assert_eq!(forge(CLIENT), "status 200");
 }

@@ -1,10 +1,9 @@
 //! Which endpoint is chosen: trafficDistribution, internalTrafficPolicy, and whether it answers.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use anyhow::ensure;
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 
 use crate::shop::NAMESPACES;
 
@@ -115,7 +114,7 @@ fn endpoints_of_the_same_node_come_first_or_alone() {
 
     lab.weft(&["delete", "pod", "near", "-n", "shop"])
         .expect("deleted");
-    lab.eventually(Duration::from_secs(40), "only far is left", || {
+    lab.eventually(SOON, "only far is left", || {
         let reply = lab.peer("shop/client", &["get", "same-node.shop:80"])?;
         ensure!(reply.starts_with("far "), "{reply}");
         let pod = lab.pod("shop/near");
@@ -150,21 +149,17 @@ fn one_that_refuses_is_passed_over_and_left_alone(lab: &Lab) {
     );
     assert_eq!(failed.expect("metrics"), 0.0, "no connection failed");
 
-    lab.eventually(
-        Duration::from_secs(10),
-        "it is shown to be left alone",
-        || {
-            lab.peer("shop/client", &["get", "half.shop:80"])?;
-            let dump = lab.config_dump("node-1")?;
-            let ejected = &dump["ejections"][0];
-            ensure!(
-                ejected["workloadUid"] == "Kubernetes//Pod/shop/broken",
-                "{ejected}"
-            );
-            ensure!(ejected["port"] == 80, "{ejected}");
-            Ok(())
-        },
-    )
+    lab.eventually(SOON, "it is shown to be left alone", || {
+        lab.peer("shop/client", &["get", "half.shop:80"])?;
+        let dump = lab.config_dump("node-1")?;
+        let ejected = &dump["ejections"][0];
+        ensure!(
+            ejected["workloadUid"] == "Kubernetes//Pod/shop/broken",
+            "{ejected}"
+        );
+        ensure!(ejected["port"] == 80, "{ejected}");
+        Ok(())
+    })
     .expect("shown");
     let dump = lab.config_dump("node-1").expect("a dump");
     let services = dump["services"].as_array().expect("services");

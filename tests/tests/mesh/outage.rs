@@ -1,13 +1,34 @@
 //! The control plane away: what is known goes on, and its return costs nothing.
 
-use std::time::Duration;
-
 use anyhow::ensure;
-use tests::lab::Lab;
 use tests::lab::scale::{is_full, scaled};
+use tests::lab::{Lab, SOON};
 use tests::peer::client::LoadReport;
 
 use crate::shop::own;
+
+/// A Service without endpoints.
+fn write_service(lab: &Lab, name: &str) {
+    let service = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\
+         spec: {{ports: [{{port: 80}}]}}\n"
+    );
+    lab.write(&format!("{name}.yaml"), &service)
+        .expect("written");
+}
+
+/// Waits until both nodes know what there is now: what is written last comes last.
+fn settle(lab: &Lab) {
+    write_service(lab, "last");
+    lab.eventually(SOON, "both nodes know all", || {
+        for node in ["node-1", "node-2"] {
+            let services = lab.config_dump(node)?["services"].to_string();
+            ensure!(services.contains("last.shop"), "{node}: {services}");
+        }
+        Ok(())
+    })
+    .expect("known");
+}
 
 #[test]
 fn a_stopped_control_plane_fails_no_request_and_resends_nothing() {
@@ -16,6 +37,7 @@ fn a_stopped_control_plane_fails_no_request_and_resends_nothing() {
         .expect("warm");
     lab.peer("shop/client", &["get", "neighbour:80"])
         .expect("warm");
+    settle(&lab);
     lab.exec("control-plane", &["pkill", "-STOP", "-x", "control-plane"])
         .expect("stopped");
 
@@ -60,28 +82,24 @@ fn a_stopped_control_plane_fails_no_request_and_resends_nothing() {
     let before = ["node-1", "node-2"].map(|node| received(&lab, node).expect("metrics"));
     lab.exec("control-plane", &["pkill", "-KILL", "-x", "control-plane"])
         .expect("killed");
-    lab.eventually(
-        Duration::from_secs(40),
-        "both ztunnels are in sync again",
-        || {
-            let status: serde_json::Value =
-                serde_json::from_str(&lab.weft(&["status", "-o", "json"])?)?;
-            let proxies = status["controlPlane"]["Ok"]["proxies"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
-            ensure!(proxies.len() == 2, "{proxies:?}");
-            for proxy in proxies {
-                for (url, state) in proxy["types"].as_object().into_iter().flatten() {
-                    ensure!(
-                        state["acked"] == state["sent"] && state["sent"] != 0,
-                        "{url}: {proxy}"
-                    );
-                }
+    lab.eventually(SOON, "both ztunnels are in sync again", || {
+        let status: serde_json::Value =
+            serde_json::from_str(&lab.weft(&["status", "-o", "json"])?)?;
+        let proxies = status["controlPlane"]["Ok"]["proxies"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        ensure!(proxies.len() == 2, "{proxies:?}");
+        for proxy in proxies {
+            for (url, state) in proxy["types"].as_object().into_iter().flatten() {
+                ensure!(
+                    state["acked"] == state["sent"] && state["sent"] != 0,
+                    "{url}: {proxy}"
+                );
             }
-            Ok(())
-        },
-    )
+        }
+        Ok(())
+    })
     .expect("resynchronised");
     for (node, before) in ["node-1", "node-2"].into_iter().zip(before) {
         let resent = received(&lab, node).expect("metrics") - before;
@@ -97,7 +115,7 @@ fn a_stopped_control_plane_fails_no_request_and_resends_nothing() {
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\nspec: {action: DENY, rules: [{}]}\n",
     )
     .expect("written");
-    lab.eventually(Duration::from_secs(2), "the policy is in force", || {
+    lab.eventually(SOON, "the policy is in force", || {
         let output = lab.peer_output("shop/client", &["get", "server:80"])?;
         ensure!(!output.status.success(), "{output:?}");
         Ok(())
@@ -118,13 +136,10 @@ fn received(lab: &Lab, node: &str) -> anyhow::Result<f64> {
 #[test]
 fn only_what_changed_is_sent() {
     let lab = own();
+    settle(&lab);
     let before = received(&lab, "node-1").expect("metrics");
-    lab.write(
-        "extra.yaml",
-        "apiVersion: v1\nkind: Service\nmetadata: {name: extra, namespace: shop}\nspec: {ports: [{port: 80}]}\n",
-    )
-    .expect("written");
-    lab.eventually(Duration::from_secs(2), "the service is there", || {
+    write_service(&lab, "extra");
+    lab.eventually(SOON, "the service is there", || {
         lab.peer("shop/client", &["resolve", "extra"]).map(|_| ())
     })
     .expect("there");

@@ -1,18 +1,14 @@
 //! PeerAuthentication on live traffic: STRICT refuses plaintext, PERMISSIVE takes it, ports differ.
 
-use std::time::Duration;
-
 use anyhow::ensure;
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 
 use crate::shop::own;
-
-const WITHIN: Duration = Duration::from_secs(2);
 
 #[track_caller]
 fn check(lab: &Lab, from: &str, target: &str, allowed: bool) {
     lab.eventually(
-        WITHIN,
+        SOON,
         &format!("{from} to {target}: allowed is {allowed}"),
         || {
             let output = lab.peer_output(from, &["get", target])?;
@@ -65,7 +61,7 @@ fn ports_have_their_own_mode() {
     let spec = "{selector: {matchLabels: {app: server}}, mtls: {mode: STRICT}, portLevelMtls: {8080: {mode: PERMISSIVE}}}";
     lab.write("pa.yaml", &peer_authentication("shop", spec))
         .expect("written");
-    lab.eventually(WITHIN, "the strict port refuses", || {
+    lab.eventually(SOON, "the strict port refuses", || {
         let output = lab.peer_output("plain/outsider", &["banner", "server.shop:9001"])?;
         ensure!(!output.status.success(), "{output:?}");
         Ok(())

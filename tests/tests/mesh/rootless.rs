@@ -3,10 +3,9 @@
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tests::lab::{eventually, program};
+use tests::lab::{SOON, eventually, program};
 
 /// Nobody's user and group on every Linux.
 const NOBODY: u32 = 65534;
@@ -72,7 +71,7 @@ fn an_ordinary_user_runs_the_whole_mesh() {
     }
 
     weft(folder.path(), &["up", "-f", "objects", "--detach"]).expect("up");
-    let result = eventually(Duration::from_secs(20), "captured pods talk", || {
+    let result = eventually(SOON, "captured pods talk", || {
         let exec = ["exec", "-n", "shop", "client", "--"];
         let reply = weft(
             folder.path(),

@@ -2,19 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::ensure;
-use tests::lab::{Lab, eventually};
+use tests::lab::{Lab, SOON, eventually};
 
 use crate::shop::YAML;
 
 /// Everything of the machine that a mesh could leave something in.
-fn machine() -> BTreeSet<String> {
+pub(crate) fn machine() -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     for command in [
         &["ip", "-o", "link"][..],
-        &["ip", "-o", "address"],
+        &["ip", "-br", "address"],
         &["ip", "rule"],
         &["ip", "-6", "rule"],
         &["ip", "route", "show", "table", "all"],
@@ -27,10 +26,23 @@ fn machine() -> BTreeSet<String> {
             .output()
             .expect("runs");
         for line in String::from_utf8_lossy(&output.stdout).lines() {
+            // Routes that a router has told of count their seconds down.
+            let line = line.split(" expires ").next().unwrap_or_default();
             seen.insert(format!("{}: {line}", command.join(" ")));
         }
     }
     seen
+}
+
+/// Waits until the machine has nothing more than before: what others have there may come and go.
+#[track_caller]
+pub(crate) fn check_unchanged(before: &BTreeSet<String>) {
+    eventually(SOON, "the machine is as it was", || {
+        let left: Vec<_> = machine().difference(before).cloned().collect();
+        ensure!(left.is_empty(), "left behind: {left:#?}");
+        Ok(())
+    })
+    .expect("nothing is left");
 }
 
 /// Processes that name this lab's folder or run in its namespaces.
@@ -55,14 +67,13 @@ fn processes(lab: &Lab) -> Vec<String> {
 fn check_gone(lab: &Lab, before: &BTreeSet<String>, what: &str) {
     lab.weft(&["down"])
         .unwrap_or_else(|error| panic!("down after {what}: {error:#}"));
-    eventually(Duration::from_secs(10), "every process is gone", || {
+    eventually(SOON, "every process is gone", || {
         let left = processes(lab);
         ensure!(left.is_empty(), "{left:#?}");
         Ok(())
     })
     .unwrap_or_else(|error| panic!("after {what}: {error:#}"));
-    let left: Vec<_> = machine().difference(before).cloned().collect();
-    assert!(left.is_empty(), "left behind after {what}: {left:#?}");
+    check_unchanged(before);
     assert!(
         !lab.state().join("run").exists(),
         "run/ is left behind after {what}"
@@ -121,7 +132,7 @@ fn a_crashed_piece_comes_back_and_the_mesh_with_it() {
     ] {
         lab.exec(place, &["pkill", "-KILL", "-o", pattern])
             .expect("killed");
-        lab.eventually(Duration::from_secs(15), "requests pass again", || {
+        lab.eventually(SOON, "requests pass again", || {
             lab.peer("shop/client", &["get", "server:80"]).map(|_| ())
         })
         .expect("it came back");

@@ -2,17 +2,14 @@
 //! interrupts it leaves more to do than going on.
 
 use std::process::Child;
-use std::time::Duration;
 
 use anyhow::ensure;
-use tests::lab::Lab;
 use tests::lab::scale::{is_full, scaled};
+use tests::lab::{Lab, SOON};
 use tests::peer::SOURCE_PORT;
 use tests::peer::rate::RateReport;
 
 use crate::shop::own;
-
-const SOON: Duration = Duration::from_secs(20);
 
 fn load(lab: &Lab, server: &str, rate: u64, count: u64) -> Child {
     let address = lab.addresses(server).expect("addresses")[0];

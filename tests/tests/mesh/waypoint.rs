@@ -2,13 +2,11 @@
 //! last reason; and those that labels name.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 
-const WITHIN: Duration = Duration::from_secs(30);
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 const SHOP: &str = "\
@@ -61,7 +59,7 @@ fn waypoints(lab: &Lab) -> Result<Vec<Value>> {
 /// Waits until the only waypoint is ready and has so many services bound.
 #[track_caller]
 fn wait_for_one(lab: &Lab, services: usize) -> Value {
-    lab.eventually(WITHIN, "the waypoint is ready", || {
+    lab.eventually(SOON, "the waypoint is ready", || {
         let waypoints = waypoints(lab)?;
         ensure!(waypoints.len() == 1, "{waypoints:?}");
         let one = &waypoints[0];
@@ -108,7 +106,7 @@ fn a_waypoint_comes_with_the_first_reason_and_goes_with_the_last() {
         "{reason}"
     );
 
-    lab.eventually(WITHIN, "the node is told", || {
+    lab.eventually(SOON, "the node is told", || {
         let waypoint = waypoint_of(&lab, "web")?;
         ensure!(!waypoint.is_null(), "not bound");
         Ok(())
@@ -137,7 +135,7 @@ fn a_waypoint_comes_with_the_first_reason_and_goes_with_the_last() {
 
     lab.remove("route.yaml").expect("removed");
     lab.eventually(
-        WITHIN,
+        SOON,
         "the service is unbound while the waypoint drains",
         || {
             ensure!(waypoint_of(&lab, "web")?.is_null(), "still bound");
@@ -146,7 +144,7 @@ fn a_waypoint_comes_with_the_first_reason_and_goes_with_the_last() {
     )
     .expect("unbound");
     assert_eq!(waypoint_pods(&lab).expect("pods"), 1, "it drains first");
-    lab.eventually(WITHIN, "the waypoint is gone", || {
+    lab.eventually(SOON, "the waypoint is gone", || {
         ensure!(
             waypoint_pods(&lab)? == 0 && waypoints(&lab)?.is_empty(),
             "still there"
@@ -192,7 +190,7 @@ fn a_shared_waypoint_stands_only_before_namespaces_it_admits() {
     assert_eq!(one["onDemand"], false);
     let refused = one["services"][0]["refused"].as_str().unwrap_or_default();
     assert!(refused.contains("allowedRoutes"), "{one}");
-    lab.eventually(WITHIN, "the node refuses", || {
+    lab.eventually(SOON, "the node refuses", || {
         let waypoint = waypoint_of(&lab, "web")?.to_string();
         ensure!(waypoint.contains("attachment-denied.invalid"), "{waypoint}");
         Ok(())
@@ -202,7 +200,7 @@ fn a_shared_waypoint_stands_only_before_namespaces_it_admits() {
     assert!(get.is_err(), "went around: {get:?}");
 
     lab.write("gate.yaml", &gateway("All")).expect("written");
-    lab.eventually(WITHIN, "the service is bound", || {
+    lab.eventually(SOON, "the service is bound", || {
         let waypoint = waypoint_of(&lab, "web")?.to_string();
         ensure!(
             waypoint.contains("gate.infra.svc.cluster.local"),
@@ -232,7 +230,7 @@ fn a_policy_about_requests_is_not_bypassed_by_dialling_the_pod() {
     let pod = lab.addresses("shop/web").expect("addresses")[0];
     let targets = [format!("{pod}:8080"), "web".to_owned()];
     for target in &targets {
-        lab.eventually(WITHIN, "allowed at first", || {
+        lab.eventually(SOON, "allowed at first", || {
             let seen = ask(&lab, "GET", target)?;
             ensure!(seen == (200, "web".to_owned()), "{seen:?}");
             Ok(())
@@ -252,7 +250,7 @@ spec:
     let one = wait_for_one(&lab, 2);
     assert_eq!(one["workloads"].as_array().map(Vec::len), Some(1), "{one}");
     for target in &targets {
-        lab.eventually(WITHIN, "POST is allowed by the waypoint", || {
+        lab.eventually(SOON, "POST is allowed by the waypoint", || {
             let seen = ask(&lab, "POST", target)?;
             ensure!(seen == (200, "web".to_owned()), "{seen:?}");
             let denied = ask(&lab, "GET", target)?;
@@ -261,14 +259,17 @@ spec:
         })
         .expect(target);
     }
-    let log = lab.run_file("nodes/node-2/ztunnel.log") + &lab.run_file("nodes/node-1/ztunnel.log");
-    assert!(
-        log.contains("sa/waypoint"),
-        "the waypoint's own identity: {log}"
-    );
+    lab.eventually(SOON, "the waypoint's own identity is logged", || {
+        let logs = ["node-1", "node-2"];
+        let logs = logs.map(|node| lab.run_file(&format!("nodes/{node}/ztunnel.log")));
+        ensure!(logs.concat().contains("sa/waypoint"), "{logs:?}");
+        Ok(())
+    })
+    .expect("logged");
 }
 
-/// Requests and connections that a waypoint has counted, by the service they were addressed to.
+/// Requests that were answered and connections that a waypoint has counted, by the service they
+/// were addressed to.
 fn counted(lab: &Lab) -> Result<BTreeMap<String, u64>> {
     let label = "gateway.networking.k8s.io/gateway-name";
     let pods = lab.pods()?;
@@ -281,7 +282,8 @@ fn counted(lab: &Lab) -> Result<BTreeMap<String, u64>> {
         let page = ["peer", "http", "127.0.0.1:15020", "/stats/prometheus"];
         let text = lab.exec(&format!("shop/{name}"), &page)?;
         let series = text.lines().filter(|line| {
-            line.starts_with("istio_requests_total{")
+            let is_request = line.starts_with("istio_requests_total{");
+            (is_request && line.contains("response_code=\"200\""))
                 || line.starts_with("istio_tcp_connections_opened_total{")
         });
         for line in series {
@@ -301,23 +303,28 @@ fn a_service_without_a_reason_never_passes_a_waypoint() {
     let yaml = SHOP.replace("[peer, serve, --name, web]", "[web, serve, --name, web]");
     let lab = Lab::up(&format!("{yaml}---\n{ROUTE}")).expect("the mesh starts");
     wait_for_one(&lab, 1);
-    lab.eventually(WITHIN, "the routed service answers", || {
+    lab.eventually(SOON, "the routed service answers", || {
         let seen = ask(&lab, "GET", "web")?;
         ensure!(seen == (200, "web".to_owned()), "{seen:?}");
         Ok(())
     })
     .expect("answered");
-    let before = counted(&lab).expect("counters");
     for _ in 0..10 {
         for service in ["plain", "web", "plain"] {
             let seen = ask(&lab, "GET", service).expect("an answer");
             assert_eq!(seen, (200, "web".to_owned()), "{service}");
         }
     }
-    let after = counted(&lab).expect("counters");
-    let web = |counted: &BTreeMap<String, u64>| counted.get("web").copied().unwrap_or_default();
-    assert_eq!(web(&after) - web(&before), 10, "{after:?}");
-    assert_eq!(after.keys().collect::<Vec<_>>(), ["web"], "of nobody else");
+    // The answer comes first, then its count. With the one that was waited for.
+    lab.eventually(SOON, "every answer is counted", || {
+        let counted = counted(&lab)?;
+        ensure!(
+            counted == BTreeMap::from([("web".to_owned(), 11)]),
+            "{counted:?}"
+        );
+        Ok(())
+    })
+    .expect("of nobody else");
 
     // Were it to pass, it would be counted.
     let label =
@@ -325,7 +332,7 @@ fn a_service_without_a_reason_never_passes_a_waypoint() {
     let labelled = yaml.replace("metadata: {name: plain, namespace: shop}", label);
     lab.write("lab.yaml", &format!("{labelled}---\n{ROUTE}"))
         .expect("written");
-    lab.eventually(WITHIN, "it is counted", || {
+    lab.eventually(SOON, "it is counted", || {
         ask(&lab, "GET", "plain")?;
         let counted = counted(&lab)?;
         ensure!(counted.contains_key("plain"), "{counted:?}");
@@ -367,7 +374,7 @@ fn a_config_map_shapes_what_runs_a_waypoint() {
     let lab = Lab::up(SHOP).expect("the mesh starts");
     lab.write("gate.yaml", SHAPED).expect("written");
     let shaped = |replicas: usize| {
-        lab.eventually(WITHIN, "the waypoint is as it was shaped", || {
+        lab.eventually(SOON, "the waypoint is as it was shaped", || {
             let pods = lab.pods()?;
             let label = |pod: &Value, key: &str| pod["metadata"]["labels"][key].clone();
             let pods = pods.iter().filter(|pod| label(pod, GATEWAY_NAME) == "gate");
@@ -396,7 +403,7 @@ fn a_config_map_shapes_what_runs_a_waypoint() {
     // What is not understood is told, and ends nothing.
     lab.write("gate.yaml", &SHAPED.replace("replicas: 2", "replicas: two"))
         .expect("written");
-    lab.eventually(WITHIN, "the mistake is told", || {
+    lab.eventually(SOON, "the mistake is told", || {
         let waypoints = waypoints(&lab)?;
         let accepted = &waypoints[0]["conditions"][0];
         ensure!(accepted["reason"] == "InvalidParameters", "{accepted}");

@@ -1,9 +1,9 @@
 //! What the running pieces have given up, as the kernel sees it.
 
 use anyhow::{Context, Result, ensure};
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 
-use crate::shop::{SOON, apply, expect_status, http_route, shared};
+use crate::shop::{apply, expect_status, http_route, shared};
 
 /// `CAP_DAC_OVERRIDE`, of capabilities(7).
 const DAC_OVERRIDE: u64 = 1 << 1;
@@ -51,14 +51,19 @@ fn a_waypoint_keeps_no_capability_and_few_system_calls() {
     let rule = "  - backendRefs: [{name: confined, port: 80}]\n";
     apply(lab, "confined", &http_route("confined", rule));
     expect_status(lab, 200, &["http://confined/"]);
-    let waypoints = waypoints(lab).expect("pods");
-    assert!(!waypoints.is_empty());
     let script = "for one in /proc/[0-9]*; do \
                   read -r name < $one/comm && [ \"$name\" = waypoint ] && cat $one/status; done; true";
-    for waypoint in waypoints {
-        let status = lab.exec(&waypoint, &["sh", "-c", script]);
-        check(&status.expect("runs"), 0).expect("confined");
-    }
+    // Other tests' waypoints come and go; a new one is confined before it serves, not when its
+    // process begins.
+    lab.eventually(SOON, "every waypoint is confined", || {
+        let waypoints = waypoints(lab)?;
+        ensure!(!waypoints.is_empty(), "there is none");
+        for waypoint in waypoints {
+            check(&lab.exec(&waypoint, &["sh", "-c", script])?, 0)?;
+        }
+        Ok(())
+    })
+    .expect("confined");
 }
 
 #[test]

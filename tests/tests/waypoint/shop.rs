@@ -1,19 +1,15 @@
 //! The mesh of these tests: a client and two versions of a web application, all of them enrolled.
 
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 use tests::web::Answer;
 use tests::web::load::Report;
 
 use crate::why;
 
 pub(crate) const YAML: &str = include_str!("objects/shop.yaml");
-
-/// How long a change may take to be in force on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The shared mesh. Tests add objects under names of their own and change nobody else's.
 pub(crate) fn shared() -> &'static Lab {

@@ -8,9 +8,10 @@ mod corpus;
 use std::fs;
 use std::path::Path;
 
-use tests::lab::Lab;
+use anyhow::ensure;
+use tests::lab::{Lab, SOON};
 
-use crate::shop::{self, SOON};
+use crate::shop;
 
 /// What the servers answer with under `/admin`.
 const SECRET: &str = "THE-SECRET";
@@ -130,7 +131,7 @@ spec:
     // The server serves what is not denied, and would serve what is.
     lab.eventually(SOON, "the server answers", || {
         let answer = shop::ask(lab, "shop/client", &["http://server.shop/"])?;
-        anyhow::ensure!(answer.status == 200, "{answer:?}");
+        ensure!(answer.status == 200, "{answer:?}");
         Ok(())
     })
     .expect("served");
@@ -141,12 +142,27 @@ spec:
         )
         .expect("asked inside the pod");
     assert!(secret.contains(SECRET), "{secret}");
+    // It logs what it has answered already.
+    lab.eventually(SOON, "the server's log tells of it", || {
+        let seen = fs::read_to_string(log)?;
+        ensure!(
+            seen.lines().any(|path| path.starts_with("/admin")),
+            "{seen}"
+        );
+        Ok(())
+    })
+    .expect("logged");
     fs::write(log, "").expect("forgotten");
 
-    let cases = corpus::cases();
+    let (answered, others): (Vec<_>, Vec<_>) = corpus::cases()
+        .into_iter()
+        .partition(|case| case.status.is_some());
+    let answered = answered.chunks(16).map(|cases| (cases, true));
+    let others = others.chunks(16).map(|cases| (cases, false));
     let mut wrong = Vec::new();
-    for cases in cases.chunks(16) {
+    for (cases, is_answered) in answered.chain(others) {
         let mut command = vec!["web".to_owned(), "raw".into(), "server.shop:80".into()];
+        command.extend(is_answered.then(|| "--answered".to_owned()));
         command.extend(cases.iter().map(|case| hexadecimal(&case.bytes)));
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
         let output = lab.exec("shop/client", &command).expect("sent");

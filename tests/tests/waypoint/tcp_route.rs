@@ -1,11 +1,9 @@
 //! Connections that are not HTTP, behind a waypoint.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 
-use crate::shop::{SOON, shared};
+use crate::shop::shared;
 
 /// A service of two pods, of which the route leads to one or the other by weight.
 const OBJECTS: &str = "\
@@ -110,7 +108,7 @@ fn connections_go_by_weight_and_whatever_they_speak_passes() {
     // One direction ends long before the other; neither loses a byte.
     peer(&["upload", "raw.shop:9002", "5000000"]);
     peer(&["download", "raw.shop:9003", "5000000"]);
-    lab.eventually(Duration::from_secs(5), "all are counted", || {
+    lab.eventually(SOON, "all are counted", || {
         let counted = counted(lab)? - before;
         ensure!(counted == 4.0, "{counted}");
         Ok(())

@@ -147,7 +147,7 @@ async fn until_ready(readiness: &Readiness, ready: bool) {
             tokio::task::yield_now().await;
         }
     };
-    time::timeout(Duration::from_secs(5), reached)
+    time::timeout(Duration::from_secs(60), reached)
         .await
         .expect("readiness follows");
 }

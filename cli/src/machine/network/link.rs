@@ -1,21 +1,29 @@
 //! Cables, addresses, routes and switches of one namespace, over netlink.
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd as _};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use cni::netns;
 use futures::TryStreamExt as _;
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
-use netlink_packet_route::link::{InfoData, InfoVeth};
+use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, State};
 use netlink_packet_route::neighbour::NeighbourState;
-use netlink_packet_route::route::{RouteMessage, RouteScope, RouteType};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType,
+};
 use rtnetlink::{LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use tokio::time::Instant;
 
 use super::plan::Mac;
 
 /// The loopback interface is the first of every namespace.
 pub(super) const LOOPBACK: u32 = 1;
+
+/// How long the kernel may take for what it does later, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(2);
 
 const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
@@ -32,6 +40,12 @@ pub(super) struct Cable<'a> {
 pub(super) struct End<'a> {
     pub(super) name: &'a str,
     pub(super) mac: Mac,
+}
+
+/// Looks at what the kernel does later.
+struct Looks {
+    every: tokio::time::Interval,
+    end: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +103,24 @@ fn settings(kind: Sysctls) -> Vec<(&'static str, &'static str)> {
     settings
 }
 
+// === impl Looks ===
+
+impl Looks {
+    fn new() -> Looks {
+        Looks {
+            every: tokio::time::interval(LOOK),
+            end: Instant::now() + PATIENCE,
+        }
+    }
+
+    /// When to look again; an error when it is too late.
+    async fn next(&mut self) -> Result<()> {
+        let at = self.every.tick().await;
+        ensure!(at < self.end, "not in time");
+        Ok(())
+    }
+}
+
 // === impl Links ===
 
 impl Links {
@@ -103,6 +135,47 @@ impl Links {
     pub(super) async fn up(&self, index: u32) -> Result<()> {
         let up = LinkUnspec::new_with_index(index).up().build();
         Ok(self.0.link().set(up).execute().await?)
+    }
+
+    /// Waits until an interface carries packets. Once both ends of a cable are up, the kernel lets
+    /// them do so from a queue of its own, as late as its lock of all interfaces is contended, and
+    /// drops until then what they send: the answer to a pod's first question, which is asked again
+    /// after five seconds.
+    pub(super) async fn carries(&self, index: u32) -> Result<()> {
+        let mut looks = Looks::new();
+        loop {
+            let request = self.0.link().get().match_index(index);
+            let link = request.execute().try_next().await?;
+            let link = link.with_context(|| format!("there is no interface {index}"))?;
+            if link
+                .attributes
+                .contains(&LinkAttribute::OperState(State::Up))
+            {
+                return Ok(());
+            }
+            let next = looks.next().await;
+            next.with_context(|| format!("interface {index} does not carry packets"))?;
+        }
+    }
+
+    /// Waits until what is sent to an IPv6 address of this namespace is for it: the route that says
+    /// so comes from the same queue, duplicates looked for or not.
+    async fn owns(&self, address: Ipv6Addr) -> Result<()> {
+        let destination = RouteAttribute::Destination(RouteAddress::Inet6(address));
+        let mut looks = Looks::new();
+        loop {
+            let all = RouteMessageBuilder::<Ipv6Addr>::new().build();
+            let mut routes = self.0.route().get(all).execute();
+            let mut found = false;
+            while let Some(route) = routes.try_next().await? {
+                found |= route.header.kind == RouteType::Local
+                    && route.attributes.contains(&destination);
+            }
+            if found {
+                return Ok(());
+            }
+            looks.next().await.context("it has no route")?;
+        }
     }
 
     pub(super) async fn index(&self, name: &str) -> Result<u32> {
@@ -148,8 +221,16 @@ impl Links {
             let flags = AddressAttribute::Flags(AddressFlags::Nodad);
             request.message_mut().attributes.push(flags);
         }
-        let added = request.execute().await;
-        added.with_context(|| format!("cannot add the address {address}"))
+        let added = async {
+            request.execute().await?;
+            match address {
+                IpAddr::V4(_) => Ok(()),
+                IpAddr::V6(address) => self.owns(address).await,
+            }
+        };
+        added
+            .await
+            .with_context(|| format!("cannot add the address {address}"))
     }
 
     pub(super) async fn neighbour(&self, index: u32, address: IpAddr, mac: Mac) -> Result<()> {

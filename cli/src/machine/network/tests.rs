@@ -10,7 +10,8 @@ use hickory_proto::rr::{Name, RecordType};
 use super::service::{Endpoint, InternalTrafficPolicy, Kind, Port, Protocol};
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Only what hangs takes longer, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Pod {
     netns: OwnedFd,
@@ -187,7 +188,6 @@ async fn a_service_spreads_over_its_endpoints() {
 async fn what_nobody_serves_is_refused_at_once() {
     let (network, pods) = network().await;
     network.set_services(&[web(Vec::new())]).await.unwrap();
-    let started = Instant::now();
     for address in vip(80).into_iter().chain(vip(81)).chain([
         "10.96.7.7:80".parse().unwrap(),
         "240.240.0.1:80".parse().unwrap(),
@@ -202,9 +202,9 @@ async fn what_nobody_serves_is_refused_at_once() {
         "192.0.2.1:80",
         "[2001:db8::1]:80",
     ] {
-        assert!(pods[0].connect(address.parse().unwrap()).is_err());
+        let error = pods[0].connect(address.parse().unwrap()).unwrap_err();
+        assert_ne!(error.kind(), io::ErrorKind::TimedOut, "{address}");
     }
-    assert!(started.elapsed() < PATIENCE);
 }
 
 fn question(name: &str, kind: RecordType) -> Vec<u8> {
@@ -247,6 +247,34 @@ async fn names_are_answered_on_every_node_over_udp_and_tcp() {
             stream.read_exact(&mut answer).unwrap();
             assert_eq!(addresses(&answer), [vip(80)[0].ip()]);
         }
+    }
+}
+
+/// The kernel has cables carry packets when it gets its lock of all interfaces: late, where others
+/// come and go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pods_first_question_is_answered_while_interfaces_come_and_go() {
+    let (network, _pods) = network().await;
+    network.set_services(&[web(Vec::new())]).await.unwrap();
+    let others: Vec<_> = (0..4)
+        .map(|_| tokio::spawn(async { while Network::new(2).await.is_ok() {} }))
+        .collect();
+    let question = question("web.shop.svc.cluster.local.", RecordType::A);
+    for _ in 0..40 {
+        let pod = Pod::new(&network, 1).await;
+        for (server, local) in [
+            ("10.96.0.10:53", "0.0.0.0:0"),
+            ("[fd00:96::a]:53", "[::]:0"),
+        ] {
+            let socket = pod.udp(local);
+            socket.send_to(&question, server).unwrap();
+            let answered = socket.recv_from(&mut [0; 512]);
+            answered.unwrap_or_else(|error| panic!("{server} does not answer: {error}"));
+        }
+        network.detach(pod.interface).await;
+    }
+    for other in others {
+        other.abort();
     }
 }
 
@@ -342,7 +370,7 @@ async fn dropping_it_leaves_nothing() {
         if !links.contains("node-") && !links.contains("control-plane") {
             break;
         }
-        assert!(started.elapsed() < Duration::from_secs(30), "{links}");
+        assert!(started.elapsed() < PATIENCE * 2, "{links}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

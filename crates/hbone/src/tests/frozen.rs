@@ -12,7 +12,7 @@ use crate::server;
 use crate::settings::Settings;
 
 const PROBE: Duration = Duration::from_millis(10);
-const PATIENCE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// So that chance does not hide it where one in three is given up.
 const TUNNELS: usize = 8;
 

@@ -109,7 +109,7 @@ fn patient_for(response_timeout: Duration) -> Settings {
 fn a_silent_tunnel_is_replaced_while_there_is_time() {
     run(async {
         let pooling = pooling(
-            patient_for(Duration::from_secs(2)),
+            patient_for(Duration::from_secs(8)),
             |connection, request| match (connection, request) {
                 (1, 2) => Answer::Freeze,
                 (..) => Answer::Accept,
@@ -126,7 +126,7 @@ fn a_silent_tunnel_is_replaced_while_there_is_time() {
 fn where_nothing_answers_any_more_the_time_for_an_answer_is_all_there_is() {
     run(async {
         let pooling = pooling(
-            patient_for(Duration::from_millis(400)),
+            patient_for(Duration::from_secs(2)),
             |_, request| match request {
                 1 => Answer::Accept,
                 _ => Answer::Freeze,
@@ -156,10 +156,10 @@ fn where_nothing_answers_any_more_the_time_for_an_answer_is_all_there_is() {
 fn an_application_that_takes_its_time_does_not_make_its_tunnel_silent() {
     run(async {
         let pooling = pooling(
-            patient_for(Duration::from_secs(1)),
+            patient_for(Duration::from_secs(4)),
             |_, request| match request {
                 1 => Answer::Accept,
-                _ => Answer::AcceptAfter(Duration::from_millis(750)),
+                _ => Answer::AcceptAfter(Duration::from_secs(3)),
             },
         )
         .await;

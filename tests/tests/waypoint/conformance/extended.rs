@@ -1,8 +1,9 @@
 //! Extended features of HTTPRoute, as Gateway API's tests of gateways have them, on a Service.
 
 use anyhow::ensure;
+use tests::lab::SOON;
 
-use crate::shop::{self, SOON, apply, ask, expect, expect_pod, expect_status, http_route, shared};
+use crate::shop::{self, apply, ask, expect, expect_pod, expect_status, http_route, shared};
 
 #[test]
 fn http_route_rewrite_host() {
@@ -70,10 +71,32 @@ fn http_route_backend_request_redirect() {
     });
 }
 
+/// Waits until each of these servers has got its copy of a request, which they count by its key.
+/// The copy is on its way when the request has been answered.
+pub(super) fn expect_mirrored(route: &str, servers: &[&str], arguments: &[&str]) {
+    let lab = shared();
+    let mut attempt = 0;
+    lab.eventually(SOON, "each gets its copy", || {
+        attempt += 1;
+        let url = |host: &str| format!("http://{host}.shop/?fail=1&key={route}-{attempt}");
+        ask(lab, "shop/client", &[&[&*url(route)], arguments].concat())?;
+        for server in servers {
+            let answer = ask(lab, "shop/client", &[&url(server)])?;
+            ensure!(answer.status == 200, "{server} got none");
+        }
+        Ok(())
+    })
+    .expect("mirrored");
+}
+
 /// The mirrored server counts requests of a key: how many of `sent` came by.
 fn mirrored(host: &str, route: &str, sent: usize) -> usize {
     let lab = shared();
-    expect_status(lab, 200, &[&format!("http://{route}.shop/ready")]);
+    // Before the route is in force, the service itself answers.
+    expect(lab, &[&format!("http://{route}.shop/ready")], |answer| {
+        ensure!(answer.header("x-routed") == Some("routed"));
+        Ok(())
+    });
     let key = format!("{route}-mirrored");
     let url = format!("http://{route}.shop/?fail=1000&key={key}");
     for _ in 0..sent {
@@ -109,18 +132,7 @@ fn http_route_request_multiple_mirrors() {
     )
     .expect("written");
     expect_status(lab, 200, &["http://mirrors.shop/"]);
-    lab.eventually(SOON, "both get a copy", || {
-        let key = format!("both-{:?}", std::time::Instant::now());
-        let key: String = key.chars().filter(|one| one.is_ascii_digit()).collect();
-        let with_key = |host: &str| format!("http://{host}.shop/?fail=1&key={key}");
-        ask(lab, "shop/client", &[&with_key("mirrors")])?;
-        for host in ["echo-v2", "beside-mirror"] {
-            let answer = ask(lab, "shop/client", &[&with_key(host)])?;
-            ensure!(answer.status == 200, "{host} got none");
-        }
-        Ok(())
-    })
-    .expect("mirrored");
+    expect_mirrored("mirrors", &["echo-v2", "beside-mirror"], &[]);
 }
 
 #[test]
@@ -128,7 +140,9 @@ fn http_route_request_percentage_mirror() {
     let lab = shared();
     let route = |name: &str, percent: u32| {
         let rules = format!(
-            "  - filters: [{{type: RequestMirror, requestMirror: {{backendRef: {{name: echo-v2, port: 80}}, percent: {percent}}}}}]
+            "  - filters:
+    - {{type: RequestMirror, requestMirror: {{backendRef: {{name: echo-v2, port: 80}}, percent: {percent}}}}}
+    - {{type: ResponseHeaderModifier, responseHeaderModifier: {{set: [{{name: x-routed, value: routed}}]}}}}
     backendRefs: [{{name: echo-v1, port: 80}}]
 "
         );
@@ -254,12 +268,13 @@ fn http_route_backend_protocol_web_socket() {
                    upgrade: websocket\r\nsec-websocket-version: 13\r\n\
                    sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\nechoed";
     let bytes: String = request.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let answers = lab
-        .exec("shop/client", &["web", "raw", "ws.shop:80", &bytes])
-        .expect("answers");
-    let answers: Vec<String> = serde_json::from_str(&answers).expect("a list");
-    assert!(
-        answers[0].starts_with("HTTP/1.1 101 ") && answers[0].ends_with("echoed"),
-        "{answers:?}"
-    );
+    // What is echoed comes behind the answer, and may come after a silence.
+    let ask = ["web", "raw", "--answered", "ws.shop:80", &bytes];
+    lab.eventually(SOON, "bytes are echoed", || {
+        let answers: Vec<String> = serde_json::from_str(&lab.exec("shop/client", &ask)?)?;
+        let is_switched = answers[0].starts_with("HTTP/1.1 101 ");
+        ensure!(is_switched && answers[0].ends_with("echoed"), "{answers:?}");
+        Ok(())
+    })
+    .expect("echoed");
 }

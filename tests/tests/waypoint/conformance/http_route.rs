@@ -2,6 +2,7 @@
 
 use anyhow::ensure;
 
+use super::extended::expect_mirrored;
 use super::grpc_route::assert_share;
 use crate::shop::{self, apply, expect, expect_pod, expect_status, http_route, shared};
 
@@ -62,14 +63,20 @@ fn mesh_http_route_weight() {
         "weight",
         &http_route(
             "weight",
-            "  - backendRefs:
+            "  - filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-routed, value: routed}]}}]
+    backendRefs:
     - {name: echo-v1, port: 80, weight: 70}
     - {name: echo-v2, port: 80, weight: 30}
 ",
         ),
     );
-    expect_status(lab, 200, &["http://weight.shop/"]);
-    let report = shop::load(lab, &["http://weight.shop/", "--count", "500"]).expect("the load");
+    // Before the route is in force, the service itself answers.
+    expect(lab, &["http://weight.shop/"], |answer| {
+        ensure!(answer.status == 200 && answer.header("x-routed") == Some("routed"));
+        Ok(())
+    });
+    let load = ["http://weight.shop/", "--count", "500", "--seconds", "60"];
+    let report = shop::load(lab, &load).expect("the load");
     assert_share(&report.by_pod, "echo-v1", 0.7);
     assert_eq!(report.failed(), 0, "{report:?}");
 }
@@ -350,21 +357,8 @@ fn http_route_request_mirror() {
 ",
         ),
     );
-    // The mirror's server counts requests of a key: after the mirrored one, its first is the second.
     expect_status(lab, 200, &["http://mirror.shop/"]);
-    shop::ask(
-        lab,
-        "shop/client",
-        &[
-            "http://mirror.shop/?fail=1&key=mirrored",
-            "-X",
-            "POST",
-            "-d",
-            "content",
-        ],
-    )
-    .expect("an answer");
-    expect_status(lab, 200, &["http://echo-v2.shop/?fail=1&key=mirrored"]);
+    expect_mirrored("mirror", &["echo-v2"], &["-X", "POST", "-d", "content"]);
 }
 
 #[test]

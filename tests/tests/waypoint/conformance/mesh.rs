@@ -1,8 +1,9 @@
 //! The core profile: services with and without routes, ports, splits, frontends, consumers.
 
 use anyhow::ensure;
+use tests::lab::SOON;
 
-use crate::shop::{self, apply, ask, expect, expect_pod, expect_status, http_route, shared};
+use crate::shop::{apply, ask, expect, expect_pod, expect_status, http_route, shared};
 
 #[test]
 fn mesh_basic() {
@@ -135,7 +136,7 @@ spec:
         ensure!(answer.header("x-by") == Some("producer"));
         Ok(())
     });
-    lab.eventually(shop::SOON, "the consumer's own route applies", || {
+    lab.eventually(SOON, "the consumer's own route applies", || {
         let answer = ask(lab, "consumer/client", &["http://consumed.shop/"])?;
         ensure!(answer.header("x-by") == Some("consumer"), "{answer:?}");
         Ok(())
