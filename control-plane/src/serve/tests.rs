@@ -367,6 +367,10 @@ async fn a_ztunnel_gets_what_the_files_say_and_then_only_what_changed() {
         policy["status"]["conditions"][0]["type"], "ZtunnelAccepted",
         "{policy:#}"
     );
+    let condition = &policy["status"]["conditions"][0];
+    assert_eq!(policy["metadata"]["generation"], 1, "{policy:#}");
+    assert_eq!(condition["observedGeneration"], 1, "{policy:#}");
+    assert!(condition["lastTransitionTime"].is_string(), "{policy:#}");
     assert_eq!(
         stage.api("/api/v1/debug/snapshot").await["policies"][0]["name"],
         "none"
