@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use control_plane::folder;
 use control_plane::index::Index;
@@ -33,7 +33,7 @@ fn main() -> anyhow::Result<()> {
 
     let indexing = Instant::now();
     let mut index = Index::new(Context::default());
-    let changes = index.apply(batch.events);
+    let changes = index.apply(batch.events, SystemTime::now());
     println!(
         "indexed: {:?}, {} MiB",
         indexing.elapsed(),
@@ -56,7 +56,10 @@ fn main() -> anyhow::Result<()> {
     let changing = Instant::now();
     for number in 0..1000 {
         let one = Instant::now();
-        let changes = index.apply([Event::Applied(object(&pod(number, "False"))?)]);
+        let changes = index.apply(
+            [Event::Applied(object(&pod(number, "False"))?)],
+            SystemTime::now(),
+        );
         resources.apply(&changes);
         slowest = slowest.max(one.elapsed());
     }
@@ -68,7 +71,7 @@ fn main() -> anyhow::Result<()> {
     let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
                   metadata: {name: default, namespace: istio-system}\nspec: {mtls: {mode: STRICT}}\n";
     let started = Instant::now();
-    let changes = index.apply([Event::Applied(object(strict)?)]);
+    let changes = index.apply([Event::Applied(object(strict)?)], SystemTime::now());
     println!(
         "STRICT for all, {} resources: {:?}",
         changes.len(),

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use istio_compat::kind::Kind;
-use istio_compat::object::{Object, ObjectKey, set_gateway, set_parents};
+use istio_compat::object::{Object, ObjectKey, set_gateway, set_generation, set_parents};
 use serde_json::{Value, json};
 use xds::server::Peers;
 
@@ -129,6 +129,9 @@ fn with_conditions(index: &crate::index::Index, object: &Object) -> Value {
     let key = object.key();
     let mut json = object.to_json(index.conditions(&key));
     set_parents(&mut json, index.parents(&key));
+    if let Some(generation) = index.generation(&key) {
+        set_generation(&mut json, generation);
+    }
     if let Some(status) = index.gateway(&key) {
         set_gateway(&mut json, status);
     }

@@ -2,7 +2,7 @@
 //! changed. Everybody else reads.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use xds::server::ResourceSet;
@@ -111,7 +111,7 @@ impl Knowledge {
         let events = batch.events.len();
         let state = self.0.state.write();
         let mut state = state.unwrap_or_else(PoisonError::into_inner);
-        let changes = state.index.apply(batch.events);
+        let changes = state.index.apply(batch.events, SystemTime::now());
         let saved = state.index.save_addresses();
         state.problems.clear();
         if let Err(error) = saved {

@@ -6,17 +6,20 @@
 //!
 //! - `published`: the resources in force, and what changed in them
 //! - `address_book`: addresses of ServiceEntries over restarts
+//! - `conditions`: since when conditions hold, and for which generation of their object
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use istio_compat::kind::Kind;
 use istio_compat::kinds::gateway::GatewayStatus;
 use istio_compat::kinds::metadata::Condition;
 use istio_compat::kinds::route::RouteParentStatus;
 use istio_compat::object::{Body, Object, ObjectKey};
+use istio_compat::translate::Translation;
 use istio_compat::view::{Context, View};
 use istio_compat::waypoint::binding::{Binding, Cause};
 use istio_compat::waypoint::deployment::{self, Wanted};
@@ -24,9 +27,11 @@ use mesh::snapshot::Change;
 use serde::Serialize;
 
 mod address_book;
+mod conditions;
 mod published;
 
 use address_book::AddressBook;
+use conditions::{Generations, Mark};
 use published::Published;
 pub use published::{Resource, ResourceKey};
 
@@ -42,6 +47,7 @@ pub struct Index {
     bindings: BTreeMap<ObjectKey, Binding>,
     parents: HashMap<ObjectKey, Vec<RouteParentStatus>>,
     gateways: HashMap<ObjectKey, GatewayStatus>,
+    generations: Generations,
     address_book: AddressBook,
 }
 
@@ -70,6 +76,7 @@ impl Index {
             bindings: BTreeMap::new(),
             parents: HashMap::new(),
             gateways: HashMap::new(),
+            generations: Generations::default(),
             address_book: AddressBook::default(),
         }
     }
@@ -81,7 +88,11 @@ impl Index {
     }
 
     /// Applies events and returns what changed in the resources.
-    pub fn apply(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Change> {
+    pub fn apply(
+        &mut self,
+        events: impl IntoIterator<Item = Event>,
+        now: SystemTime,
+    ) -> Vec<Change> {
         let mut dirty = BTreeSet::new();
         for event in events {
             let (key, object) = match event {
@@ -91,7 +102,7 @@ impl Index {
             dirty.extend(self.replace(&key, object));
         }
         for key in dirty {
-            self.derive(key);
+            self.derive(key, now);
         }
         self.published.take_changes()
     }
@@ -108,6 +119,7 @@ impl Index {
         if before == after {
             return BTreeSet::new();
         }
+        self.generations.follow(key, before, after);
         if let Some(Body::Pod(pod)) = before
             && let Some(pods) = self.pods_by_node.get_mut(&pod.spec.node_name)
         {
@@ -137,8 +149,9 @@ impl Index {
     }
 
     /// Translates an object anew.
-    fn derive(&mut self, key: ObjectKey) {
-        let translation = self.view.translate(&key);
+    fn derive(&mut self, key: ObjectKey, now: SystemTime) {
+        let mut translation = self.view.translate(&key);
+        self.mark(&key, &mut translation, now);
         if translation.parents.is_empty() {
             self.parents.remove(&key);
         } else {
@@ -183,6 +196,16 @@ impl Index {
         self.published.replace(key, resources);
     }
 
+    /// Tells of conditions since when they hold.
+    fn mark(&self, key: &ObjectKey, translation: &mut Translation, now: SystemTime) {
+        let mark = Mark::new(now, self.generation(key));
+        mark.conditions(&mut translation.conditions, self.conditions(key));
+        mark.parents(&mut translation.parents, self.parents(key));
+        if let Some(status) = &mut translation.gateway {
+            mark.listeners(status, self.gateway(key));
+        }
+    }
+
     /// Writes down the addresses allocated since the last call.
     pub fn save_addresses(&mut self) -> io::Result<()> {
         self.address_book.save()
@@ -210,6 +233,11 @@ impl Index {
                 key.kind == kind && namespace.is_none_or(|namespace| *key.namespace == *namespace)
             })
             .map(|(_, object)| object)
+    }
+
+    /// How often what an object says has changed, from 1; of kinds that count it.
+    pub fn generation(&self, key: &ObjectKey) -> Option<i64> {
+        self.generations.of(key)
     }
 
     /// What was made of an object, as its status has it.

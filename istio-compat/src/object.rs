@@ -161,6 +161,23 @@ resources! {
     ReferenceGrant,
 }
 
+// === impl Body ===
+
+impl Body {
+    /// Whether two say the same, metadata and status aside.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let said = |body: &Self| {
+            let mut json = serde_json::to_value(body).unwrap_or_default();
+            if let Some(object) = json.as_object_mut() {
+                object.remove("metadata");
+                object.remove("status");
+            }
+            json
+        };
+        said(self) == said(other)
+    }
+}
+
 /// Serializes content with its `apiVersion` and `kind` in front.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -280,6 +297,17 @@ impl Object {
             set_status(&mut json, "conditions", &conditions);
         }
         json
+    }
+}
+
+/// Puts into the JSON of an object how often what it says has changed; what a file says of that
+/// is nobody's count.
+pub fn set_generation(object: &mut serde_json::Value, generation: i64) {
+    if let Some(metadata) = object
+        .get_mut("metadata")
+        .and_then(|metadata| metadata.as_object_mut())
+    {
+        metadata.insert("generation".into(), generation.into());
     }
 }
 

@@ -155,6 +155,36 @@ fn every_file_opens_with_its_job_and_holds_one_noun() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What `docs/cves.md` promises is there, and what has a number here is on the page.
+#[test]
+fn each_fault_of_others_is_on_its_page_and_has_its_test() {
+    let page = fs::read_to_string(root().join("docs/cves.md")).expect("docs/cves.md");
+    let sources: Vec<_> = rust_files(&root())
+        .iter()
+        .map(|file| fs::read_to_string(file).expect("readable source"))
+        .collect();
+    let tests: BTreeSet<&str> = sources
+        .iter()
+        .flat_map(|text| text.split("fn ").skip(1))
+        .filter_map(|rest| rest.split_once('('))
+        .map(|(name, _)| name)
+        .collect();
+    let mut wrong = Vec::new();
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let quoted = row.split('`').skip(1).step_by(2);
+        let missing = quoted.filter(|name| name.contains('_') && !tests.contains(name));
+        wrong.extend(missing.map(|name| format!("there is no test {name}")));
+    }
+    for rest in sources.iter().flat_map(|text| text.split("CVE-2").skip(1)) {
+        let end = rest.find(|letter: char| letter != '-' && !letter.is_ascii_digit());
+        let name = format!("CVE-2{}", &rest[..end.unwrap_or(rest.len())]);
+        if !page.contains(&name) {
+            wrong.push(format!("{name} is not on the page"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()

@@ -115,4 +115,21 @@ mod tests {
             assert_eq!(detect(received), detected, "{received:?}");
         }
     }
+
+    /// What a client says that knows no version before 1.3 is TLS, from the first byte on.
+    #[test]
+    fn cve_2020_8660_tls_1_3_is_tls() {
+        let config = rustls::ClientConfig::builder_with_provider(identity::provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let name = "web.shop".try_into().expect("a name");
+        let mut client = rustls::ClientConnection::new(config.into(), name).expect("a client");
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).expect("written");
+        for end in 1..=hello.len() {
+            assert_eq!(detect(&hello[..end]), Some(Detected::Tcp), "{end} bytes");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use anstream::{print, println};
 use istio_compat::kind::Kind;
 use istio_compat::kinds::gateway::GatewayStatus;
 use istio_compat::kinds::route::RouteParentStatus;
-use istio_compat::object::{Object, set_gateway, set_parents};
+use istio_compat::object::{Object, set_gateway, set_generation, set_parents};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -215,6 +215,9 @@ impl Told {
             &self.of::<Vec<RouteParentStatus>>(object, "parents"),
         );
         set_gateway(&mut json, &self.of::<GatewayStatus>(object, "gateway"));
+        if let Some(generation) = self.of(object, "generation") {
+            set_generation(&mut json, generation);
+        }
         json
     }
 
@@ -247,10 +250,33 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
+    use istio_compat::parse::Raw;
+
     use super::*;
 
     fn words(text: &str) -> Vec<String> {
         text.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_became_of_an_object_is_shown_with_it() {
+        let text = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                    metadata: {name: none, namespace: shop, generation: 9}\nspec: {}\n";
+        let parsed = istio_compat::parse::parse("a.yaml", text.as_bytes(), Raw::Keep);
+        let object = parsed.expect("well formed").objects.remove(0);
+        let condition = json!({
+            "type": "ZtunnelAccepted", "status": "True", "observedGeneration": 2,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        });
+        let told = Told {
+            status: json!({"objects": [{
+                "kind": "AuthorizationPolicy", "namespace": "shop", "name": "none",
+                "generation": 2, "conditions": [condition],
+            }]}),
+        };
+        let shown = told.json(&object);
+        assert_eq!(shown["metadata"]["generation"], 2);
+        assert_eq!(shown["status"]["conditions"], json!([condition]));
     }
 
     #[test]

@@ -82,6 +82,9 @@ fn objects(state: &State) -> Vec<Value> {
             "namespace": key.namespace,
             "name": key.name,
         });
+        if let Some(generation) = state.index.generation(key) {
+            entry["generation"] = json!(generation);
+        }
         if !conditions.is_empty() {
             entry["conditions"] = json!(conditions);
         }

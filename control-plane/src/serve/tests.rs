@@ -15,7 +15,7 @@ use identity::grpc::{Config, ControlPlane as Channel, Roots, Token};
 use mesh::snapshot::Change;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -23,6 +23,8 @@ use xds::client::{Client, Event, Subscription};
 use xds::resource_type::Layer;
 
 use super::*;
+
+mod strangers;
 
 /// Far beyond what is promised, so that a loaded machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,6 +40,7 @@ struct Stage {
 
 struct Running {
     address: SocketAddr,
+    public: SocketAddr,
     shutdown: Shutdown,
     task: JoinHandle<Result<(), Failure>>,
 }
@@ -98,10 +101,12 @@ impl Stage {
     async fn start(&mut self) {
         let control_plane = ControlPlane::open(self.args()).await.expect("opens");
         let address = control_plane.xds_address().expect("bound");
+        let public = control_plane.metrics.addresses()[0];
         let shutdown = Shutdown::new();
         let task = tokio::spawn(control_plane.run(None, shutdown.clone()));
         self.running = Some(Running {
             address,
+            public,
             shutdown,
             task,
         });
@@ -195,14 +200,10 @@ impl Stage {
     }
 
     async fn api(&self, path: &str) -> Value {
-        let mut stream = UnixStream::connect(self.path("run/api.sock"))
+        let stream = UnixStream::connect(self.path("run/api.sock"))
             .await
             .expect("connects");
-        let request =
-            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("read");
+        let answer = get(stream, path).await;
         let (_, body) = answer.split_once("\r\n\r\n").expect("a response");
         serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}"))
     }
@@ -218,6 +219,15 @@ impl Stage {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// The whole answer to a request for `path`.
+async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("read");
+    answer
 }
 
 /// What a connected client is told.
@@ -357,6 +367,10 @@ async fn a_ztunnel_gets_what_the_files_say_and_then_only_what_changed() {
         policy["status"]["conditions"][0]["type"], "ZtunnelAccepted",
         "{policy:#}"
     );
+    let condition = &policy["status"]["conditions"][0];
+    assert_eq!(policy["metadata"]["generation"], 1, "{policy:#}");
+    assert_eq!(condition["observedGeneration"], 1, "{policy:#}");
+    assert!(condition["lastTransitionTime"].is_string(), "{policy:#}");
     assert_eq!(
         stage.api("/api/v1/debug/snapshot").await["policies"][0]["name"],
         "none"
@@ -494,17 +508,20 @@ fn write_pods(stage: &Stage, pods: &[(&str, Value)]) {
     }
 }
 
+fn waypoint_labels() -> Value {
+    json!({
+        "gateway.istio.io/managed": "istio.io-mesh-controller",
+        "gateway.networking.k8s.io/gateway-name": "waypoint",
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_waypoint_and_nobody_else_gets_what_waypoints_enforce() {
     let mut stage = Stage::new();
     stage.write("user/web.yaml", &service("web", 80));
-    let gateway = json!({
-        "gateway.istio.io/managed": "istio.io-mesh-controller",
-        "gateway.networking.k8s.io/gateway-name": "waypoint",
-    });
     let own_tunnel = json!({"networking.istio.io/tunnel": "http"});
     let pods = [
-        ("waypoint", gateway),
+        ("waypoint", waypoint_labels()),
         ("own-tunnel", own_tunnel),
         ("web", json!({})),
     ];

@@ -27,7 +27,8 @@ pub fn key_exchange_group(connection: &CommonState) -> Option<&'static str> {
     })
 }
 
-/// The workload identities among a certificate's URI names, in its order; none if it can't be read.
+/// The workload identities among a certificate's URI names, in its order; none if it can't be read, or
+/// has a name with a NUL, of which some would see what is before it only.
 pub fn identities(certificate: &CertificateDer<'_>) -> Vec<Identity> {
     let Ok((_, certificate)) = x509_parser::parse_x509_certificate(certificate) else {
         return Vec::new();
@@ -35,13 +36,24 @@ pub fn identities(certificate: &CertificateDer<'_>) -> Vec<Identity> {
     let Ok(Some(names)) = certificate.subject_alternative_name() else {
         return Vec::new();
     };
+    let names = &names.value.general_names;
+    if names.iter().any(has_nul) {
+        return Vec::new();
+    }
     names
-        .value
-        .general_names
         .iter()
         .filter_map(|name| match name {
             GeneralName::URI(uri) => uri.parse().ok(),
             _ => None,
         })
         .collect()
+}
+
+fn has_nul(name: &GeneralName<'_>) -> bool {
+    match name {
+        GeneralName::URI(text) | GeneralName::DNSName(text) | GeneralName::RFC822Name(text) => {
+            text.contains('\0')
+        }
+        _ => false,
+    }
 }

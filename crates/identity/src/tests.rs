@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use mesh::identity::Identity;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, NamedGroup, ServerConfig};
+use rustls::{ClientConfig, HandshakeKind, NamedGroup, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -13,6 +13,9 @@ use crate::authority::{Signer, Subject};
 use crate::key::PrivateKey;
 use crate::revocation::RevocationLists;
 use crate::{WorkloadCertificate, key_exchange_group, no_server_name, peer_identity, provider};
+
+mod alerts;
+mod resumption;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -23,6 +26,7 @@ struct Handshake {
     server_sees: Option<Identity>,
     group: Option<&'static str>,
     alpn: Option<Vec<u8>>,
+    kind: Option<HandshakeKind>,
 }
 
 fn signer() -> Signer {
@@ -66,15 +70,17 @@ async fn handshake(
             peer_identity(connection),
             key_exchange_group(connection),
             connection.alpn_protocol().map(<[u8]>::to_vec),
+            connection.handshake_kind(),
         ))
     };
     let (server, client) = tokio::join!(accept, connect);
     match (server, client) {
-        (Ok(server_sees), Ok((client_sees, group, alpn))) => Ok(Handshake {
+        (Ok(server_sees), Ok((client_sees, group, alpn, kind))) => Ok(Handshake {
             client_sees,
             server_sees,
             group,
             alpn,
+            kind,
         }),
         (server, client) => {
             let told = [server.err(), client.err()];

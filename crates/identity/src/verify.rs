@@ -220,3 +220,6 @@ impl ServerCertVerifier for IdentityVerifier {
         self.algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,6 +58,9 @@ pub struct Condition {
     pub message: String,
     #[serde(skip_serializing_if = "unset")]
     pub last_transition_time: Option<String>,
+    /// The `metadata.generation` of the object that this was said of.
+    #[serde(skip_serializing_if = "unset")]
+    pub observed_generation: Option<i64>,
 }
 
 // === impl ObjectMeta ===
@@ -99,6 +102,7 @@ impl Condition {
             reason: reason.to_owned(),
             message: message.into(),
             last_transition_time: None,
+            observed_generation: None,
         }
     }
 

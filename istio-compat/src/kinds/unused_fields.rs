@@ -37,10 +37,7 @@ fn fields(kind: &str) -> (Fields, Fields) {
             &[],
         ),
         "OwnerReference" => (&["blockOwnerDeletion"], &[]),
-        "Condition" => (
-            &["observedGeneration", "lastProbeTime", "lastUpdateTime"],
-            &[],
-        ),
+        "Condition" => (&["lastProbeTime", "lastUpdateTime"], &[]),
         "ConditionsStatus" => (
             &[
                 "loadBalancer",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
-use axum::http::Request;
+use axum::http::{Request, Response};
 use mesh::address::{NamespacedHostname, NetworkAddress};
 use mesh::authorization::{Action, Authorization, Clause, Match, Rule, Scope, StringMatch};
 use mesh::service::Service;
@@ -38,12 +38,16 @@ fn dumped(changes: Vec<Change>) -> Dumped {
     }
 }
 
-async fn ask(method: &str, path: &str) -> (StatusCode, String, Shutdown) {
-    let shutdown = Shutdown::new();
-    let router = router(dumped(Vec::new()), shutdown.clone());
+async fn answer(method: &str, path: &str, dumped: Dumped, shutdown: Shutdown) -> Response<Body> {
     let request = Request::builder().method(method).uri(path);
     let request = request.body(Body::empty()).expect("request");
-    let response = router.oneshot(request).await.expect("answers");
+    let router = router(dumped, shutdown);
+    router.oneshot(request).await.expect("answers")
+}
+
+async fn ask(method: &str, path: &str) -> (StatusCode, String, Shutdown) {
+    let shutdown = Shutdown::new();
+    let response = answer(method, path, dumped(Vec::new()), shutdown.clone()).await;
     let status = response.status();
     let body = to_bytes(response.into_body(), 1 << 20).await.expect("body");
     let body = String::from_utf8(body.to_vec()).expect("text");
@@ -78,6 +82,28 @@ async fn a_level_that_is_none_is_refused_with_the_usage() {
     let (status, text, _) = ask("POST", "/logging").await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(text, "current log level is info\n");
+}
+
+/// What the mesh or a caller says is shown as data, in which a browser finds no page.
+#[tokio::test]
+async fn cve_2026_73546_nothing_that_is_said_is_shown_as_a_page() {
+    let said = "<script>alert(1)</script>";
+    let workload = Workload::new("cluster/v1/Pod/shop/web", said, "shop");
+    let dumped = dumped(vec![Change::Workload(workload.into())]);
+    let level = format!(
+        "/logging?level={}",
+        said.replace('<', "%3C").replace('>', "%3E")
+    );
+    for (method, path, expected) in [
+        ("GET", "/config_dump", "application/json"),
+        ("POST", &level, "text/plain; charset=utf-8"),
+    ] {
+        let response = answer(method, path, dumped.clone(), Shutdown::new()).await;
+        assert_eq!(response.headers()["content-type"], expected, "{path}");
+        let body = to_bytes(response.into_body(), 1 << 20).await.expect("body");
+        let body = String::from_utf8(body.to_vec()).expect("text");
+        assert!(body.contains("alert(1)"), "{path}: {body}");
+    }
 }
 
 fn dump(changes: Vec<Change>) -> Value {

@@ -1,6 +1,7 @@
 //! The mesh as its objects have it: resources to ask, and where each object was written.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use control_plane::index::Index;
 use control_plane::source::Event;
@@ -47,7 +48,9 @@ impl Known {
     }
 
     pub(super) fn apply(&mut self, objects: impl IntoIterator<Item = Object>) {
-        let changes = self.index.apply(objects.into_iter().map(Event::Applied));
+        let changes = self
+            .index
+            .apply(objects.into_iter().map(Event::Applied), SystemTime::now());
         self.snapshot.apply(changes);
     }
 

@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -194,4 +195,24 @@ fn the_issuers_key_is_read_again_when_it_changes() {
         .verify(&second.sign(&claims()))
         .expect_err("no file");
     assert!(matches!(error, TokenError::IssuerKey { .. }), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whoever reaches the port may show any token, before anything is known of them.
+    #[test]
+    fn cve_2022_23635_no_token_of_a_stranger_s_panics_or_is_taken(
+        parts in prop::collection::vec(prop_oneof![".*", "[.=A-Za-z0-9_-]{0,60}"], 0..5),
+        header in prop_oneof![Just(r#"{"alg":"ES256"}"#.to_owned()), Just(r#"{"alg":"none"}"#.to_owned()), ".*"],
+        claims in prop_oneof![Just(claims().to_string()), ".*", Just("[".repeat(2000))],
+        signature in prop::collection::vec(any::<u8>(), 0..80),
+    ) {
+        let issuer = TokenIssuer::new();
+        let authenticator = issuer.authenticator();
+        authenticator.verify(&parts.join(".")).expect_err("a stranger's");
+        let encoded = |part: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(part);
+        let token = [header.as_bytes(), claims.as_bytes(), &signature].map(encoded).join(".");
+        authenticator.verify(&token).expect_err("a stranger's");
+    }
 }

@@ -214,6 +214,32 @@ async fn a_server_of_another_name_is_refused_unless_it_is_the_alternate() {
     fetch(&config, Mode::Shared).await.expect("a certificate");
 }
 
+/// A wildcard stands for one label, the leftmost.
+#[tokio::test]
+async fn cve_2020_15104_a_wildcard_is_one_label() {
+    let service = service(signer());
+    for (name, wanted, accepted) in [
+        ("*.istio-system.svc", "istiod.istio-system.svc", true),
+        ("*.svc", "istiod.istio-system.svc", false),
+        ("*.istio-system.svc", "a.istiod.istio-system.svc", false),
+        ("*.istio-system.svc", "istio-system.svc", false),
+    ] {
+        let named = Subject::Server {
+            names: vec![name.to_owned()],
+            addresses: Vec::new(),
+        };
+        let address = serve(service.clone(), named).await;
+        let mut config = config(address, Roots::Inline(service.signer.roots().to_owned()));
+        config.alternate_name = Some(wanted.to_owned());
+        let fetched = fetch(&config, Mode::Shared).await;
+        assert_eq!(
+            fetched.is_ok(),
+            accepted,
+            "{name} for {wanted}: {fetched:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn roots_and_token_are_read_again_when_their_files_change() {
     let service = service(signer());

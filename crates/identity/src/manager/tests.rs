@@ -189,6 +189,7 @@ async fn a_ca_that_is_back_has_renewed_everything_within_half_a_minute() {
     }
 }
 
+/// CVE-2020-8664.
 #[tokio::test(start_paused = true)]
 async fn changed_roots_renew_everything() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -102,6 +102,7 @@ fn statuses_are_retried_where_a_route_says_so() {
     });
 }
 
+/// CVE-2024-34364.
 #[test]
 fn a_body_too_large_to_keep_ends_retries() {
     run(async || {

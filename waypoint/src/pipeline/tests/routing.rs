@@ -65,6 +65,7 @@ fn a_request_has_one_form() {
     });
 }
 
+/// CVE-2020-8843, CVE-2023-27487, CVE-2024-45806.
 #[test]
 fn clients_do_not_speak_for_proxies() {
     run(async || {

@@ -260,7 +260,7 @@ impl Hostile {
     }
 }
 
-/// CVE-2019-9900 and CVE-2019-9516 are among them.
+/// CVE-2019-9900, CVE-2019-9516 and CVE-2019-18802 are among them.
 #[test]
 fn malformed_requests_are_reset_or_refused() {
     run(async {
@@ -394,6 +394,19 @@ fn heads_without_an_end_or_a_bound_end_the_connection_or_are_431() {
         fields.extend([("cookie", &b"a=b"[..]); 101]);
         let answer = scene.answer_to(&head(1, END_STREAM, &fields)).await;
         assert_eq!(answer, Answer::Status(1, 431));
+        // CVE-2026-73550: a Host is counted though the authority is what goes on.
+        let host = &[b'w'; 16_000][..];
+        let mut fields = REQUEST.to_vec();
+        fields.extend([("host", host); 4]);
+        let mut frames = Vec::new();
+        for (index, part) in block(&fields).chunks(16_384).enumerate() {
+            frames.extend(match index {
+                0 => frame(HEADERS, END_STREAM, 1, part),
+                _ => frame(CONTINUATION, 0, 1, part),
+            });
+        }
+        frames.extend(frame(CONTINUATION, END_HEADERS, 1, b""));
+        assert_eq!(scene.answer_to(&frames).await, Answer::Status(1, 431));
         scene.check().await;
     });
 }
