@@ -77,7 +77,7 @@ impl Destination {
             step: Step::new(
                 Stage::Destination,
                 Outcome::Neutral,
-                format!("{address} is outside the mesh"),
+                format!("no pod and no service has {address}"),
             ),
         })
     }
