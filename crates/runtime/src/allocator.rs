@@ -47,27 +47,74 @@ pub fn give_back() {
 /// Gives back, again and again, what a burst has left behind in the midst of what is used: the
 /// allocator by itself only gives back what lies at its end.
 pub async fn give_back_unused() {
-    let mut least = unused().unwrap_or_default();
-    let mut before = least;
+    let Some(first) = Look::now() else {
+        return;
+    };
+    let mut watch = Watch::since(first);
     loop {
         time::sleep(LOOK).await;
-        let Some(mut now) = unused() else {
+        let Some(now) = Look::now() else {
             return;
         };
-        if now.min(before) > least + UNUSED {
+        if watch.has_something_to_give_back(now) {
             give_back();
-            now = unused().unwrap_or(now);
-            least = now;
+            watch = Watch::since(Look::now().unwrap_or(now));
         }
-        least = least.min(now);
-        before = now;
     }
 }
 
-/// Bytes of this process's memory that hold nothing of the allocator's users. Most is the program
-/// itself.
-fn unused() -> Option<u64> {
-    Some(cgroup::resident()?.saturating_sub(used()?))
+/// What the process has of the kernel, and how much of that its allocator's users have.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    resident: u64,
+    used: u64,
+}
+
+/// What has been seen since memory was given back.
+#[derive(Debug)]
+struct Watch {
+    least_unused: u64,
+    most_used: u64,
+    last: Look,
+}
+
+// === impl Look ===
+
+impl Look {
+    fn now() -> Option<Self> {
+        let (resident, used) = (cgroup::resident()?, used()?);
+        Some(Self { resident, used })
+    }
+
+    /// Bytes that hold nothing of the allocator's users. Most is the program itself.
+    fn unused(self) -> u64 {
+        self.resident.saturating_sub(self.used)
+    }
+}
+
+// === impl Watch ===
+
+impl Watch {
+    fn since(look: Look) -> Self {
+        Self {
+            least_unused: look.unused(),
+            most_used: look.used,
+            last: look,
+        }
+    }
+
+    /// Whether more is unused, or less used, than there was, at this look and the one before. The
+    /// latter is what is left of a burst in the midst of which memory was given back: pages that
+    /// were used in part then, and went on counting as unused, may be whole by now.
+    fn has_something_to_give_back(&mut self, now: Look) -> bool {
+        let unused = now.unused().min(self.last.unused());
+        let used = now.used.max(self.last.used);
+        let wants = unused > self.least_unused + UNUSED || self.most_used > used + UNUSED;
+        self.least_unused = self.least_unused.min(now.unused());
+        self.most_used = self.most_used.max(now.used);
+        self.last = now;
+        wants
+    }
 }
 
 /// Bytes in use.
@@ -91,3 +138,68 @@ pub fn keep_buffers() {}
 /// Another C library's allocator does as it sees fit.
 #[cfg(not(target_env = "gnu"))]
 pub fn give_back() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Looks of so many mebibytes resident and used, and which of them give back; what is resident
+    /// and used after that is the next one.
+    fn check(looks: &[(u64, u64, bool)]) {
+        let look = |(resident, used, _): (u64, u64, bool)| Look {
+            resident: resident * MIB,
+            used: used * MIB,
+        };
+        let mut watch = Watch::since(look(looks[0]));
+        let mut given_back = false;
+        for (at, one) in looks.iter().enumerate().skip(1) {
+            if given_back {
+                watch = Watch::since(look(*one));
+                given_back = false;
+                continue;
+            }
+            given_back = watch.has_something_to_give_back(look(*one));
+            assert_eq!(given_back, one.2, "{at}: {one:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_unused_at_two_looks_is_given_back() {
+        check(&[
+            (30, 20, false),
+            (70, 60, false),
+            (70, 20, false),
+            (70, 20, true),
+            (31, 20, false),
+            (31, 20, false),
+        ]);
+    }
+
+    #[test]
+    fn what_is_used_again_at_the_next_look_is_kept() {
+        check(&[
+            (30, 20, false),
+            (70, 60, false),
+            (70, 20, false),
+            (70, 60, false),
+            (70, 20, false),
+            (70, 60, false),
+        ]);
+    }
+
+    #[test]
+    fn what_a_burst_leaves_behind_that_was_given_back_of_before_is_given_back() {
+        check(&[
+            (30, 20, false),
+            (70, 60, false),
+            (70, 40, false),
+            (70, 40, true),
+            // Half of it lies among what is used.
+            (60, 40, false),
+            (40, 20, false),
+            (40, 20, true),
+        ]);
+    }
+}
