@@ -98,6 +98,8 @@ pub(crate) struct Status {
     pub(crate) ready: bool,
     pub(crate) folder: PathBuf,
     pub(crate) trust_domain: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) trust_domain_aliases: Vec<String>,
     pub(crate) pieces: Vec<Piece>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) pods: Vec<Pod>,

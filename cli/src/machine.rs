@@ -287,6 +287,7 @@ impl Machine {
             ready: *self.ready.borrow(),
             folder: self.config.folder.clone(),
             trust_domain: self.config.trust_domain.clone(),
+            trust_domain_aliases: self.config.trust_domain_aliases.clone(),
             pieces: self
                 .pieces
                 .borrow()

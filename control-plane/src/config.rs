@@ -77,6 +77,15 @@ pub struct Args {
     #[arg(long, env = "TRUST_DOMAIN", default_value = "cluster.local")]
     pub trust_domain: String,
 
+    /// Former names of the trust domain, which principals in policies may still have
+    #[arg(
+        long = "trust-domain-alias",
+        env = "TRUST_DOMAIN_ALIASES",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub trust_domain_aliases: Vec<String>,
+
     /// Name of this cluster
     #[arg(long, env = "CLUSTER_ID", default_value = "Kubernetes")]
     pub cluster_id: String,
@@ -133,6 +142,11 @@ impl Args {
     pub fn mesh(&self) -> Context {
         Context {
             trust_domain: self.trust_domain.as_str().into(),
+            trust_domain_aliases: self
+                .trust_domain_aliases
+                .iter()
+                .map(|name| name.as_str().into())
+                .collect(),
             root_namespace: self.root_namespace.as_str().into(),
             cluster_domain: self.domain_suffix.as_str().into(),
             cluster_id: self.cluster_id.as_str().into(),

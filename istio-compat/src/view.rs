@@ -40,6 +40,8 @@ use crate::waypoint::parameters::Parameters;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Context {
     pub trust_domain: Arc<str>,
+    /// Former names of the trust domain, which policies may still use.
+    pub trust_domain_aliases: Vec<Arc<str>>,
     /// Policies here are for every namespace.
     pub root_namespace: Arc<str>,
     pub cluster_domain: Arc<str>,
@@ -92,6 +94,7 @@ impl Default for Context {
     fn default() -> Self {
         Self {
             trust_domain: DEFAULT_TRUST_DOMAIN.into(),
+            trust_domain_aliases: Vec::new(),
             root_namespace: "istio-system".into(),
             cluster_domain: "cluster.local".into(),
             cluster_id: "Kubernetes".into(),

@@ -85,6 +85,7 @@ impl Arguments {
             waypoint: up::program("waypoint", None)?,
             cacerts: None,
             trust_domain: mesh::identity::DEFAULT_TRUST_DOMAIN.to_owned(),
+            trust_domain_aliases: Vec::new(),
             state: state.clone(),
         };
         // A launcher can start neither threads nor other processes of its own once its machine

@@ -57,6 +57,13 @@ pub(crate) struct Arguments {
     /// The trust domain of every identity
     #[arg(long, default_value = "cluster.local", value_name = "NAME")]
     trust_domain: String,
+    /// A former name of the trust domain, which principals in policies may still have
+    #[arg(
+        long = "trust-domain-alias",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    trust_domain_aliases: Vec<String>,
 }
 
 impl Arguments {
@@ -84,6 +91,7 @@ impl Arguments {
             waypoint: program("waypoint", self.waypoint)?,
             cacerts: self.cacerts.map(cacerts).transpose()?,
             trust_domain: self.trust_domain,
+            trust_domain_aliases: self.trust_domain_aliases,
             state,
         })
     }

@@ -32,7 +32,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anstream::{print, println};
 use istio_compat::object::Object;
-use mesh::identity::DEFAULT_TRUST_DOMAIN;
+use istio_compat::view::Context;
 
 use self::known::Known;
 use self::message::Message;
@@ -134,12 +134,12 @@ impl Arguments {
         let all = |objects: Objects| objects.all().cloned().collect::<Vec<Object>>();
         if let Some(folder) = &self.folder {
             let objects = Objects::read(std::path::absolute(folder)?)?;
-            return Ok(simulation::of(all(objects), DEFAULT_TRUST_DOMAIN));
+            return Ok(simulation::of(all(objects)));
         }
         let state = global.state()?;
         let objects = Objects::open(&state)?;
         if !Record::runs(&state.machine_json()) {
-            return Ok(simulation::of(all(objects), DEFAULT_TRUST_DOMAIN));
+            return Ok(simulation::of(all(objects)));
         }
         let written: Vec<Object> = all(objects);
         let mut objects = all(Objects::open(&state)?.with_cluster(&state));
@@ -154,13 +154,22 @@ impl Arguments {
                 object.rules = rules.clone();
             }
         }
-        Ok(Known::new(objects, &trust_domain(&state)?))
+        Ok(Known::new(objects, context(&state)?))
     }
 }
 
-fn trust_domain(state: &State) -> Result<String> {
+/// What the running mesh was started with.
+fn context(state: &State) -> Result<Context> {
     match Client::connect(state)?.call(&Request::Status, &[])? {
-        Reply::Status(status) => Ok(status.trust_domain),
+        Reply::Status(status) => Ok(Context {
+            trust_domain: status.trust_domain.into(),
+            trust_domain_aliases: status
+                .trust_domain_aliases
+                .into_iter()
+                .map(Into::into)
+                .collect(),
+            ..Context::default()
+        }),
         other => Err(crate::control::client::unexpected(other)),
     }
 }

@@ -40,6 +40,7 @@ pub(crate) struct Config {
     pub(crate) waypoint: PathBuf,
     pub(crate) cacerts: Option<PathBuf>,
     pub(crate) trust_domain: String,
+    pub(crate) trust_domain_aliases: Vec<String>,
 }
 
 /// What the machine tells its launcher, a line each.

@@ -278,6 +278,9 @@ fn control_plane(config: &Config, network: &Network) -> anyhow::Result<Piece> {
         config.trust_domain.clone(),
     ];
     arguments.extend(["--san".to_owned(), plan::CONTROL_PLANE_IPV4.to_string()]);
+    for alias in &config.trust_domain_aliases {
+        arguments.extend(["--trust-domain-alias".to_owned(), alias.clone()]);
+    }
     if let Some(cacerts) = &config.cacerts {
         arguments.extend(["--cacerts".to_owned(), text(cacerts)]);
     }

@@ -72,7 +72,7 @@ fn objects(state: &State) -> Vec<Value> {
         let mut said = BTreeSet::new();
         let warnings: Vec<Value> = conditions
             .iter()
-            .filter(|condition| !condition.is_true() && said.insert(&condition.message))
+            .filter(|condition| condition.is_amiss() && said.insert(&condition.message))
             .map(|condition| json!({ "message": unmet(condition) }))
             .collect();
         let mut entry = json!({

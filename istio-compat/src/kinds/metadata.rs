@@ -44,6 +44,9 @@ pub struct OwnerReference {
     pub controller: bool,
 }
 
+/// The type of condition of a route of which a part is not in force.
+pub const PARTIALLY_INVALID: &str = "PartiallyInvalid";
+
 /// One condition of a status.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -108,5 +111,13 @@ impl Condition {
 
     pub fn is_true(&self) -> bool {
         self.status == "True"
+    }
+
+    /// Whether something is not as it was asked for: most types say so where they don't hold, one where it does.
+    pub fn is_amiss(&self) -> bool {
+        match self.type_.as_str() {
+            PARTIALLY_INVALID => self.is_true(),
+            _ => !self.is_true(),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! AuthorizationPolicy to what the node can enforce: where it applies, and its status.
 
 mod rules;
+mod trust_domains;
 mod whole;
 
 use std::collections::BTreeSet;
@@ -63,7 +64,7 @@ fn for_nodes(view: &View, policy: &AuthorizationPolicy) -> Translation {
             action: enforcement.action,
             dry_run: enforcement.dry_run,
             targets: Vec::new(),
-            rules,
+            rules: trust_domains::under_each_name(rules, &view.context),
         }],
         conditions: vec![match losses.attributes.is_empty() {
             false => at_waypoints(view, policy, &losses)

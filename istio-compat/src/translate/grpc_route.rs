@@ -17,8 +17,7 @@ pub(super) fn translate(view: &View, route: &GrpcRoute) -> Translation {
     let spec = &route.spec;
     let (kind, metadata) = (RouteKind::Grpc, &route.metadata);
     Translating::route(view, kind, metadata, &spec.parent_refs, |translating| {
-        let rules = spec.rules.iter();
-        RouteRules::Http(rules.filter_map(|one| rule(translating, one)).collect())
+        RouteRules::Http(translating.rules(&spec.rules, rule))
     })
 }
 

@@ -35,8 +35,7 @@ pub(super) fn translate(view: &View, route: &HttpRoute) -> Translation {
     let spec = &route.spec;
     let (kind, metadata) = (RouteKind::Http, &route.metadata);
     Translating::route(view, kind, metadata, &spec.parent_refs, |translating| {
-        let rules = spec.rules.iter();
-        RouteRules::Http(rules.filter_map(|one| rule(translating, one)).collect())
+        RouteRules::Http(translating.rules(&spec.rules, rule))
     })
 }
 
@@ -58,8 +57,8 @@ fn rule(translating: &mut Translating<'_>, rule: &HttpRouteRule) -> Option<HttpR
     })
 }
 
-/// What rules of HTTPRoute and GRPCRoute have in common; none where none of the matches could be
-/// understood.
+/// What rules of HTTPRoute and GRPCRoute have in common; none where a match can't be understood:
+/// rules are in force whole or not at all.
 pub(super) fn http_rule<M: Default>(
     translating: &mut Translating<'_>,
     name: Option<&str>,
@@ -73,10 +72,10 @@ pub(super) fn http_rule<M: Default>(
     } else {
         matches
     };
-    let matches = understood(translating, written.iter().map(read));
-    if matches.is_empty() {
-        return None;
-    }
+    let matches: Result<Vec<_>, String> = written.iter().map(read).collect();
+    let matches = matches
+        .map_err(|message| translating.unsupported(message))
+        .ok()?;
     let (filters, unknown) = route_filter::translate(translating, filters);
     let backends = translating.backends(backends);
     Some(HttpRule {
@@ -96,16 +95,6 @@ fn refusing(reason: std::sync::Arc<str>) -> Vec<Backend> {
         weight: 1,
         filters: Vec::new(),
     }]
-}
-
-/// The matches that could be made; the status tells of the others.
-fn understood(
-    translating: &mut Translating<'_>,
-    matches: impl Iterator<Item = Result<HttpMatch, String>>,
-) -> Vec<HttpMatch> {
-    matches
-        .filter_map(|one| one.map_err(|message| translating.unsupported(message)).ok())
-        .collect()
 }
 
 /// A path that is absent is the prefix `/`, so that it ranks as the API has it.

@@ -3,7 +3,7 @@
 //! A mesh needs no ReferenceGrant (GEP-1294): a route may name a Service of any namespace as
 //! its parent, which makes it a consumer route, and as its backend.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh::address::NamespacedHostname;
 use mesh::route::{
@@ -11,7 +11,7 @@ use mesh::route::{
 };
 
 use crate::kind::Kind;
-use crate::kinds::metadata::{Condition, ObjectMeta};
+use crate::kinds::metadata::{Condition, ObjectMeta, PARTIALLY_INVALID};
 use crate::kinds::route::{BackendRef, GATEWAY_GROUP, ParentReference, RouteParentStatus};
 use crate::kinds::service::ServiceType;
 use crate::object::ObjectKey;
@@ -36,8 +36,13 @@ pub(super) struct Translating<'a> {
     pub(super) namespace: &'a str,
     /// Of backends and filters: condition ResolvedRefs.
     unresolved: Vec<Refused>,
-    /// Of the rest: condition Accepted.
-    unsupported: Vec<Refused>,
+    /// How many rules there are, and the index of the one that is being translated.
+    rules: usize,
+    rule: usize,
+    /// What is wrong with rules that are not in force as they are written: the first of each.
+    invalid: BTreeMap<usize, String>,
+    /// Those of them that are left out.
+    dropped: BTreeSet<usize>,
 }
 
 // === impl Refused ===
@@ -67,20 +72,48 @@ impl<'a> Translating<'a> {
             view,
             namespace,
             unresolved: Vec::new(),
-            unsupported: Vec::new(),
+            rules: 0,
+            rule: 0,
+            invalid: BTreeMap::new(),
+            dropped: BTreeSet::new(),
         };
         let rules = rules(&mut translating);
         let key = RouteKey::new(kind, namespace, name);
         translating.finish(key, metadata, parent_refs, rules)
     }
 
+    /// What each rule comes to; nothing for those that are left out.
+    pub(super) fn rules<W, R>(
+        &mut self,
+        written: &[W],
+        rule: impl Fn(&mut Self, &W) -> Option<R>,
+    ) -> Vec<R> {
+        self.rules = written.len();
+        let mut rules = Vec::new();
+        for (index, one) in written.iter().enumerate() {
+            self.rule = index;
+            rules.extend(rule(self, one));
+        }
+        rules
+    }
+
+    /// Of the rule: its requests are answered with 500.
     pub(super) fn unresolved(&mut self, refused: Refused) {
         self.unresolved.push(refused);
     }
 
-    pub(super) fn unsupported(&mut self, message: impl Into<String>) {
-        let refused = Refused::new("UnsupportedValue", message);
-        self.unsupported.push(refused);
+    /// Of the rule, whose requests are answered with 500: without its filter they would be others.
+    pub(super) fn invalid_filter(&mut self, message: String) {
+        self.invalid
+            .entry(self.rule)
+            .or_insert_with(|| message.clone());
+        self.unresolved(Refused::new("InvalidFilter", message));
+    }
+
+    /// Of the rule, which is left out.
+    pub(super) fn unsupported(&mut self, message: String) {
+        self.dropped.insert(self.rule);
+        self.invalid.entry(self.rule).or_insert(message);
     }
 
     /// Where requests go, or why they are answered with an error instead.
@@ -115,6 +148,31 @@ impl<'a> Translating<'a> {
             .collect()
     }
 
+    fn no_rule_left(&self) -> Option<Refused> {
+        let all = self.rules > 0 && self.dropped.len() == self.rules;
+        let message = self.invalid.values().next().filter(|_| all)?;
+        Some(Refused::new("UnsupportedValue", message.as_str()))
+    }
+
+    /// The condition of a route of which only a part is in force as it is written. The first words are
+    /// the API's.
+    fn partially_invalid(&self) -> Option<Condition> {
+        if self.invalid.is_empty() || self.invalid.len() == self.rules {
+            return None;
+        }
+        let rules = self.invalid.iter();
+        let rules: Vec<_> = rules
+            .map(|(index, message)| format!("spec.rules[{index}]: {message}"))
+            .collect();
+        let message = format!("Dropped Rule {}", rules.join("; "));
+        Some(Condition::new(
+            PARTIALLY_INVALID,
+            true,
+            "UnsupportedValue",
+            message,
+        ))
+    }
+
     /// The route, attached to the parents that accept it, and what each makes of it.
     fn finish(
         self,
@@ -129,10 +187,7 @@ impl<'a> Translating<'a> {
             let attached = attach(self.view, self.namespace, reference);
             let accepted = match &attached {
                 Err(refused) => Err(refused.clone()),
-                Ok(_) => self
-                    .unsupported
-                    .first()
-                    .map_or(Ok(()), |one| Err(one.clone())),
+                Ok(_) => self.no_rule_left().map_or(Ok(()), Err),
             };
             let accepted = accepted.and_then(|()| {
                 superior(self.view, &key, reference).map_or(Ok(()), |other| {
@@ -142,6 +197,7 @@ impl<'a> Translating<'a> {
                     ))
                 })
             });
+            let partially_invalid = accepted.is_ok().then(|| self.partially_invalid()).flatten();
             let mut conditions = vec![
                 condition(
                     "Accepted",
@@ -154,6 +210,7 @@ impl<'a> Translating<'a> {
                     "all references resolve",
                 ),
             ];
+            conditions.extend(partially_invalid);
             if attached.is_ok() {
                 let of_service = service_kind(reference.group(), reference.kind())
                     .map(|kind| (kind, reference.namespace(self.namespace)));
@@ -198,7 +255,7 @@ fn condition(type_: &str, refused: Option<&Refused>, otherwise: &str) -> Conditi
     }
 }
 
-/// Of each type of condition the first that does not hold for a parent, else the first.
+/// Of each type of condition the first by which something is amiss with a parent, else the first.
 fn overall(statuses: &[RouteParentStatus]) -> Vec<Condition> {
     let all = || statuses.iter().flat_map(|status| &status.conditions);
     let types: BTreeSet<&str> = all().map(|one| one.type_.as_str()).collect();
@@ -206,7 +263,7 @@ fn overall(statuses: &[RouteParentStatus]) -> Vec<Condition> {
         .into_iter()
         .filter_map(|type_| {
             let of_type = || all().filter(|one| one.type_ == type_);
-            of_type().find(|one| !one.is_true()).or(of_type().next())
+            of_type().find(|one| one.is_amiss()).or(of_type().next())
         })
         .cloned()
         .collect()

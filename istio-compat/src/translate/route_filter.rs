@@ -12,7 +12,7 @@ use crate::kinds::route_filter::{
     HttpRequestMirrorFilter, HttpRequestRedirectFilter, HttpRouteFilter, HttpRouteFilterType,
     HttpUrlRewriteFilter,
 };
-use crate::translate::route::{Refused, Translating};
+use crate::translate::route::Translating;
 
 /// The default of HTTPCORSFilter.
 const MAX_AGE: i32 = 5;
@@ -32,7 +32,7 @@ pub(super) fn translate(
             Ok(filter) => translated.push(filter),
             Err(message) => {
                 unknown = Some(message.as_str().into());
-                translating.unresolved(Refused::new("InvalidFilter", message));
+                translating.invalid_filter(message);
             }
         }
     }

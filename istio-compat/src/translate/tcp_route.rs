@@ -11,10 +11,11 @@ pub(super) fn translate(view: &View, route: &TcpRoute) -> Translation {
     let spec = &route.spec;
     let (kind, metadata) = (RouteKind::Tcp, &route.metadata);
     Translating::route(view, kind, metadata, &spec.parent_refs, |translating| {
-        let rules = spec.rules.iter().map(|rule| TcpRule {
-            name: rule.name.as_deref().map(Into::into),
-            backends: translating.backends(&rule.backend_refs),
-        });
-        RouteRules::Tcp(rules.collect())
+        RouteRules::Tcp(translating.rules(&spec.rules, |translating, rule| {
+            Some(TcpRule {
+                name: rule.name.as_deref().map(Into::into),
+                backends: translating.backends(&rule.backend_refs),
+            })
+        }))
     })
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use istio_compat::diagnostic::Diagnostic;
 use istio_compat::kind::Kind;
 use istio_compat::object::Object;
 use istio_compat::parse::{Parsed, Raw, parse};
@@ -148,7 +149,9 @@ pub(crate) fn read(path: &Path) -> Vec<Object> {
     let content = fs::read(path).expect("in.yaml is readable");
     let Parsed { objects, warnings } = parse(&path.display().to_string(), &content, Raw::Drop)
         .unwrap_or_else(|rejected| panic!("{:#?}", rejected.errors));
-    assert!(warnings.is_empty(), "{warnings:#?}");
+    // What is not honoured yet is warned of, and comes to something all the same.
+    let is_known = |warning: &Diagnostic| warning.message.contains("is not honoured yet");
+    assert!(warnings.iter().all(is_known), "{warnings:#?}");
     objects
 }
 

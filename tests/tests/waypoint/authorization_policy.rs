@@ -39,7 +39,10 @@ spec:
 
 /// Applies policies to a service and checks every case, live and by `weft why`.
 fn check(name: &str, objects: &str, cases: &[Case]) {
-    let lab = shared();
+    check_in(shared(), name, objects, cases);
+}
+
+fn check_in(lab: &Lab, name: &str, objects: &str, cases: &[Case]) {
     // What guards these pods would hold for every service that leads to them and has no policy,
     // so that they are pods of their own.
     let guarded = shop::versions(name, "{app: guarded}");
@@ -173,6 +176,155 @@ fn headers_and_hosts() {
             with(&["Host: other.example"], 200),
         ],
     );
+}
+
+/// The address that the nearest proxy saw, which is the last in `x-forwarded-for`; without any, the client's own.
+#[test]
+fn remote_ip_blocks() {
+    let from = |headers: &'static [&'static str], status| Case {
+        headers,
+        ..case(CLIENT, "GET", "/", status)
+    };
+    check(
+        "ap-remote",
+        &policy(
+            "ap-remote",
+            "  action: ALLOW
+  rules:
+  - from: [{source: {remoteIpBlocks: [203.0.113.0/24, '2001:db8::/32'], notRemoteIpBlocks: [203.0.113.9]}}]
+",
+        ),
+        &[
+            from(&[], 403),
+            from(&["x-forwarded-for: 203.0.113.7"], 200),
+            from(&["x-forwarded-for: 2001:db8::7"], 200),
+            from(&["x-forwarded-for: 203.0.113.9"], 403),
+            from(&["x-forwarded-for: 198.51.100.1, 203.0.113.7"], 200),
+            from(&["x-forwarded-for: 203.0.113.7, 198.51.100.1"], 403),
+            from(&["x-forwarded-for: 198.51.100.1", "x-forwarded-for: 203.0.113.7"], 200),
+            from(&["x-forwarded-for: 203.0.113.7", "x-forwarded-for: 198.51.100.1"], 403),
+            from(&["x-forwarded-for: nowhere"], 403),
+        ],
+    );
+}
+
+#[test]
+fn not_remote_ip_blocks_deny() {
+    let from = |headers: &'static [&'static str], status| Case {
+        headers,
+        ..case(CLIENT, "GET", "/", status)
+    };
+    check(
+        "ap-not-remote",
+        &policy(
+            "ap-not-remote",
+            "  action: DENY
+  rules:
+  - from: [{source: {notRemoteIpBlocks: [203.0.113.0/24]}}]
+  - when: [{key: remote.ip, values: [203.0.113.9]}]
+",
+        ),
+        &[
+            from(&[], 403),
+            from(&["x-forwarded-for: 203.0.113.7"], 200),
+            from(&["x-forwarded-for: 203.0.113.9"], 403),
+            from(&["x-forwarded-for: nowhere"], 403),
+        ],
+    );
+}
+
+#[test]
+fn trust_domains() {
+    let rules =
+        |name: &str, rule: &str| policy(name, &format!("  action: ALLOW\n  rules:\n  - {rule}\n"));
+    for (name, rule, status) in [
+        (
+            "ap-trust",
+            "from: [{source: {trustDomains: [cluster.local]}}]",
+            200,
+        ),
+        (
+            "ap-trust-other",
+            "from: [{source: {trustDomains: [elsewhere.example]}}]",
+            403,
+        ),
+        (
+            "ap-trust-not",
+            "from: [{source: {notTrustDomains: ['cluster.*']}}]",
+            403,
+        ),
+        (
+            "ap-trust-when",
+            "when: [{key: source.trustDomain, notValues: [elsewhere.example]}]",
+            200,
+        ),
+    ] {
+        check(
+            name,
+            &rules(name, rule),
+            &[case(CLIENT, "GET", "/", status)],
+        );
+    }
+}
+
+/// A policy that still has a former name of the trust domain, at a waypoint and on a node.
+#[test]
+fn trust_domain_aliases() {
+    let aliases = [
+        "--nodes",
+        "2",
+        "--trust-domain-alias",
+        "old.example,older.example",
+    ];
+    let lab = Lab::up_with(shop::YAML, &aliases).expect("the mesh starts");
+    let allow = |name: &str, domain: &str| {
+        policy(
+            name,
+            &format!(
+                "  action: ALLOW
+  rules:
+  - from: [{{source: {{principals: [{domain}/ns/shop/sa/client]}}}}]
+    to: [{{operation: {{methods: [GET]}}}}]
+"
+            ),
+        )
+    };
+    for (name, domain, status) in [
+        ("ap-alias", "old.example", 200),
+        ("ap-older", "older.example", 200),
+        ("ap-stranger", "other.example", 403),
+    ] {
+        let cases = [
+            case(CLIENT, "GET", "/", status),
+            case(CLIENT, "POST", "/", 403),
+            case(INTRUDER, "GET", "/", 403),
+        ];
+        check_in(&lab, name, &allow(name, domain), &cases);
+    }
+    lab.write(
+        "node.yaml",
+        "\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: not-the-client, namespace: shop}
+spec:
+  selector: {matchLabels: {app: echo}}
+  action: DENY
+  rules: [{from: [{source: {principals: [older.example/ns/shop/sa/client]}}]}]
+",
+    )
+    .expect("written");
+    let url = ["http://echo-v1.shop/"];
+    lab.eventually(SOON, "the node refuses the client", || {
+        ensure!(ask(&lab, CLIENT, &url).is_err(), "let in");
+        Ok(())
+    })
+    .expect("refused");
+    let told = why::ask(&lab, CLIENT, &url).expect("weft why answers");
+    assert_eq!(told["allowed"], false, "{told:#}");
+    ask(&lab, INTRUDER, &url).expect("somebody else is let in");
+    let told = why::ask(&lab, INTRUDER, &url).expect("weft why answers");
+    assert_eq!(told["allowed"], true, "{told:#}");
 }
 
 /// A policy with a selector reaches services and pods dialled by their own address alike.

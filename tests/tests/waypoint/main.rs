@@ -3,6 +3,7 @@
 mod authorization_policy;
 mod confinement;
 mod conformance;
+mod dashboards;
 mod external;
 mod request_authentication;
 mod resilience;

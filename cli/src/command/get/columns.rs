@@ -309,10 +309,10 @@ fn service_cells(service: &Service) -> Columns<String> {
 }
 
 /// `Accepted`, also where there is nothing to say of what is in force, or the reason of the
-/// first condition that does not hold.
+/// first condition by which something is amiss.
 fn state(conditions: &[Condition], is_in_force: bool) -> String {
     let mut all = conditions.iter();
-    let unmet = all.find(|condition| condition.status == "False");
+    let unmet = all.find(|condition| condition.status != "Unknown" && condition.is_amiss());
     match unmet.or(conditions.first()) {
         Some(condition) => condition.reason.clone(),
         None if is_in_force => "Accepted".to_owned(),

@@ -34,12 +34,9 @@ pub(super) struct Known {
 
 impl Known {
     /// What a running mesh has, as it is.
-    pub(super) fn new(objects: impl IntoIterator<Item = Object>, trust_domain: &str) -> Self {
+    pub(super) fn new(objects: impl IntoIterator<Item = Object>, context: Context) -> Self {
         let mut known = Self {
-            index: Index::new(Context {
-                trust_domain: trust_domain.into(),
-                ..Context::default()
-            }),
+            index: Index::new(context),
             snapshot: Snapshot::default(),
             simulated: false,
         };

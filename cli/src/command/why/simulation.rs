@@ -14,6 +14,7 @@ use istio_compat::kinds::pod::{Pod, PodIp, PodPhase};
 use istio_compat::kinds::service::Service;
 use istio_compat::labels;
 use istio_compat::object::{Body, Object};
+use istio_compat::view::Context;
 
 use super::known::Known;
 use crate::machine::allocation::Allocations;
@@ -23,12 +24,12 @@ use crate::machine::replicas;
 const ROUNDS: usize = 3;
 
 /// The mesh that would come of the objects, with everything in it running and ready.
-pub(super) fn of(objects: impl IntoIterator<Item = Object>, trust_domain: &str) -> Known {
+pub(super) fn of(objects: impl IntoIterator<Item = Object>) -> Known {
     let mut objects: Vec<Object> = objects.into_iter().collect();
     let pods = pods_of_deployments(&objects);
     objects.extend(pods);
     let mut simulation = Simulation::default();
-    let mut known = Known::new(simulation.complete(objects), trust_domain);
+    let mut known = Known::new(simulation.complete(objects), Context::default());
     known.simulated = true;
     for _ in 0..ROUNDS {
         let missing: Vec<Object> = known

@@ -2,7 +2,6 @@
 
 use istio_compat::object::Object;
 use istio_compat::parse::{Raw, parse};
-use mesh::identity::DEFAULT_TRUST_DOMAIN;
 
 use super::answer::{Answer, Enforcer};
 use super::message::Message;
@@ -65,7 +64,7 @@ fn objects(text: &str) -> Vec<Object> {
 }
 
 fn ask(text: &str, source: &str, destination: &str, request: &[&str]) -> Result<Answer> {
-    let known = simulation::of(objects(text), DEFAULT_TRUST_DOMAIN);
+    let known = simulation::of(objects(text));
     let message = match request {
         [] => None,
         [method, path, headers @ ..] => {
@@ -222,7 +221,7 @@ fn each_rule_is_told_with_its_own_line() {
         let own = parse("own.yaml", text.as_bytes(), Raw::Drop).expect("read");
         objects.retain(|object| own.objects.iter().all(|one| one.key() != object.key()));
         objects.extend(own.objects);
-        simulation::of(objects, DEFAULT_TRUST_DOMAIN)
+        simulation::of(objects)
     };
     let known = known(&text);
     let source = Source::find(&known, CLIENT, "default").expect("the client");
@@ -517,7 +516,7 @@ fn a_waypoint_that_is_not_there_refuses() {
     let own = parse("own.yaml", label.as_bytes(), Raw::Drop).expect("read");
     objects.retain(|object| object.key() != own.objects[0].key());
     objects.extend(own.objects);
-    let known = simulation::of(objects, DEFAULT_TRUST_DOMAIN);
+    let known = simulation::of(objects);
     let source = Source::find(&known, CLIENT, "default").expect("the client");
     let destination = Destination::find(&known, "web", "shop", &source).expect("the service");
     let answer = decision::decide(&known, &source, &destination, None, NOW);

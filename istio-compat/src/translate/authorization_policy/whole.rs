@@ -12,7 +12,7 @@ use crate::kinds::authorization_policy::{
     Action, AuthorizationPolicy, Condition, Operation, Rule, Source,
 };
 use crate::kinds::metadata;
-use crate::translate::authorization_policy::rules;
+use crate::translate::authorization_policy::{rules, trust_domains};
 use crate::translate::policy_target::{self, WAYPOINT_ACCEPTED};
 use crate::view::View;
 
@@ -41,7 +41,7 @@ pub(super) fn translate(view: &View, policy: &AuthorizationPolicy) -> Option<Aut
         action,
         dry_run: super::is_dry_run(metadata),
         targets,
-        rules,
+        rules: trust_domains::under_each_name(rules, &view.context),
     })
 }
 

@@ -434,3 +434,48 @@ fn http_route_invalid_backend() {
     );
     expect_status(lab, 500, &["http://invalid.shop/"]);
 }
+
+/// A rule that can't be honoured is refused by itself, and the route's status names it.
+#[test]
+fn http_route_partially_invalid() {
+    let lab = shared();
+    apply(
+        lab,
+        "partially",
+        &http_route(
+            "partially",
+            "  - matches: [{path: {value: /extended}}]
+    filters:
+    - {type: ExtensionRef, extensionRef: {group: example.com, kind: Filter, name: own}}
+    backendRefs: [{name: echo-v1, port: 80}]
+  - backendRefs: [{name: echo-v2, port: 80}]
+",
+        ),
+    );
+    expect_pod(lab, "echo-v2", &["http://partially.shop/"]);
+    expect_status(lab, 500, &["http://partially.shop/extended"]);
+    let told = lab
+        .weft(&["get", "httproute", "partially", "-n", "shop", "-o", "json"])
+        .expect("the route");
+    let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    let conditions = told["status"]["parents"][0]["conditions"].as_array();
+    let condition = |type_: &str| {
+        let mut all = conditions.into_iter().flatten();
+        all.find(|one| one["type"] == type_)
+            .unwrap_or_else(|| panic!("no {type_}: {told:#}"))
+    };
+    assert_eq!(condition("Accepted")["status"], "True", "{told:#}");
+    let partially = condition("PartiallyInvalid");
+    assert_eq!(partially["status"], "True", "{told:#}");
+    assert_eq!(partially["reason"], "UnsupportedValue", "{told:#}");
+    let message = partially["message"].as_str().unwrap_or_default();
+    assert!(
+        message.starts_with("Dropped Rule spec.rules[0]: "),
+        "{message}"
+    );
+    assert_eq!(
+        partially["observedGeneration"],
+        told["metadata"]["generation"]
+    );
+    assert!(partially["lastTransitionTime"].is_string(), "{told:#}");
+}
