@@ -342,7 +342,13 @@ fn replaceable(folder: &std::path::Path) -> Vec<(String, String)> {
 fn installed(folder: &std::path::Path, settings: &[(String, String)]) -> Command {
     let path = folder.join("ztunnel");
     if !path.exists() {
-        std::fs::copy(env!("CARGO_BIN_EXE_ztunnel"), &path).expect("copied");
+        // By another process: what another test starts meanwhile would inherit the descriptor that
+        // writes, and a file that is being written can't be run.
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_ztunnel"))
+            .arg(&path)
+            .status();
+        assert!(copied.expect("cp runs").success());
     }
     let mut command = Command::new(path);
     command

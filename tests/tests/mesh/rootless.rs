@@ -56,10 +56,16 @@ fn an_ordinary_user_runs_the_whole_mesh() {
     let programs = folder.path().join("programs");
     std::fs::create_dir(&objects).expect("made");
     std::fs::create_dir(&programs).expect("made");
-    // The build's own folder may be out of an ordinary user's reach.
-    for name in ["weft", "control-plane", "ztunnel", "waypoint", "peer"] {
-        std::fs::copy(program(name), programs.join(name)).expect("copied");
-    }
+    // The build's own folder may be out of an ordinary user's reach. By another process: what
+    // another test starts meanwhile would inherit the descriptors that write, and a file that is
+    // being written can't be run.
+    let names = ["weft", "control-plane", "ztunnel", "waypoint", "peer"];
+    let copied = Command::new("cp")
+        .arg("--preserve=mode")
+        .args(names.map(program))
+        .arg(&programs)
+        .status();
+    assert!(copied.expect("cp runs").success());
     std::fs::write(objects.join("shop.yaml"), crate::shop::YAML).expect("written");
     for path in [folder.path(), &objects, &programs] {
         let mode = std::fs::Permissions::from_mode(0o755);
