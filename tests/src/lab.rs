@@ -119,7 +119,8 @@ impl Lab {
         result.with_context(|| format!("weft up said:\n{}", self.up_log()))
     }
 
-    /// Waits until every pod of the mesh is ready.
+    /// Waits until every pod of the mesh is ready, and every ztunnel has been told of all there is:
+    /// the machine knows first.
     pub fn ready(&self) -> Result<()> {
         self.eventually(START, "every pod is ready", || {
             let pods = self.pods()?;
@@ -134,7 +135,34 @@ impl Lab {
                 ensure!(ready, "{}: {}", pod["metadata"]["name"], pod["status"]);
             }
             Ok(())
-        })
+        })?;
+        self.eventually(START, "every ztunnel knows all", || self.is_known())
+    }
+
+    fn is_known(&self) -> Result<()> {
+        let (pods, services) = (self.pods()?, self.objects("services")?);
+        let nodes = self.status()?["machine"]["nodes"].clone();
+        for node in nodes.as_array().into_iter().flatten() {
+            let dump = self.config_dump(node["name"].as_str().context("a name")?)?;
+            let knows = |list: &str, object: &Value, status: Option<&str>| {
+                let mut known = dump[list].as_array().into_iter().flatten();
+                known.any(|one| {
+                    ["name", "namespace"]
+                        .iter()
+                        .all(|key| one[key] == object["metadata"][key])
+                        && status.is_none_or(|status| one["status"] == status)
+                })
+            };
+            for pod in &pods {
+                let healthy = knows("workloads", pod, Some("Healthy"));
+                ensure!(healthy, "{node}: {}", pod["metadata"]);
+            }
+            for service in &services {
+                let known = knows("services", service, None);
+                ensure!(known, "{node}: {}", service["metadata"]);
+            }
+        }
+        Ok(())
     }
 
     fn is_up(&self) -> Result<()> {
@@ -248,7 +276,11 @@ impl Lab {
     }
 
     pub fn pods(&self) -> Result<Vec<Value>> {
-        let list: Value = serde_json::from_str(&self.weft(&["get", "pods", "-A", "-o", "json"])?)?;
+        self.objects("pods")
+    }
+
+    fn objects(&self, kind: &str) -> Result<Vec<Value>> {
+        let list: Value = serde_json::from_str(&self.weft(&["get", kind, "-A", "-o", "json"])?)?;
         Ok(list["items"].as_array().cloned().unwrap_or_default())
     }
 

@@ -61,7 +61,7 @@ fn wait_for(lab: &Lab, replicas: usize) {
         ensure!(line.contains(&format!("{replicas}/{replicas}")), "{line}");
         let pods = serving(lab)?;
         ensure!(pods.len() == replicas, "{pods:?}");
-        Ok(())
+        lab.ready()
     })
     .expect("ready");
 }
