@@ -1,6 +1,6 @@
 //! A node that runs out of file descriptors.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use tests::lab::SOON;
@@ -35,10 +35,10 @@ fn accepting_pauses_and_the_process_itself_goes_on() {
         lab.metric("node-1", "process_cpu_seconds_total")
             .expect("CPU")
     };
-    let before = cpu();
+    let (before, began) = (cpu(), Instant::now());
     std::thread::sleep(Duration::from_secs(2));
-    let used = cpu() - before;
-    assert!(used < 0.6, "{used} CPU seconds in two");
+    let (used, took) = (cpu() - before, began.elapsed().as_secs_f64());
+    assert!(used < 0.3 * took, "{used} CPU seconds in {took}");
 
     // A control plane that comes back is a new connection, and people have questions.
     lab.signal("control-plane", None, "KILL").expect("killed");
