@@ -8,9 +8,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 
-use crate::shop::{self, SOON, ask};
+use crate::shop::{self, ask};
 
 /// By which Kiali groups requests; a series without one of them is passed over.
 const KIALI_REQUESTS: &[&str] = &[
