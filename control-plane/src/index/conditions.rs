@@ -52,14 +52,16 @@ impl Generations {
     }
 }
 
-/// Kubernetes counts none of Services, nor of what has no status to tell of.
+/// Kubernetes counts none of these, of pods only lately.
 fn has_generation(kind: Kind) -> bool {
     match kind {
-        Kind::Namespace | Kind::Node | Kind::ServiceAccount | Kind::ConfigMap | Kind::Service => {
-            false
-        }
-        Kind::Pod
-        | Kind::Deployment
+        Kind::Namespace
+        | Kind::Node
+        | Kind::ServiceAccount
+        | Kind::ConfigMap
+        | Kind::Pod
+        | Kind::Service => false,
+        Kind::Deployment
         | Kind::AuthorizationPolicy
         | Kind::PeerAuthentication
         | Kind::ServiceEntry

@@ -471,7 +471,7 @@ fn said(index: &Index) -> Vec<(&ObjectKey, Condition)> {
             (key, condition)
         })
         .collect();
-    all.sort_by(|(one, _), (other, _)| one.cmp(other));
+    all.sort_by_key(|(key, _)| *key);
     all
 }
 

@@ -97,7 +97,7 @@ impl<'a> Translating<'a> {
         rules
     }
 
-    /// Of the rule: its requests are answered with 500.
+    /// Of a backend or a filter.
     pub(super) fn unresolved(&mut self, refused: Refused) {
         self.unresolved.push(refused);
     }
@@ -148,10 +148,16 @@ impl<'a> Translating<'a> {
             .collect()
     }
 
+    /// Why nothing of the route is in force as it is written, where rules of it are left out.
     fn no_rule_left(&self) -> Option<Refused> {
-        let all = self.rules > 0 && self.dropped.len() == self.rules;
-        let message = self.invalid.values().next().filter(|_| all)?;
-        Some(Refused::new("UnsupportedValue", message.as_str()))
+        let dropped = self
+            .dropped
+            .first()
+            .filter(|_| self.invalid.len() == self.rules)?;
+        Some(Refused::new(
+            "UnsupportedValue",
+            self.invalid.get(dropped)?.as_str(),
+        ))
     }
 
     /// The condition of a route of which only a part is in force as it is written. The first words are

@@ -89,7 +89,7 @@ async fn a_level_that_is_none_is_refused_with_the_usage() {
 async fn cve_2026_73546_nothing_that_is_said_is_shown_as_a_page() {
     let said = "<script>alert(1)</script>";
     let workload = Workload::new("cluster/v1/Pod/shop/web", said, "shop");
-    let dumped = dumped(vec![Change::Workload(workload.into())]);
+    let dumped = dumped(vec![Change::Workload(workload)]);
     let level = format!(
         "/logging?level={}",
         said.replace('<', "%3C").replace('>', "%3E")
