@@ -70,7 +70,7 @@ impl Held {
     }
 
     /// Waits for its end, which nobody has told it to come to.
-    fn is_cut(mut self) {
+    fn ends(mut self) {
         let mut line = String::new();
         self.1.read_line(&mut line).expect("reads");
         assert!(line.starts_with("closed after"), "{line}");
@@ -129,7 +129,7 @@ fn every_ztunnel_is_replaced_under_load_and_nothing_is_lost() {
     // What is still open is cut at the deadline, and the one that serves now tells how much.
     let cut = Held::open(&lab, "shop/server");
     upgrade(&lab, &[]).expect("upgraded");
-    cut.is_cut();
+    cut.ends();
     lab.eventually(SOON, "the former processes are gone", || {
         for node in ["node-1", "node-2"] {
             let now = lab.ztunnel(node)?;
