@@ -1,8 +1,8 @@
 //! Backends that have only a name, outside the mesh, behind a waypoint.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
-use crate::shop::{expect, expect_pod, expect_status, shared};
+use crate::shop::{expect, expect_status, shared};
 
 /// A host outside the mesh whose address is that of another name, and a route for it.
 pub(crate) fn entry(name: &str, address: &str) -> String {
@@ -35,9 +35,12 @@ fn a_name_outside_the_mesh_is_resolved() {
     let lab = shared();
     let yaml = entry("api", "web.outside.svc.cluster.local");
     lab.write("external.yaml", &yaml).expect("written");
-    let answer = expect_pod(lab, "outsider", &["http://api.example.com/x"]);
-    let seen = answer.seen.expect("ours");
-    assert_eq!(seen.header("x-routed"), Some("routed"));
+    expect(lab, &["http://api.example.com/x"], |answer| {
+        let seen = answer.seen.as_ref().context("not ours")?;
+        let is_routed = seen.header("x-routed") == Some("routed");
+        ensure!(answer.pod() == "outsider" && is_routed);
+        Ok(())
+    });
 }
 
 /// A name that nobody has is told of.

@@ -98,6 +98,48 @@ pub(crate) fn apply(lab: &Lab, name: &str, objects: &str) {
     lab.write(&format!("{name}.yaml"), &yaml).expect("written");
 }
 
+/// As [`apply`], and waits until the waypoints have been told of the routes: of a service they are
+/// told first, and it answers without them.
+pub(crate) fn apply_routes(lab: &Lab, name: &str, objects: &str) {
+    apply(lab, name, objects);
+    lab.eventually(SOON, "the waypoints know the routes", || {
+        let label = "gateway.networking.k8s.io/gateway-name";
+        let pods = lab.pods()?;
+        let waypoints = pods.iter().map(|pod| &pod["metadata"]).filter(|metadata| {
+            metadata["namespace"] == "shop" && metadata["labels"][label].is_string()
+        });
+        let waypoints: Vec<&str> = waypoints.filter_map(|one| one["name"].as_str()).collect();
+        ensure!(!waypoints.is_empty(), "there is no waypoint");
+        for waypoint in waypoints {
+            let page = ["peer", "http", "127.0.0.1:15000", "/config_dump"];
+            let dump = lab.exec(&format!("shop/{waypoint}"), &page)?;
+            let dump: serde_json::Value = serde_json::from_str(&dump)?;
+            for route in routes(objects) {
+                let mut known = dump["routes"].as_array().into_iter().flatten();
+                let is_it = |one: &serde_json::Value| {
+                    one["name"]
+                        .as_str()
+                        .is_some_and(|key| key.ends_with(&route))
+                };
+                ensure!(known.any(is_it), "{waypoint} does not know {route}");
+            }
+        }
+        Ok(())
+    })
+    .expect("known");
+}
+
+/// `/NAMESPACE/NAME` of each route of the namespace.
+fn routes(objects: &str) -> impl Iterator<Item = String> {
+    let lines = objects.lines().zip(objects.lines().skip(1));
+    lines.filter_map(|(kind, metadata)| {
+        let is_route = kind.starts_with("kind: ") && kind.ends_with("Route");
+        let name = metadata.strip_prefix("metadata: {name: ")?;
+        let name = name.strip_suffix(", namespace: shop}")?;
+        is_route.then(|| format!("/shop/{name}"))
+    })
+}
+
 /// An HTTPRoute of the same name as its Service.
 pub(crate) fn http_route(name: &str, rules: &str) -> String {
     format!(

@@ -3,12 +3,12 @@
 use anyhow::ensure;
 use tests::lab::SOON;
 
-use crate::shop::{self, apply, ask, expect, expect_pod, expect_status, http_route, shared};
+use crate::shop::{self, apply_routes, ask, expect, expect_pod, expect_status, http_route, shared};
 
 #[test]
 fn http_route_rewrite_host() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "rewrite-host",
         &http_route(
@@ -29,7 +29,7 @@ fn http_route_rewrite_host() {
 #[test]
 fn http_route_backend_url_rewrite() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "backend-rewrite",
         &http_route(
@@ -52,7 +52,7 @@ fn http_route_backend_url_rewrite() {
 #[test]
 fn http_route_backend_request_redirect() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "backend-redirect",
         &http_route(
@@ -114,7 +114,7 @@ fn mirrored(host: &str, route: &str, sent: usize) -> usize {
 #[test]
 fn http_route_request_multiple_mirrors() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "mirrors",
         &http_route(
@@ -146,7 +146,7 @@ fn http_route_request_percentage_mirror() {
     backendRefs: [{{name: echo-v1, port: 80}}]
 "
         );
-        apply(lab, name, &http_route(name, &rules));
+        apply_routes(lab, name, &http_route(name, &rules));
     };
     route("mirror-none", 0);
     route("mirror-half", 50);
@@ -159,7 +159,7 @@ fn http_route_request_percentage_mirror() {
 #[test]
 fn http_route_timeout_backend_request() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "backend-timeout",
         &http_route(
@@ -177,7 +177,7 @@ fn http_route_timeout_backend_request() {
 #[test]
 fn http_route_retry_backend_timeout() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "retry-timeout",
         &http_route(
@@ -218,7 +218,7 @@ fn http_route_retry_connection_error() {
 #[test]
 fn http_route_parent_ref_port() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "parent-port",
         "\
@@ -252,7 +252,7 @@ fn http_route_backend_protocol_h2c() {
     let lab = shared();
     let backend = speaking("h2c-backend", "kubernetes.io/h2c");
     let route = http_route("h2c", "  - backendRefs: [{name: h2c-backend, port: 80}]\n");
-    apply(lab, "h2c", &format!("{backend}{route}"));
+    apply_routes(lab, "h2c", &format!("{backend}{route}"));
     let answer = expect_pod(lab, "echo-v1", &["http://h2c.shop/"]);
     assert_eq!(answer.seen.expect("ours").protocol, "HTTP/2.0");
 }
@@ -262,7 +262,7 @@ fn http_route_backend_protocol_web_socket() {
     let lab = shared();
     let backend = speaking("ws-backend", "kubernetes.io/ws");
     let route = http_route("ws", "  - backendRefs: [{name: ws-backend, port: 80}]\n");
-    apply(lab, "ws", &format!("{backend}{route}"));
+    apply_routes(lab, "ws", &format!("{backend}{route}"));
     expect_pod(lab, "echo-v1", &["http://ws.shop/"]);
     let request = "GET /chat HTTP/1.1\r\nhost: ws.shop\r\nconnection: Upgrade\r\n\
                    upgrade: websocket\r\nsec-websocket-version: 13\r\n\

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::ensure;
 
-use crate::shop::{apply, ask, expect, shared};
+use crate::shop::{apply_routes, ask, expect, shared};
 
 fn grpc_route(name: &str, rules: &str) -> String {
     format!(
@@ -22,7 +22,7 @@ spec:
 #[test]
 fn mesh_grpc_route_request_header_modifier() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "grpc-headers",
         &grpc_route(
@@ -76,7 +76,7 @@ fn mesh_grpc_route_request_header_modifier() {
 #[test]
 fn grpc_route_no_match() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "grpc-exact",
         &grpc_route(
@@ -99,7 +99,7 @@ fn grpc_route_no_match() {
 #[test]
 fn mesh_grpc_route_weight() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "grpc-weight",
         &grpc_route(

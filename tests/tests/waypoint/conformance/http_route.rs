@@ -4,12 +4,12 @@ use anyhow::ensure;
 
 use super::extended::expect_mirrored;
 use super::grpc_route::assert_share;
-use crate::shop::{self, apply, expect, expect_pod, expect_status, http_route, shared};
+use crate::shop::{self, apply_routes, expect, expect_pod, expect_status, http_route, shared};
 
 #[test]
 fn mesh_http_route_matching() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "matching",
         &http_route(
@@ -47,7 +47,7 @@ fn mesh_http_route_matching() {
 #[test]
 fn mesh_http_route_simple_same_namespace() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "simple",
         &http_route("simple", "  - backendRefs: [{name: echo-v1, port: 8080}]\n"),
@@ -58,7 +58,7 @@ fn mesh_http_route_simple_same_namespace() {
 #[test]
 fn mesh_http_route_weight() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "weight",
         &http_route(
@@ -105,7 +105,7 @@ fn mesh_http_route_request_header_modifier() {
         "/add",
         &filter("add", "[{name: X-Header-Add, value: add-appends-values}]"),
     ) + &rule("/remove", &filter("remove", "[X-Header-Remove]"));
-    apply(
+    apply_routes(
         lab,
         "request-headers",
         &http_route("request-headers", &rules),
@@ -127,7 +127,7 @@ fn mesh_http_route_request_header_modifier() {
 #[test]
 fn mesh_http_route_backend_request_header_modifier() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "backend-headers",
         &http_route(
@@ -146,7 +146,7 @@ fn mesh_http_route_backend_request_header_modifier() {
 #[test]
 fn mesh_http_route_query_param_matching() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "query",
         &http_route(
@@ -175,7 +175,7 @@ fn mesh_http_route_query_param_matching() {
 #[test]
 fn mesh_http_route_named_rule() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "named",
         &http_route(
@@ -194,7 +194,7 @@ fn mesh_http_route_named_rule() {
 #[test]
 fn mesh_http_route_rewrite_path() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "rewrite",
         &http_route(
@@ -232,7 +232,7 @@ fn mesh_http_route_rewrite_path() {
 #[test]
 fn http_route_method_matching() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "method",
         &http_route(
@@ -256,7 +256,7 @@ fn http_route_method_matching() {
 #[test]
 fn http_route_response_header_modifier() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "response-headers",
         &http_route(
@@ -282,7 +282,7 @@ fn http_route_response_header_modifier() {
 #[test]
 fn http_route_timeout_request() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "timeout",
         &http_route(
@@ -308,7 +308,7 @@ fn http_route_timeout_request() {
 #[test]
 fn http_route_retry() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "retry",
         &http_route(
@@ -347,7 +347,7 @@ fn http_route_retry() {
 #[test]
 fn http_route_request_mirror() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "mirror",
         &http_route(
@@ -364,7 +364,7 @@ fn http_route_request_mirror() {
 #[test]
 fn http_route_cors() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "cors",
         &http_route(
@@ -427,7 +427,7 @@ fn http_route_cors() {
 #[test]
 fn http_route_invalid_backend() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "invalid",
         &http_route("invalid", "  - backendRefs: [{name: nowhere, port: 80}]\n"),

@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use tests::lab::SOON;
 
-use crate::shop::{apply, ask, expect, expect_pod, expect_status, http_route, shared};
+use crate::shop::{apply_routes, ask, expect, expect_pod, expect_status, http_route, shared};
 
 #[test]
 fn mesh_basic() {
@@ -17,7 +17,7 @@ fn mesh_basic() {
 #[test]
 fn mesh_traffic_split() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "split",
         &http_route(
@@ -52,7 +52,7 @@ spec:
         )
     };
     let routes = format!("{}---\n{}", route("port-80", 80), route("port-8080", 8080));
-    apply(lab, "ports", &routes);
+    apply_routes(lab, "ports", &routes);
     for (url, port) in [
         ("http://ports.shop/", "80"),
         ("http://ports.shop:8080/", "8080"),
@@ -67,7 +67,7 @@ spec:
 #[test]
 fn mesh_frontend() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "frontend",
         &http_route(
@@ -90,7 +90,7 @@ fn mesh_frontend() {
 #[test]
 fn mesh_frontend_hostname() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "by-address",
         &http_route(
@@ -131,7 +131,7 @@ spec:
   - filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-by, value: consumer}]}}]
     backendRefs: [{name: echo-v1, namespace: shop, port: 80}]
 ";
-    apply(lab, "consumed", &format!("{producer}---\n{consumer}"));
+    apply_routes(lab, "consumed", &format!("{producer}---\n{consumer}"));
     expect(lab, &["http://consumed.shop/"], |answer| {
         ensure!(answer.header("x-by") == Some("producer"));
         Ok(())

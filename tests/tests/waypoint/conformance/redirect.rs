@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use tests::lab::Lab;
 
-use crate::shop::{apply, expect, http_route, shared};
+use crate::shop::{apply_routes, expect, http_route, shared};
 
 /// A service whose only rule redirects.
 fn redirecting(name: &str, matches: &str, redirect: &str) -> &'static Lab {
@@ -13,7 +13,7 @@ fn redirecting(name: &str, matches: &str, redirect: &str) -> &'static Lab {
     filters: [{{type: RequestRedirect, requestRedirect: {redirect}}}]
 "
     );
-    apply(lab, name, &http_route(name, &rules));
+    apply_routes(lab, name, &http_route(name, &rules));
     lab
 }
 
