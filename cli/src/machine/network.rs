@@ -273,6 +273,8 @@ impl Node {
             pod.neighbour(inner, *gateway, plan::GATEWAY_MAC).await?;
             pod.default_route(inner, *gateway).await?;
         }
+        self.links.carries(index).await?;
+        pod.carries(inner).await?;
         Ok(PodInterface {
             ips: families.iter().map(|(_, ip)| *ip).collect(),
             node: self.plan.number(),
@@ -361,6 +363,8 @@ impl Uplink<'_> {
                     .await?;
             }
         }
+        self.switch.carries(port).await?;
+        links.carries(index).await?;
         Ok(links)
     }
 }

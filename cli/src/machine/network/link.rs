@@ -1,13 +1,14 @@
 //! Cables, addresses, routes and switches of one namespace, over netlink.
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd as _};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use cni::netns;
 use futures::TryStreamExt as _;
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
-use netlink_packet_route::link::{InfoData, InfoVeth};
+use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, State};
 use netlink_packet_route::neighbour::NeighbourState;
 use netlink_packet_route::route::{RouteMessage, RouteScope, RouteType};
 use rtnetlink::{LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -16,6 +17,10 @@ use super::plan::Mac;
 
 /// The loopback interface is the first of every namespace.
 pub(super) const LOOPBACK: u32 = 1;
+
+/// How long an interface may take to carry something, and how often it is looked.
+const ACTIVATION: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(1);
 
 const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
@@ -103,6 +108,32 @@ impl Links {
     pub(super) async fn up(&self, index: u32) -> Result<()> {
         let up = LinkUnspec::new_with_index(index).up().build();
         Ok(self.0.link().set(up).execute().await?)
+    }
+
+    /// Waits until an interface carries what it is given. The kernel activates the end of a cable
+    /// that was up before the other in its own time, milliseconds later on a busy machine; what is
+    /// sent until then is lost, and who connects tries again only after a second.
+    pub(super) async fn carries(&self, index: u32) -> Result<()> {
+        let active = async {
+            while !self.is_active(index).await? {
+                tokio::time::sleep(LOOK).await;
+            }
+            anyhow::Ok(())
+        };
+        let waited = tokio::time::timeout(ACTIVATION, active).await;
+        waited.unwrap_or_else(|_| {
+            tracing::warn!(index, "an interface is still inactive");
+            Ok(())
+        })
+    }
+
+    async fn is_active(&self, index: u32) -> Result<bool> {
+        let request = self.0.link().get().match_index(index);
+        let found = request.execute().try_next().await?;
+        let link = found.with_context(|| format!("there is no interface {index}"))?;
+        Ok(link
+            .attributes
+            .contains(&LinkAttribute::OperState(State::Up)))
     }
 
     pub(super) async fn index(&self, name: &str) -> Result<u32> {
