@@ -83,7 +83,9 @@ fn workload(number: usize, service: &Service) -> Workload {
     let uid = format!("Kubernetes//Pod/{namespace}/{name}");
     let mut workload = Workload::new(&uid, &name, namespace);
     let third = u8::try_from(number >> 16).unwrap_or(0);
-    workload.addresses = vec![[10, 128 + third, high(number), low(number)].into()];
+    workload.addresses = [[10, 128 + third, high(number), low(number)].into()]
+        .into_iter()
+        .collect();
     workload.service_account = app.into();
     workload.workload_name = app.into();
     workload.canonical_name = app.into();

@@ -67,7 +67,7 @@ impl Record for Line {
         let (source, destination) = (&record.source, &record.destination);
         fields.display("src.addr", source.address);
         if let Some(workload) = &source.workload {
-            fields.text("src.workload", &workload.name);
+            fields.text("src.workload", workload.name());
             fields.text("src.namespace", &workload.namespace);
         }
         if let Some(identity) = &source.identity {
@@ -84,7 +84,7 @@ impl Record for Line {
             fields.text("dst.service", service);
         }
         if let Some(workload) = &destination.workload {
-            fields.text("dst.workload", &workload.name);
+            fields.text("dst.workload", workload.name());
             fields.text("dst.namespace", &workload.namespace);
         }
         if let Some(identity) = &destination.identity {

@@ -25,7 +25,7 @@ impl LocalNode {
         pod: &WorkloadInfo,
     ) -> Option<&'a Arc<Workload>> {
         let is_it = |workload: &Arc<Workload>| {
-            workload.name == pod.name
+            workload.name() == &*pod.name
                 && workload.namespace == pod.namespace
                 && workload.service_account == pod.service_account
                 && (workload.node == self.name || self.name.is_empty())

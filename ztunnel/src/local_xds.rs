@@ -237,7 +237,7 @@ impl LocalWorkload {
         set(&mut workload.workload_name, workload_name);
         workload.network = self.network;
         workload.node = self.node;
-        workload.addresses = self.workload_ips;
+        workload.addresses = self.workload_ips.into();
         workload.hostname = self.hostname;
         workload.tunnel_protocol = match self.protocol {
             LocalProtocol::Tcp => TunnelProtocol::None,

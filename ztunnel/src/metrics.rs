@@ -307,7 +307,10 @@ fn render(from: &Labels<'_>) -> Vec<Label> {
 
     label("reporter", from.reporter.as_str().into());
     let source = from.source;
-    label("source_workload", shared(source.map(|w| workload_name(w))));
+    label(
+        "source_workload",
+        shared(source.map(|w| workload_name(w)).as_ref()),
+    );
     label(
         "source_canonical_service",
         shared(source.map(|w| &w.canonical_name)),
@@ -339,7 +342,7 @@ fn render(from: &Labels<'_>) -> Vec<Label> {
     let destination = from.destination;
     label(
         "destination_workload",
-        shared(destination.map(|w| workload_name(w))),
+        shared(destination.map(|w| workload_name(w)).as_ref()),
     );
     label(
         "destination_canonical_service",
@@ -397,7 +400,7 @@ fn resolution_labels(source: &Workload, hostname: &Arc<str>) -> Vec<Label> {
         _ => Label::new(name, value.clone()),
     };
     vec![
-        label("source_workload", workload_name(source)),
+        label("source_workload", &workload_name(source)),
         label("source_canonical_service", &source.canonical_name),
         label("source_canonical_revision", &source.canonical_revision),
         label("source_workload_namespace", &source.namespace),
@@ -410,11 +413,11 @@ fn resolution_labels(source: &Workload, hostname: &Arc<str>) -> Vec<Label> {
 }
 
 /// The owner's name; a bare pod is its own.
-fn workload_name(workload: &Workload) -> &Arc<str> {
+fn workload_name(workload: &Workload) -> Arc<str> {
     if workload.workload_name.is_empty() {
-        &workload.name
+        workload.name().into()
     } else {
-        &workload.workload_name
+        workload.workload_name.clone()
     }
 }
 

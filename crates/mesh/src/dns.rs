@@ -157,7 +157,7 @@ impl<'a> Question<'a> {
             && let Some(endpoint) = entry
                 .endpoints
                 .iter()
-                .find(|endpoint| endpoint.workload.name.eq_ignore_ascii_case(pod))
+                .find(|endpoint| endpoint.workload.name().eq_ignore_ascii_case(pod))
         {
             return Some(Found::Pod(entry, &endpoint.workload));
         }

@@ -4,17 +4,20 @@
 //! published whole, so that a reader never sees half a change.
 
 mod attachments;
+mod by_uid;
 mod claimants;
 mod endpoints;
 mod membership;
 mod touched;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
 use self::attachments::Attachments;
+use self::by_uid::ByUid;
 use self::claimants::Claimants;
 pub use self::endpoints::Endpoints;
 use self::membership::Membership;
@@ -24,8 +27,8 @@ use crate::authorization::{Authorization, PolicyKey, Scope};
 use crate::identity::Identity;
 use crate::request_authentication::RequestAuthentication;
 use crate::route::{Route, RouteKey};
-use crate::service::{Port, Service, Visibility};
-use crate::workload::{NetworkMode, TunnelProtocol, Workload, WorkloadUid};
+use crate::service::{Service, Visibility};
+use crate::workload::{NetworkMode, Workload, WorkloadUid};
 
 /// One change of one resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,8 +63,6 @@ pub struct ServiceEntry {
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     pub workload: Arc<Workload>,
-    /// The workload's own ports for this service.
-    pub ports: Arc<[Port]>,
     /// Who may answer for it: itself, and whom the service vouches for.
     pub expected: Arc<[Identity]>,
 }
@@ -70,10 +71,11 @@ pub struct Endpoint {
 /// persistent, too, take three to five times the memory.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    workloads: OrdMap<WorkloadUid, Arc<Workload>>,
-    addresses: OrdMap<NetworkAddress, Claimants>,
+    workloads: OrdSet<ByUid>,
+    /// By network: most meshes have one.
+    addresses: OrdMap<Arc<str>, OrdMap<IpAddr, Claimants>>,
     services: OrdMap<NamespacedHostname, Arc<ServiceEntry>>,
-    members: OrdMap<NamespacedHostname, OrdSet<WorkloadUid>>,
+    members: OrdMap<NamespacedHostname, OrdSet<ByUid>>,
     vips: OrdMap<NetworkAddress, Arc<[NamespacedHostname]>>,
     cidr_vips: OrdMap<NetworkCidr, Arc<[NamespacedHostname]>>,
     hostnames: OrdMap<Arc<str>, Arc<[NamespacedHostname]>>,
@@ -97,8 +99,8 @@ impl ServiceEntry {
     /// The endpoint's target port for a service port: the endpoint's own mapping, else
     /// the service's; none where neither says.
     pub fn target_port(&self, endpoint: &Endpoint, service_port: u16) -> Option<u16> {
-        endpoint
-            .ports
+        let own = endpoint.workload.services.of(&self.service);
+        own.unwrap_or_default()
             .iter()
             .find(|port| port.service_port == service_port && port.target_port != 0)
             .or_else(|| {
@@ -120,20 +122,18 @@ impl Snapshot {
     }
 
     pub fn workload(&self, uid: &WorkloadUid) -> Option<&Arc<Workload>> {
-        self.workloads.get(uid)
+        self.workloads.get(uid).map(|ByUid(workload)| workload)
     }
 
     pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
-        self.workloads.values()
+        self.workloads.iter().map(|ByUid(workload)| workload)
     }
 
     /// The workload at an address. Where several claim it, a pod wins, then one that
     /// speaks HBONE, then the lowest uid. Host-network workloads are never found.
     pub fn workload_at(&self, address: &NetworkAddress) -> Option<&Arc<Workload>> {
-        self.addresses
-            .get(address)?
-            .first()
-            .and_then(|uid| self.workloads.get(uid))
+        let addresses = self.addresses.get(&address.network)?;
+        addresses.get(&address.address)?.first()
     }
 
     pub fn service(&self, key: &NamespacedHostname) -> Option<&Arc<ServiceEntry>> {
@@ -326,40 +326,32 @@ impl Snapshot {
     }
 
     fn insert_workload(&mut self, workload: Workload, touched: &mut Touched) {
-        let uid = workload.uid.clone();
         let workload = Arc::new(workload);
-        self.workloads.insert(uid.clone(), workload.clone());
+        self.workloads.insert(ByUid(workload.clone()));
         if workload.network_mode == NetworkMode::Standard {
             for address in &workload.addresses {
-                let key = NetworkAddress::new(workload.network.clone(), *address);
-                let known = self.addresses.get(&key);
-                let mut claimants =
-                    known.map_or(Vec::new(), |claimants| claimants.as_slice().to_vec());
-                claimants.push(uid.clone());
-                claimants.sort_by_key(|uid| {
-                    let hbone = self
-                        .workloads
-                        .get(uid)
-                        .is_some_and(|w| w.tunnel_protocol == TunnelProtocol::Hbone);
-                    (!uid.is_pod(), !hbone, uid.clone())
-                });
-                self.addresses.insert(key, claimants.into());
+                let addresses = self.addresses.entry(workload.network.clone()).or_default();
+                let claimants = match addresses.get(address) {
+                    Some(others) => others.with(workload.clone()),
+                    None => Claimants::One(workload.clone()),
+                };
+                addresses.insert(*address, claimants);
             }
         }
         for service in workload.services.keys() {
             let members = self.members.entry(service.clone()).or_default();
-            members.insert(uid.clone());
-            touched.insert(service.clone(), Touch::Members(vec![uid.clone()]));
+            members.insert(ByUid(workload.clone()));
+            let touch = Touch::Members(vec![workload.uid.clone()]);
+            touched.insert(service.clone(), touch);
         }
     }
 
     fn remove_workload(&mut self, uid: &WorkloadUid, touched: &mut Touched) -> bool {
-        let Some(workload) = self.workloads.remove(uid) else {
+        let Some(ByUid(workload)) = self.workloads.remove(uid) else {
             return false;
         };
         for address in &workload.addresses {
-            let key = NetworkAddress::new(workload.network.clone(), *address);
-            self.release_address(key, uid);
+            self.release_address(&workload.network, address, uid);
         }
         for service in workload.services.keys() {
             let emptied = self.members.get_mut(service).is_some_and(|members| {
@@ -374,16 +366,17 @@ impl Snapshot {
         true
     }
 
-    fn release_address(&mut self, address: NetworkAddress, uid: &WorkloadUid) {
-        let Some(claimants) = self.addresses.get(&address) else {
+    fn release_address(&mut self, network: &Arc<str>, address: &IpAddr, uid: &WorkloadUid) {
+        let Some(addresses) = self.addresses.get_mut(network) else {
             return;
         };
-        let others = claimants.as_slice().iter().filter(|known| *known != uid);
-        let others: Vec<WorkloadUid> = others.cloned().collect();
-        if others.is_empty() {
-            self.addresses.remove(&address);
-        } else {
-            self.addresses.insert(address, others.into());
+        match addresses.get(address).map(|known| known.without(uid)) {
+            Some(Some(others)) => _ = addresses.insert(*address, others),
+            Some(None) => _ = addresses.remove(address),
+            None => {}
+        }
+        if addresses.is_empty() {
+            self.addresses.remove(network);
         }
     }
 
@@ -395,7 +388,7 @@ impl Snapshot {
         for range in &service.cidr_vips {
             push_key(&mut self.cidr_vips, range.clone(), &key);
         }
-        let hostname: Arc<str> = service.hostname.to_ascii_lowercase().into();
+        let hostname = lowercase(&service.hostname);
         push_key(&mut self.hostnames, hostname, &key);
         let entry = ServiceEntry {
             service: Arc::new(service),
@@ -416,7 +409,7 @@ impl Snapshot {
         for range in &service.cidr_vips {
             retain_keys(&mut self.cidr_vips, range, |known| known != key);
         }
-        let hostname: Arc<str> = service.hostname.to_ascii_lowercase().into();
+        let hostname = lowercase(&service.hostname);
         retain_keys(&mut self.hostnames, &hostname, |known| known != key);
     }
 
@@ -428,7 +421,7 @@ impl Snapshot {
         let membership = Membership::of(&entry.service);
         let mut endpoints = entry.endpoints.clone();
         for uid in uids {
-            let workload = self.workloads.get(uid);
+            let workload = self.workload(uid);
             let member = workload.filter(|workload| membership.admits(workload));
             match member {
                 Some(workload) => {
@@ -449,7 +442,7 @@ impl Snapshot {
         let membership = Membership::of(&entry.service);
         let none = OrdSet::new();
         let members = self.members.get(key).unwrap_or(&none).iter();
-        let workloads = members.filter_map(|uid| self.workloads.get(uid));
+        let workloads = members.map(|ByUid(workload)| workload);
         let mut endpoints: Vec<Endpoint> = Vec::new();
         for workload in workloads.filter(|workload| membership.admits(workload)) {
             endpoints.push(membership.endpoint(workload, endpoints.last()));
@@ -512,6 +505,13 @@ impl Snapshot {
             .into_iter()
             .map(|(namespace, policies)| (namespace, Arc::from(policies)))
             .collect();
+    }
+}
+
+fn lowercase(hostname: &Arc<str>) -> Arc<str> {
+    match hostname.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => hostname.to_ascii_lowercase().into(),
+        false => hostname.clone(),
     }
 }
 

@@ -1,18 +1,18 @@
 //! One endpoint of the mesh: a pod, a WorkloadEntry, an inline endpoint.
 
+mod memberships;
 mod template;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use smallvec::SmallVec;
 
+pub use self::memberships::Memberships;
 pub use self::template::Template;
-use crate::address::NamespacedHostname;
 use crate::identity::Identity;
-use crate::service::Port;
 
 /// Primary key of a workload, for example `Kubernetes//Pod/shop/web-0`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -22,17 +22,15 @@ pub struct WorkloadUid(pub Arc<str>);
 /// One endpoint and all that is known of it: its own fields and those of its [`Template`]. Text
 /// fields may be empty where the wire leaves them out; `trust_domain`, `service_account` and
 /// `cluster_id` never are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
     pub uid: WorkloadUid,
-    pub name: Arc<str>,
+    /// None where it is the last part of the uid, as every pod's is.
+    name: Option<Box<str>>,
     pub node: Arc<str>,
-    #[serde(rename = "workloadIps")]
-    pub addresses: Vec<IpAddr>,
+    pub addresses: SmallVec<[IpAddr; 1]>,
     pub locality: Arc<Locality>,
     pub status: WorkloadStatus,
-    #[serde(flatten)]
     pub template: Arc<Template>,
 }
 
@@ -97,6 +95,11 @@ impl WorkloadUid {
         Self(text.into())
     }
 
+    fn last_part(&self) -> &str {
+        let after = self.0.rfind('/').map_or(0, |slash| slash + 1);
+        &self.0[after..]
+    }
+
     /// Pods win over other workloads that claim the same address.
     pub fn is_pod(&self) -> bool {
         self.0.contains("//Pod/")
@@ -114,15 +117,26 @@ impl fmt::Display for WorkloadUid {
 impl Workload {
     /// A healthy, uncaptured workload with the wire's defaults, for callers to fill in.
     pub fn new(uid: &str, name: &str, namespace: &str) -> Self {
+        Self::of_template(uid, name, Arc::new(Template::new(namespace)))
+    }
+
+    /// A healthy one like its siblings, for callers to fill in.
+    pub fn of_template(uid: &str, name: &str, template: Arc<Template>) -> Self {
+        let uid = WorkloadUid::new(uid);
         Self {
-            uid: WorkloadUid::new(uid),
-            name: name.into(),
-            node: "".into(),
-            addresses: Vec::new(),
+            name: (uid.last_part() != name).then(|| name.into()),
+            uid,
+            node: Arc::default(),
+            addresses: SmallVec::new(),
             locality: Arc::default(),
             status: WorkloadStatus::Healthy,
-            template: Arc::new(Template::new(namespace)),
+            template,
         }
+    }
+
+    pub fn name(&self) -> &str {
+        let own = self.name.as_deref();
+        own.unwrap_or_else(|| self.uid.last_part())
     }
 
     pub fn identity(&self) -> Identity {
@@ -134,9 +148,56 @@ impl Workload {
     }
 }
 
-fn services_as_map<S: serde::Serializer>(
-    services: &BTreeMap<NamespacedHostname, Vec<Port>>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(services.iter().map(|(key, ports)| (key.to_string(), ports)))
+impl Serialize for Workload {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Shown<'a> {
+            uid: &'a WorkloadUid,
+            name: &'a str,
+            node: &'a str,
+            workload_ips: &'a [IpAddr],
+            locality: &'a Locality,
+            status: WorkloadStatus,
+            #[serde(flatten)]
+            template: &'a Template,
+        }
+        let shown = Shown {
+            uid: &self.uid,
+            name: self.name(),
+            node: &self.node,
+            workload_ips: &self.addresses,
+            locality: &self.locality,
+            status: self.status,
+            template: &self.template,
+        };
+        shown.serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_kept_once_where_the_uid_ends_with_it() {
+        for (uid, name) in [
+            ("Kubernetes//Pod/shop/web-0", "web-0"),
+            ("Kubernetes//Pod/shop/web-0", "eb-0"),
+            (
+                "Kubernetes/networking.istio.io/ServiceEntry/shop/api/10.0.0.1",
+                "api",
+            ),
+            ("web-0", "web-0"),
+            ("web-0", ""),
+        ] {
+            assert_eq!(Workload::new(uid, name, "shop").name(), name, "{uid}");
+        }
+    }
+
+    /// A mesh has a hundred thousand.
+    #[test]
+    fn it_is_small() {
+        assert!(size_of::<Workload>() <= 112);
+    }
 }

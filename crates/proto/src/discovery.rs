@@ -45,6 +45,11 @@ impl EncodedResponse {
         resources.try_for_each(|encoded| Resource::decode(encoded.clone()).map(drop))
     }
 
+    /// How many resources it has.
+    pub fn count(&self) -> usize {
+        self.resources.len()
+    }
+
     /// Its resources, decoded one by one.
     pub fn resources(self) -> impl Iterator<Item = Result<Resource, DecodeError>> {
         self.resources.into_iter().map(Resource::decode)

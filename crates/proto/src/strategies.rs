@@ -19,7 +19,7 @@ use mesh::service::{
 };
 use mesh::workload::{
     ApplicationProtocol, ApplicationTunnel, Locality, NetworkMode, Template, TunnelProtocol,
-    Workload, WorkloadStatus, WorkloadType, WorkloadUid,
+    Workload, WorkloadStatus, WorkloadType,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -203,14 +203,8 @@ pub(crate) fn workload() -> impl Strategy<Value = Workload> {
             btree_map(service_key(), vec(port(), 0..3), 0..3),
         ),
     )
-        .prop_map(|(who, place, tunnel, gateways, telemetry, rest)| Workload {
-            uid: WorkloadUid(who.0),
-            name: who.1,
-            node: place.1,
-            addresses: place.2,
-            locality: Arc::new(telemetry.4),
-            status: rest.0,
-            template: Arc::new(Template {
+        .prop_map(|(who, place, tunnel, gateways, telemetry, rest)| {
+            let template = Template {
                 namespace: who.2,
                 service_account: who.3,
                 trust_domain: who.4,
@@ -232,8 +226,14 @@ pub(crate) fn workload() -> impl Strategy<Value = Workload> {
                 request_authentications: rest.2.iter().rev().cloned().collect(),
                 admitted_waypoints: Vec::new(),
                 authorization_policies: rest.2,
-                services: rest.3,
-            }),
+                services: rest.3.into_iter().collect(),
+            };
+            let mut workload = Workload::of_template(&who.0, &who.1, Arc::new(template));
+            workload.node = place.1;
+            workload.addresses = place.2.into();
+            workload.locality = Arc::new(telemetry.4);
+            workload.status = rest.0;
+            workload
         })
 }
 

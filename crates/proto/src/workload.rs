@@ -84,22 +84,20 @@ impl TryFrom<Workload> for model::Workload {
                 .map(membership)
                 .collect::<Result<_, _>>()?,
         };
-        Ok(Self {
-            uid: model::WorkloadUid::new(wire.uid),
-            name: wire.name.into(),
-            node: text(wire.node),
-            addresses: wire
-                .addresses
-                .iter()
-                .map(|bytes| ip::decode("addresses", bytes))
-                .collect::<Result<_, _>>()?,
-            locality: repeated::locality(wire.locality.unwrap_or_default().into()),
-            status: match known("status", wire.status)? {
-                WorkloadStatus::Healthy => model::WorkloadStatus::Healthy,
-                WorkloadStatus::Unhealthy => model::WorkloadStatus::Unhealthy,
-            },
-            template: repeated::template(template),
-        })
+        let template = repeated::template(template);
+        let mut workload = Self::of_template(&wire.uid, &wire.name, template);
+        workload.node = text(wire.node);
+        workload.addresses = wire
+            .addresses
+            .iter()
+            .map(|bytes| ip::decode("addresses", bytes))
+            .collect::<Result<_, _>>()?;
+        workload.locality = repeated::locality(wire.locality.unwrap_or_default().into());
+        workload.status = match known("status", wire.status)? {
+            WorkloadStatus::Healthy => model::WorkloadStatus::Healthy,
+            WorkloadStatus::Unhealthy => model::WorkloadStatus::Unhealthy,
+        };
+        Ok(workload)
     }
 }
 
@@ -159,7 +157,7 @@ impl From<&model::Workload> for Workload {
         };
         Self {
             uid: workload.uid.0.as_ref().to_owned(),
-            name: workload.name.as_ref().to_owned(),
+            name: workload.name().to_owned(),
             namespace: workload.namespace.as_ref().to_owned(),
             addresses: workload.addresses.iter().copied().map(ip::encode).collect(),
             hostname: workload.hostname.as_deref().unwrap_or_default().to_owned(),

@@ -2,6 +2,7 @@
 //!
 //! - [`environment`]: settings, with all mistakes at once.
 //! - [`allocator`]: what happens to freed memory.
+//! - [`program`]: what is mapped of its file.
 //! - [`descriptors`]: how many may be open.
 //! - [`confinement`]: what the process gives up for good.
 //! - [`memory`]: how near its limit is.
@@ -18,6 +19,8 @@
 pub mod environment;
 
 pub mod allocator;
+
+pub mod program;
 
 pub mod descriptors;
 

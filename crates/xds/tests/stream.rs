@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn pod(name: &str, last_byte: u8) -> Change {
     let mut workload = Workload::new(&format!("Kubernetes//Pod/shop/{name}"), name, "shop");
-    workload.addresses = vec![[10, 0, 0, last_byte].into()];
+    workload.addresses = [[10, 0, 0, last_byte].into()].into_iter().collect();
     Change::Workload(workload)
 }
 

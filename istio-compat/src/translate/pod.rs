@@ -25,7 +25,7 @@ pub(super) fn translate(view: &View, pod: &Pod) -> Translation {
     let (name, namespace) = (&metadata.name, &metadata.namespace);
     let uid = format!("{}//Pod/{namespace}/{name}", view.context.cluster_id);
     let mut workload = workload::new(view, &uid, name, namespace);
-    workload.addresses = addresses;
+    workload.addresses = addresses.into();
     workload.service_account = pod.service_account().into();
     workload.node = pod.spec.node_name.as_str().into();
     workload.locality = node::locality(view, &pod.spec.node_name).into();

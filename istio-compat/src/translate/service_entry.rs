@@ -1,6 +1,5 @@
 //! ServiceEntry to one service for each host, and a workload for each inline endpoint.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -8,7 +7,7 @@ use mesh::address::{NamespacedHostname, NetworkAddress, NetworkCidr};
 use mesh::service::{
     HealthPolicy, LoadBalancing, LoadBalancingMode, Service as MeshService, Visibility,
 };
-use mesh::workload::Workload;
+use mesh::workload::{Memberships, Workload};
 
 use crate::kind::Kind;
 use crate::kinds::metadata::Condition;
@@ -182,7 +181,7 @@ fn inline(
         view.context.cluster_id, endpoint.address
     );
     let own_ports = endpoint.service_entry_ports(entry);
-    let services: BTreeMap<_, _> = hosts
+    let services: Memberships = hosts
         .iter()
         .map(|host| {
             let key = NamespacedHostname::new(namespace.as_str(), *host);

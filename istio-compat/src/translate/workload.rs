@@ -1,11 +1,9 @@
 //! What pods, WorkloadEntries and inline endpoints have in common.
 
-use std::collections::BTreeMap;
-
 use mesh::address::NamespacedHostname;
 use mesh::authorization::PolicyKey;
 use mesh::service::Port;
-use mesh::workload::{TunnelProtocol, Workload};
+use mesh::workload::{Memberships, TunnelProtocol, Workload};
 
 use crate::kinds::metadata::ObjectMeta;
 use crate::kinds::selector::{Labels, labels_match};
@@ -81,8 +79,8 @@ pub(super) fn services(
     namespace: &str,
     labels: &Labels,
     endpoint: &impl Endpoint,
-) -> BTreeMap<NamespacedHostname, Vec<Port>> {
-    let mut memberships = BTreeMap::new();
+) -> Memberships {
+    let mut memberships = Memberships::default();
     let Some(contents) = view.contents(namespace) else {
         return memberships;
     };

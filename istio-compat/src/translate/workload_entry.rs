@@ -45,7 +45,7 @@ pub(super) fn translate(view: &View, entry: &WorkloadEntry) -> Translation {
 /// What the spec itself says of the workload.
 pub(super) fn set_spec(workload: &mut Workload, spec: &WorkloadEntrySpec) {
     match spec.address.parse() {
-        Ok(address) => workload.addresses = vec![address],
+        Ok(address) => workload.addresses = [address].into(),
         Err(_) => workload.hostname = Some(spec.address.as_str().into()),
     }
     if !spec.network.is_empty() {

@@ -3,10 +3,10 @@
 //! A route is about a service. A policy that only a waypoint can enforce is about workloads
 //! too: it must not be bypassed by dialling one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
-use mesh::address::NamespacedHostname;
+use mesh::workload::Memberships;
 use serde::Serialize;
 
 use crate::kind::Kind;
@@ -78,11 +78,7 @@ impl View {
     }
 
     /// The objects behind the hostnames that a workload backs.
-    pub(crate) fn owners<T>(
-        &self,
-        namespace: &str,
-        services: &BTreeMap<NamespacedHostname, T>,
-    ) -> Vec<ObjectKey> {
+    pub(crate) fn owners(&self, namespace: &str, services: &Memberships) -> Vec<ObjectKey> {
         let owners = services
             .keys()
             .filter_map(|service| self.owner(&service.hostname, Some(namespace)));

@@ -18,7 +18,8 @@ pub(super) const CONNECTION_BAR: f64 = 6e3;
 pub(super) struct Memory {
     /// Before any load.
     pub(super) idle: [f64; 2],
-    /// More with the connections open, for each of them.
+    /// More of their own with the connections open, for each of them: without the pages of the
+    /// program, which are as many for one connection as for all.
     pub(super) per_connection: [f64; 2],
     /// After all loads.
     pub(super) after: [f64; 2],
@@ -35,13 +36,14 @@ impl Memory {
         connections: usize,
     ) -> Result<Self> {
         let idle = resident(lab, ztunnels, system)?;
+        let own = own(lab, ztunnels, system)?;
         let host = format!("{}.{}", Reach::BetweenNodes.server(), system.name());
         let count = connections.to_string();
         let command = ["bench", "idle", &host, "--connections", &count];
         let mut client = lab.exec_spawn(&system.client(), &command)?;
         let mut line = String::new();
         BufReader::new(client.stdout.take().context("stdout")?).read_line(&mut line)?;
-        let open = resident(lab, ztunnels, system)?;
+        let open = self::own(lab, ztunnels, system)?;
         drop(client.stdin.take());
         let output = client.wait_with_output()?;
         ensure!(
@@ -51,16 +53,24 @@ impl Memory {
         );
         Ok(Self {
             idle,
-            per_connection: [0, 1].map(|end| (open[end] - idle[end]) / connections as f64),
+            per_connection: [0, 1].map(|end| (open[end] - own[end]) / connections as f64),
             after: idle,
         })
     }
 }
 
 pub(super) fn resident(lab: &Lab, ztunnels: &Ztunnels, system: System) -> Result<[f64; 2]> {
+    of_both(lab, ztunnels, system, "VmRSS")
+}
+
+fn own(lab: &Lab, ztunnels: &Ztunnels, system: System) -> Result<[f64; 2]> {
+    of_both(lab, ztunnels, system, "RssAnon")
+}
+
+fn of_both(lab: &Lab, ztunnels: &Ztunnels, system: System, kind: &str) -> Result<[f64; 2]> {
     let [client, server] = system.nodes();
     Ok([
-        ztunnels.resident(lab, client)?,
-        ztunnels.resident(lab, server)?,
+        ztunnels.resident(lab, client, kind)?,
+        ztunnels.resident(lab, server, kind)?,
     ])
 }

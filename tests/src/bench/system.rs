@@ -121,12 +121,15 @@ impl Ztunnels {
         Ok(seconds)
     }
 
-    /// Resident bytes of a node's ztunnel.
-    pub(super) fn resident(&self, lab: &Lab, node: &str) -> Result<f64> {
+    /// Resident bytes of a node's ztunnel: `VmRSS`, or of a kind.
+    pub(super) fn resident(&self, lab: &Lab, node: &str, kind: &str) -> Result<f64> {
         let status = self.read(lab, node, "status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = line.context("VmRSS")?.trim().trim_end_matches("kB");
-        Ok(kilobytes.trim().parse::<f64>()? * 1024.0)
+        let mut lines = status.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = lines
+            .find(|(name, _)| *name == kind)
+            .with_context(|| kind.to_owned())?;
+        let kilobytes = value.trim().trim_end_matches("kB").trim();
+        Ok(kilobytes.parse::<f64>()? * 1024.0)
     }
 
     fn read(&self, lab: &Lab, node: &str, file: &str) -> Result<String> {

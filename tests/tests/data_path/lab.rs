@@ -332,7 +332,7 @@ impl Lab {
         workload.node = format!("node-{node}").into();
         workload.network = self.nodes[node - 1].shared.config.network.clone();
         workload.tunnel_protocol = TunnelProtocol::Hbone;
-        workload.addresses = vec![self.ip(name), self.ip6(name)];
+        workload.addresses = vec![self.ip(name), self.ip6(name)].into();
         workload
     }
 

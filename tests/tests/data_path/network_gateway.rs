@@ -117,7 +117,7 @@ fn publish(lab: &mut Lab, service: Service) {
     gateway.service_account = "gateway".into();
     gateway.tunnel_protocol = TunnelProtocol::Hbone;
     gateway.network = "far".into();
-    gateway.addresses = vec![lab.ip("gateway")];
+    gateway.addresses = [lab.ip("gateway")].into();
     let folded = folded(lab, &service);
     lab.publish([
         Change::Service(service),

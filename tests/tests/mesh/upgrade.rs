@@ -20,11 +20,15 @@ const BRIEF: &str = "export ZTUNNEL_HANDOVER_DEADLINE=1s";
 
 /// New connections to one pod at a fixed rate.
 fn load(lab: &Lab, server: &str, rate: u64, count: u64) -> Child {
+    load_from(lab, "shop/client", server, rate, count)
+}
+
+fn load_from(lab: &Lab, client: &str, server: &str, rate: u64, count: u64) -> Child {
     let address = lab.addresses(server).expect("addresses")[0];
     let target = format!("{address}:{SOURCE_PORT}");
     let (rate, count) = (rate.to_string(), count.to_string());
     let command = ["peer", "rate", &target, "--rate", &rate, "--count", &count];
-    lab.exec_spawn("shop/client", &command).expect("starts")
+    lab.exec_spawn(client, &command).expect("starts")
 }
 
 fn questions(lab: &Lab, count: u64) -> Child {
@@ -151,6 +155,62 @@ fn every_ztunnel_is_replaced_under_load_and_nothing_is_lost() {
     lab.logged("nodes/node-1/ztunnel.log", cut).expect("logged");
     lab.peer("shop/client", &["get", "server:80"])
         .expect("served");
+}
+
+/// Connections that have echoed once and are held.
+struct Crowd(Child, BufReader<std::process::ChildStdout>);
+
+impl Crowd {
+    fn open(lab: &Lab, client: &str, server: &str, count: usize) -> Self {
+        let address = lab.addresses(server).expect("addresses")[0];
+        let (target, text) = (format!("{address}:9000"), count.to_string());
+        let mut child = lab
+            .exec_spawn(client, &["peer", "crowd", &target, &text])
+            .expect("starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        lines.read_line(&mut line).expect("reads");
+        let opened: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(opened["open"], count, "{client} to {server}: {opened}");
+        Self(child, lines)
+    }
+
+    /// How many still echo.
+    fn alive(mut self) -> usize {
+        drop(self.0.stdin.take());
+        let mut line = String::new();
+        self.1.read_line(&mut line).expect("reads");
+        let _ = self.0.wait();
+        let alive = line.trim().strip_prefix("alive ").map(str::parse);
+        alive.expect("a count").expect("a number")
+    }
+}
+
+/// With another ztunnel on the other node, too: `WEFT_TEST_ZTUNNEL=node-2=PATH`.
+#[test]
+fn a_crowd_both_ways_outlives_the_upgrade_of_one_end() {
+    const CROWD: usize = 128;
+    let lab = own();
+    let ways = [
+        ("shop/client", "shop/server"),
+        ("shop/remote", "shop/client"),
+    ];
+    let crowds = ways.map(|(client, server)| Crowd::open(&lab, client, server, CROWD));
+    let (rate, count) = scaled((40, 240), (500, 10_000));
+    let loads = ways.map(|(client, server)| load_from(&lab, client, server, rate, count));
+    let upgraded = upgrade(&lab, &["--node", "node-1"]).expect("upgraded");
+    assert_eq!(upgraded[0]["upgraded"]["handedOver"], true, "{upgraded:?}");
+    for (load, way) in loads.into_iter().zip(ways) {
+        let report = report(load);
+        assert_eq!(report.failed, 0, "{way:?}: {report:?}");
+    }
+    for (crowd, way) in crowds.into_iter().zip(ways) {
+        assert_eq!(crowd.alive(), CROWD, "{way:?}");
+    }
+    // The tunnels of both processes have been used, and those of the next one are.
+    for (client, server) in ways {
+        Crowd::open(&lab, client, server, CROWD);
+    }
 }
 
 /// A program that is no successor: the shell script `text`.

@@ -148,6 +148,6 @@ fn own_workload(snapshot: &Snapshot, proxy: &Proxy) -> Arc<Workload> {
     workload.network = proxy.network.clone();
     workload.node = proxy.node.clone();
     workload.cluster_id = proxy.cluster_id.clone();
-    workload.addresses = vec![proxy.address];
+    workload.addresses = [proxy.address].into_iter().collect();
     Arc::new(workload)
 }

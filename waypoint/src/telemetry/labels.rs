@@ -157,7 +157,7 @@ impl Peers<'_> {
 /// The owner's name; a bare pod is its own.
 fn workload_name(workload: &Workload) -> &str {
     if workload.workload_name.is_empty() {
-        &workload.name
+        workload.name()
     } else {
         &workload.workload_name
     }

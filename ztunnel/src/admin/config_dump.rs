@@ -145,10 +145,11 @@ fn service(entry: &ServiceEntry) -> Value {
         .iter()
         .map(|endpoint| {
             let uid = endpoint.workload.uid.to_string();
+            let own = endpoint.workload.services.of(service);
             let value = json!({
                 "workloadUid": uid,
                 "service": service.key().to_string(),
-                "port": port_map(&endpoint.ports),
+                "port": port_map(own.unwrap_or_default()),
                 "status": endpoint.workload.status,
             });
             (uid, value)

@@ -139,7 +139,9 @@ fn workloads_and_services_have_the_shape_istioctl_reads() {
         app_protocol: Default::default(),
     };
     let mut api = Workload::new("Kubernetes//Pod/shop/api-0", "api-0", "shop");
-    api.addresses = vec!["10.244.1.2".parse().expect("address")];
+    api.addresses = ["10.244.1.2".parse().expect("address")]
+        .into_iter()
+        .collect();
     api.services.insert(key, vec![port]);
     let mut service = Service::new("api", "shop", "api.shop.svc.cluster.local");
     let vip = "10.96.0.7".parse().expect("address");

@@ -108,6 +108,7 @@ pub(super) fn begin(
         tokio::spawn(async move {
             readiness.only(&[]).await;
             runtime::notify::ready("serving", more);
+            runtime::program::let_go_of_start();
         });
         if let Some(predecessor) = predecessor {
             let successor = predecessor.replaced(&lent).await;

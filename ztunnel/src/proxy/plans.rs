@@ -118,7 +118,7 @@ mod tests {
         let mut workload = Workload::new(&format!("Kubernetes//Pod/shop/{name}"), name, "shop");
         workload.workload_name = name.into();
         workload.tunnel_protocol = TunnelProtocol::Hbone;
-        workload.addresses = vec![address.parse().expect("address")];
+        workload.addresses = [address.parse().expect("address")].into_iter().collect();
         workload
     }
 

@@ -120,7 +120,7 @@ impl Pod {
     /// Whether a workload of the mesh is this pod. The service account is compared too:
     /// a pod's name may come back under another identity.
     pub(crate) fn is(&self, workload: &Workload, config: &Config) -> bool {
-        workload.name == self.info.name
+        workload.name() == &*self.info.name
             && workload.namespace == self.info.namespace
             && workload.service_account == self.info.service_account
             && workload.trust_domain == config.trust_domain

@@ -17,7 +17,9 @@ use tokio::time;
 use super::config::{Config, HBONE_PORT, OriginalSource};
 use super::netns;
 
-const BACKLOG: i32 = 1024;
+/// Connections that wait to be accepted: as many as the kernel admits unless told otherwise. Where
+/// more arrive while a thread is held up, theirs are dropped and come again after a second.
+const BACKLOG: i32 = 4096;
 
 /// What a listener is for; inbound ones can answer for the addresses they intercept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -189,7 +189,10 @@ impl<'a> Dialled<'a> {
         };
         let rulings = targets.into_iter().map(|(workload, target)| {
             let ruling = at_node(self.known, None, self.source.address, &workload, target);
-            (format!("{}/{}", workload.namespace, workload.name), ruling)
+            (
+                format!("{}/{}", workload.namespace, workload.name()),
+                ruling,
+            )
         });
         let together = Ruling::together(rulings.collect());
         let nobody = || {
@@ -300,7 +303,10 @@ impl<'a> Dialled<'a> {
                             let identity = Some(client.identity());
                             let address = self.source.address;
                             let ruling = at_node(self.known, identity, address, &workload, target);
-                            (format!("{}/{}", workload.namespace, workload.name), ruling)
+                            (
+                                format!("{}/{}", workload.namespace, workload.name()),
+                                ruling,
+                            )
                         });
                         let together = Ruling::together(rulings.collect());
                         let nobody = || Ruling::new(false, Enforcer::Node, "refused: no endpoint");

@@ -94,7 +94,7 @@ impl Known {
             true => Kind::Pod,
             false => Kind::WorkloadEntry,
         };
-        ObjectKey::new(kind, workload.namespace.clone(), workload.name.clone())
+        ObjectKey::new(kind, workload.namespace.clone(), workload.name())
     }
 
     pub(super) fn pod(&self, workload: &Workload) -> Option<&Arc<Pod>> {

@@ -140,7 +140,7 @@ impl Source {
         });
         let unspecified = Ipv4Addr::UNSPECIFIED.into();
         Self {
-            name: format!("{}/{}", workload.namespace, workload.name),
+            name: format!("{}/{}", workload.namespace, workload.name()),
             address: workload.addresses.first().copied().unwrap_or(unspecified),
             captured: is_captured.then(|| workload.clone()),
             namespace: workload.namespace.clone(),
@@ -189,7 +189,7 @@ impl<'a> Name<'a> {
             .workloads()
             .filter(|workload| *workload.namespace == *self.namespace)
             .filter(|workload| {
-                *workload.name == *self.name || *workload.workload_name == *self.name
+                *workload.name() == *self.name || *workload.workload_name == *self.name
             })
             .cloned()
             .collect();
@@ -197,12 +197,12 @@ impl<'a> Name<'a> {
         found.sort_by_key(|workload| {
             let is_ready = workload.status == mesh::workload::WorkloadStatus::Healthy;
             (
-                *workload.name != *self.name,
+                *workload.name() != *self.name,
                 !is_ready,
                 workload.uid.clone(),
             )
         });
-        let own = found.iter().take_while(|one| *one.name == *self.name);
+        let own = found.iter().take_while(|one| *one.name() == *self.name);
         match own.count() {
             0 => found,
             amount => {

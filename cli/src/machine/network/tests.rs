@@ -126,6 +126,29 @@ async fn every_pod_reaches_every_pod_under_its_own_address() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_new_pods_first_connection_is_lost() {
+    let (network, pods) = network().await;
+    let listener = pods[0].listen(8080);
+    for _ in 0..20 {
+        let pod = Pod::new(&network, 1).await;
+        let mut stream = pod.connect(pods[0].at(8080)[0]).unwrap();
+        let (mut accepted, _) = listener.accept().unwrap();
+        talk(&mut stream, &mut accepted);
+        assert_eq!(pod.run(sent_again), 0);
+    }
+}
+
+/// Segments of TCP that the calling thread's network namespace has sent more than once.
+fn sent_again() -> u64 {
+    let counters = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let mut lines = counters.lines().filter(|line| line.starts_with("Tcp:"));
+    let [names, values] = [lines.next().unwrap(), lines.next().unwrap()];
+    let mut counters = names.split(' ').zip(values.split(' '));
+    let (_, value) = counters.find(|(name, _)| *name == "RetransSegs").unwrap();
+    value.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_leads_to_its_endpoints_and_back_to_the_caller_itself() {
     let (network, pods) = network().await;
     let server = &pods[2];

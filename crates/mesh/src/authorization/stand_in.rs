@@ -53,11 +53,11 @@ impl StandIn {
         let addresses = entry.iter().flat_map(|entry| &entry.service.addresses);
         let mut service_addresses: Vec<IpAddr> = addresses.map(|one| one.address).collect();
         if service_addresses.is_empty() {
-            service_addresses.clone_from(&workload.addresses);
+            service_addresses.extend_from_slice(&workload.addresses);
         }
         (!service_ports.is_empty()).then(|| Self {
             port,
-            addresses: workload.addresses.clone(),
+            addresses: workload.addresses.to_vec(),
             service_ports,
             service_addresses,
         })

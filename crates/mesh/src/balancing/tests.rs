@@ -21,7 +21,7 @@ fn endpoint(name: &str, place: &str) -> Workload {
     let mut parts = place.split('/').map(Arc::<str>::from);
     let mut part = || parts.next().expect("four parts");
     let mut workload = Workload::new(name, name, "shop");
-    workload.addresses = vec![[10, 0, 0, 1].into()];
+    workload.addresses = [[10, 0, 0, 1].into()].into_iter().collect();
     workload.network = part();
     let locality = Arc::make_mut(&mut workload.locality);
     locality.region = part();
@@ -67,7 +67,7 @@ fn once(entry: &Arc<ServiceEntry>, limit: usize, seed: u64) -> Vec<String> {
     {
         drawn.push(next);
     }
-    let name = |one: &Drawn| selection.endpoint(*one).workload.name.to_string();
+    let name = |one: &Drawn| selection.endpoint(*one).workload.name().to_owned();
     drawn.iter().map(name).collect()
 }
 
@@ -79,7 +79,7 @@ fn firsts(entry: &Arc<ServiceEntry>) -> BTreeMap<String, usize> {
     let mut firsts = BTreeMap::new();
     for _ in 0..DRAWS {
         if let Some(first) = selection.draw(&[], observed, &mut random) {
-            let name = selection.endpoint(first).workload.name.to_string();
+            let name = selection.endpoint(first).workload.name().to_owned();
             *firsts.entry(name).or_default() += 1;
         }
     }
@@ -234,7 +234,7 @@ fn tiers_are_the_ranks_that_any_endpoint_has() {
         let names = |tier: Vec<&Endpoint>| {
             let names = tier
                 .iter()
-                .map(|endpoint| endpoint.workload.name.to_string());
+                .map(|endpoint| endpoint.workload.name().to_owned());
             names.collect()
         };
         let tiers = tiers(&entry, &client(), PORT);

@@ -90,7 +90,7 @@ mod tests {
         let pod = |name: &str, last, tunnel_protocol| {
             let uid = format!("Kubernetes//Pod/shop/{name}");
             let mut workload = Workload::new(&uid, name, "shop");
-            workload.addresses = vec![[10, 0, 0, last].into()];
+            workload.addresses = [[10, 0, 0, last].into()].into_iter().collect();
             workload.tunnel_protocol = tunnel_protocol;
             Change::Workload(workload)
         };

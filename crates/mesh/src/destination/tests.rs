@@ -403,10 +403,8 @@ fn nothing_goes_around_a_waypoint_that_is_not_ready() {
     let no_endpoint = "no healthy upstream: service shop/waypoint.shop.svc.cluster.local has no \
                        usable endpoint";
     check(&[&web_service, &proxy_service], None, no_endpoint);
-    let unhealthy = Workload {
-        status: WorkloadStatus::Unhealthy,
-        ..proxy.clone()
-    };
+    let mut unhealthy = proxy.clone();
+    unhealthy.status = WorkloadStatus::Unhealthy;
     check(
         &[&web_service, &proxy_service],
         Some(&unhealthy),
@@ -455,7 +453,7 @@ fn weights_draw_the_waypoint_of_a_connection() {
             let Route::Endpoints(hops) = plan.draw(observed(), &mut random).route else {
                 panic!("refused");
             };
-            match &*all(hops)[0].workload.name {
+            match all(hops)[0].workload.name() {
                 "a" => drawn[0] += 1,
                 "b" => drawn[1] += 1,
                 other => panic!("{other}"),
@@ -724,7 +722,7 @@ fn each_attempt_goes_to_another_endpoint_and_past_those_that_failed() {
     ejections.failed(&destination, 4, &second.workload, now);
     for _ in 0..50 {
         let (other, _) = first_of(&ejections, &mut random);
-        assert_ne!(other.workload.name, first.workload.name);
-        assert_ne!(other.workload.name, second.workload.name);
+        assert_ne!(other.workload.name(), first.workload.name());
+        assert_ne!(other.workload.name(), second.workload.name());
     }
 }

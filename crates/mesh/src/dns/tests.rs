@@ -34,7 +34,7 @@ fn vips(network: &str, addresses: &[IpAddr]) -> Vec<NetworkAddress> {
 
 fn pod(name: &str, service: &Service, addresses: &[IpAddr]) -> Workload {
     let mut workload = Workload::new(&format!("Kubernetes//Pod/shop/{name}"), name, "shop");
-    workload.addresses = addresses.to_vec();
+    workload.addresses = addresses.to_vec().into();
     workload.services.insert(service.key(), Vec::new());
     workload
 }

@@ -215,7 +215,6 @@ mod tests {
         workload.capacity = capacity;
         Endpoint {
             workload: Arc::new(workload),
-            ports: Arc::new([]),
             expected: Arc::new([]),
         }
     }

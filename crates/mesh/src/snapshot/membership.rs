@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::Endpoint;
-use crate::address::NamespacedHostname;
 use crate::identity::Identity;
 use crate::service::{HealthPolicy, Service};
 use crate::workload::{Workload, WorkloadStatus};
@@ -11,7 +10,6 @@ use crate::workload::{Workload, WorkloadStatus};
 /// What a service decides of its endpoints.
 pub(super) struct Membership<'a> {
     service: &'a Service,
-    key: NamespacedHostname,
     vouched: Vec<Identity>,
 }
 
@@ -22,7 +20,6 @@ impl<'a> Membership<'a> {
         let vouched = service.subject_alt_names.iter();
         Self {
             service,
-            key: service.key(),
             // A name of another shape is no workload's and can't be presented.
             vouched: vouched.filter_map(|name| name.parse().ok()).collect(),
         }
@@ -34,7 +31,7 @@ impl<'a> Membership<'a> {
             HealthPolicy::AllowAll => true,
             HealthPolicy::OnlyHealthy => workload.status == WorkloadStatus::Healthy,
         };
-        healthy && workload.services.contains_key(&self.key)
+        healthy && workload.services.of(self.service).is_some()
     }
 
     /// The workload as an endpoint, which shares with a sibling what both have.
@@ -43,15 +40,11 @@ impl<'a> Membership<'a> {
         workload: &Arc<Workload>,
         sibling: Option<&Endpoint>,
     ) -> Endpoint {
-        let ports = workload.services.get(&self.key);
-        let ports = ports.map_or(&[][..], Vec::as_slice);
         let identity = std::iter::once(workload.identity());
         let expected: Vec<Identity> = identity.chain(self.vouched.iter().cloned()).collect();
-        let same_ports = sibling.filter(|sibling| *sibling.ports == *ports);
         let same_expected = sibling.filter(|sibling| *sibling.expected == *expected);
         Endpoint {
             workload: workload.clone(),
-            ports: same_ports.map_or_else(|| ports.into(), |sibling| sibling.ports.clone()),
             expected: same_expected
                 .map_or_else(|| expected.into(), |sibling| sibling.expected.clone()),
         }

@@ -10,20 +10,20 @@ use proptest::sample::select;
 use super::*;
 use crate::authorization::Action;
 use crate::service::HealthPolicy;
+use crate::workload::TunnelProtocol;
 use crate::workload::WorkloadStatus;
 
 fn pod(name: &str, last_byte: u8) -> Workload {
     let mut workload = Workload::new(&format!("Kubernetes//Pod/shop/{name}"), name, "shop");
-    workload.addresses = vec![[10, 0, 0, last_byte].into()];
+    workload.addresses = [[10, 0, 0, last_byte].into()].into_iter().collect();
     workload
 }
 
 fn entry(name: &str, last_byte: u8) -> Workload {
     let uid = format!("Kubernetes/networking.istio.io/WorkloadEntry/shop/{name}");
-    Workload {
-        uid: WorkloadUid::new(uid),
-        ..pod(name, last_byte)
-    }
+    let mut entry = pod(name, last_byte);
+    entry.uid = WorkloadUid::new(uid);
+    entry
 }
 
 fn at(last_byte: u8) -> NetworkAddress {
@@ -54,7 +54,7 @@ fn snapshot(changes: impl IntoIterator<Item = Change>) -> Snapshot {
 fn name_at(snapshot: &Snapshot, last_byte: u8) -> Option<&str> {
     snapshot
         .workload_at(&at(last_byte))
-        .map(|workload| &*workload.name)
+        .map(|workload| workload.name())
 }
 
 fn host_at<'a>(snapshot: &'a Snapshot, last_byte: u8, client: &str) -> Option<&'a str> {

@@ -3,19 +3,15 @@
 //! A mesh has a hundred thousand pods and a few thousand Deployments. What pods of one have in
 //! common is kept once and shared, which is most of what is known of each.
 
-use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{
-    ApplicationTunnel, NetworkMode, TunnelProtocol, Workload, WorkloadType, services_as_map,
-};
-use crate::address::{GatewayAddress, NamespacedHostname};
+use super::{ApplicationTunnel, Memberships, NetworkMode, TunnelProtocol, Workload, WorkloadType};
+use crate::address::GatewayAddress;
 use crate::authorization::PolicyKey;
 use crate::identity::Identity;
-use crate::service::Port;
 
 /// The fields of a [`Workload`] that its siblings have as well; it gives access to them as if
 /// they were its own.
@@ -54,8 +50,7 @@ pub struct Template {
     /// authorized, with its client's identity, and is admitted.
     pub admitted_waypoints: Vec<Identity>,
     /// Membership: the services this workload backs and its ports for each.
-    #[serde(serialize_with = "services_as_map")]
-    pub services: BTreeMap<NamespacedHostname, Vec<Port>>,
+    pub services: Memberships,
 }
 
 // === impl Template ===
@@ -86,7 +81,7 @@ impl Template {
             request_policies: Vec::new(),
             request_authentications: Vec::new(),
             admitted_waypoints: Vec::new(),
-            services: BTreeMap::new(),
+            services: Memberships::default(),
         }
     }
 }

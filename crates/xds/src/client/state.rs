@@ -1,5 +1,7 @@
 //! What a client holds, and what it says next: delta xDS as values.
 
+mod version;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -12,11 +14,14 @@ use proto::discovery::{DeltaDiscoveryRequest, EncodedResponse, Resource, Status}
 use proto::l7::Decoded;
 use proto::workload::Address;
 
+use self::version::Version;
 use crate::resource_type::{Layer, ResourceType};
 
 const WILDCARD: &str = "*";
 /// Reasons spelled out in one NACK; a wholly foreign control plane would fill its own log.
 const REASONS: usize = 20;
+/// Resources in one response after which it pays to make what is held anew.
+const MANY: usize = 10_000;
 
 /// Which resources of a type a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +71,7 @@ struct TypeState {
     subscription: Subscription,
     /// Versions by name. An empty version stands for a resource whose latest form was
     /// rejected: it must be sent again, and its removal must be told.
-    held: BTreeMap<Arc<str>, Box<str>>,
+    held: BTreeMap<Arc<str>, Version>,
     demanded: BTreeSet<String>,
     received: bool,
 }
@@ -209,6 +214,7 @@ impl TypeState {
         self.received = true;
         let mut changes = Vec::new();
         let mut rejections = Vec::new();
+        let many = response.count() >= MANY;
         // Removals first: a name that is both removed and sent has come back.
         for name in std::mem::take(&mut response.removed_resources) {
             self.held.remove(name.as_str());
@@ -246,12 +252,16 @@ impl TypeState {
                 Some(reason) => {
                     let applied = read.change.is_some();
                     if applied || self.held.contains_key(name.as_str()) {
-                        self.held.insert(name.as_str().into(), Box::default());
+                        self.held.insert(name.as_str().into(), Version::none());
                     }
                     rejections.push(Rejection { name, reason });
                 }
             }
             changes.extend(read.change);
+        }
+        if many {
+            // A tree that has grown in the order of its keys is half empty; one made at once is not.
+            self.held = std::mem::take(&mut self.held).into_iter().collect();
         }
         Ok(Update {
             resource_type: self.resource_type,

@@ -266,7 +266,7 @@ mod tests {
 
     fn pod(name: &str, address: [u8; 4]) -> Change {
         let mut workload = Workload::new(&format!("Kubernetes//Pod/shop/{name}"), name, "shop");
-        workload.addresses = vec![address.into()];
+        workload.addresses = [address.into()].into_iter().collect();
         Change::Workload(workload)
     }
 

@@ -125,7 +125,7 @@ pub(super) fn service(name: &str, vip: &str) -> Service {
 
 pub(super) fn pod(name: &str, address: &str, services: &[&str]) -> Workload {
     let mut workload = Workload::new(&format!("Kubernetes//Pod/shop/{name}"), name, "shop");
-    workload.addresses = vec![address.parse().expect("an address")];
+    workload.addresses = [address.parse().expect("an address")].into_iter().collect();
     workload.tunnel_protocol = TunnelProtocol::Hbone;
     workload.canonical_name = name.into();
     workload.service_account = name.into();
@@ -287,7 +287,7 @@ impl Upstream for Fake {
         let (parts, body) = request.into_parts();
         let (body, _) = read(body).await;
         let seen = Seen {
-            workload: endpoint.hop.workload.name.to_string(),
+            workload: endpoint.hop.workload.name().to_owned(),
             target: endpoint.hop.target.to_string(),
             method: parts.method,
             uri: parts.uri.to_string(),

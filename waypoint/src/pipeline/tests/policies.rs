@@ -172,7 +172,7 @@ fn only_what_is_bound_to_this_waypoint_is_let_in() {
         let named = admit("web.shop.svc.cluster.local:80").expect("bound");
         assert_eq!(named.downstream.destination, web.downstream.destination);
         let direct = admit("10.0.0.5:9000").expect("bound");
-        assert_eq!(&*direct.downstream.workload.expect("a pod").name, "direct");
+        assert_eq!(direct.downstream.workload.expect("a pod").name(), "direct");
         assert!(matches!(
             admit("10.1.0.1:81"),
             Err(Refusal::UnknownPort(..))
@@ -232,7 +232,7 @@ fn connections_go_by_policy_and_by_weight() {
             .route_connection(&downstream)
             .await
             .expect("routed");
-        assert_eq!(&*routed.hops[0].workload.name, "other-0");
+        assert_eq!(routed.hops[0].workload.name(), "other-0");
         routed.meter.connected(&routed.hops[0], Ok(()));
         routed.meter.received(3);
         routed.meter.sent(5);

@@ -276,7 +276,7 @@ fn what_is_open_is_asked_about_with_its_endpoint_as_it_is_now() {
         let downstream = mesh.downstream();
         let route = mesh.pipeline.route_connection(&downstream).await;
         let route = route.expect("web-1 has no policy");
-        assert_eq!(&*route.hops[0].workload.name, "web-1");
+        assert_eq!(route.hops[0].workload.name(), "web-1");
         route.meter.connected(&route.hops[0], Ok(()));
         assert!(!is_denied(&route.meter));
         mesh.apply(vec![selected("web-1", "10.0.0.2", "one")]);

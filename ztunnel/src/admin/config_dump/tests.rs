@@ -164,7 +164,9 @@ fn mesh() -> Vec<Change> {
         app_protocol: Default::default(),
     };
     let mut workload = Workload::new("Kubernetes//Pod/shop/web-0", "web-0", "shop");
-    workload.addresses = vec![address("10.244.1.2"), address("fd00::2")];
+    workload.addresses = [address("10.244.1.2"), address("fd00::2")]
+        .into_iter()
+        .collect();
     workload.tunnel_protocol = TunnelProtocol::Hbone;
     workload.node = "node-1".into();
     workload.network = "west".into();

@@ -98,7 +98,7 @@ async fn the_gateway_of_another_network_is_asked_for_too() {
     });
     let mut proxy = Workload::new("NetworkGateway/far/192.0.2.9/15008", "gateway", "shop");
     proxy.network = gateway.network;
-    proxy.addresses = vec![gateway.address];
+    proxy.addresses = [gateway.address].into_iter().collect();
     let answers = async {
         let behind = [Change::Service(service), Change::Workload(far)];
         scene

@@ -177,7 +177,7 @@ impl Destination {
             .ok_or_else(|| Exit::NotFound.because(format!("{object} has no address")))?;
         let address = SocketAddr::new(*address, port);
         Ok(Self {
-            name: format!("{}/{}:{port}", first.namespace, first.name),
+            name: format!("{}/{}:{port}", first.namespace, first.name()),
             addresses: vec![address],
             host: with_port(&url_host(address.ip()), port),
             step: Step::new(

@@ -104,7 +104,7 @@ impl AtWaypoint<'_> {
         judge: &impl Fn(&Policies, SocketAddr) -> Ruling,
     ) -> Ruling {
         let rulings = ends.iter().map(|end| {
-            let name = format!("{}/{}", end.workload.namespace, end.workload.name);
+            let name = format!("{}/{}", end.workload.namespace, end.workload.name());
             let decided = match is_decided {
                 true => Ruling {
                     steps: Vec::new(),

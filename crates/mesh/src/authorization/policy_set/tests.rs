@@ -1,13 +1,12 @@
 //! Which policies a waypoint evaluates of what, and what those do that decide nothing.
 
-use std::collections::BTreeMap;
-
 use super::super::{Clause, Match, RequestMatch, Rule, StringMatch};
 use super::*;
 use crate::policy_target::PolicyTarget;
 use crate::request_authentication::{AuthenticationSet, RequestAuthentication};
 use crate::service::{Port, Service};
 use crate::snapshot::Change;
+use crate::workload::Memberships;
 
 fn gateway() -> Gateway {
     Gateway {
@@ -42,8 +41,8 @@ fn port(target_port: u16) -> Port {
 fn pod(name: &str, services: &[&str]) -> Workload {
     let services = services.iter().map(|name| (hostname(name), Vec::new()));
     let mut pod = Workload::new(&format!("Kubernetes//Pod/shop/{name}"), name, "shop");
-    pod.addresses = vec![[10, 0, 0, 2].into()];
-    pod.services = services.collect::<BTreeMap<_, _>>();
+    pod.addresses = [[10, 0, 0, 2].into()].into_iter().collect();
+    pod.services = services.collect();
     pod
 }
 
@@ -192,7 +191,7 @@ fn an_endpoint_has_also_what_selects_it_and_what_its_services_have() {
 fn two_services(plain: u16, policies: Vec<Authorization>) -> (Snapshot, Workload) {
     let mut snapshot = snapshot(policies);
     let mut chosen = pod("web-0", &[]);
-    chosen.services = BTreeMap::from([
+    chosen.services = Memberships::from_iter([
         (hostname("web"), vec![port(8080)]),
         (hostname("plain"), vec![port(plain)]),
     ]);
@@ -435,7 +434,7 @@ fn endpoints_are_uniform_where_no_policy_can_tell_them_apart() {
     assert!(!uniform(authenticated, Vec::new()));
     assert!(!uniform(pod("web-1", &["web", "canary"]), Vec::new()));
     let mut another_port = alike();
-    another_port.services = BTreeMap::from([(hostname("web"), vec![port(9090)])]);
+    another_port.services = Memberships::from_iter([(hostname("web"), vec![port(9090)])]);
     assert!(!uniform(another_port, Vec::new()));
     let by_address = Match {
         destination_ips: vec!["10.0.0.2/32".parse().expect("net")],

@@ -108,9 +108,10 @@ fn service() -> impl Strategy<Value = Service> {
 
 fn entry(service: &Service, endpoints: &[Workload]) -> Arc<ServiceEntry> {
     let mut snapshot = Snapshot::default();
-    let named = endpoints.iter().enumerate().map(|(n, workload)| Workload {
-        uid: crate::workload::WorkloadUid::new(format!("{n:02}")),
-        ..workload.clone()
+    let named = endpoints.iter().cloned().enumerate();
+    let named = named.map(|(n, mut workload)| {
+        workload.uid = crate::workload::WorkloadUid::new(format!("{n:02}"));
+        workload
     });
     snapshot.apply(named.map(Change::Workload));
     snapshot.apply([Change::Service(service.clone())]);
@@ -128,7 +129,8 @@ fn naive(service: &Service, client: &Workload, endpoint: &Workload) -> Option<us
             (Some(address), IpFamilies::Ipv4Only) => address.is_ipv4(),
             (Some(_), _) => true,
         };
-    let own = endpoint.services[&service.key()].first();
+    let own = endpoint.services.get(&service.key());
+    let own = own.and_then(|ports| ports.first());
     let own = own.is_some_and(|port| port.target_port != 0);
     let has_port = own || service.ports[0].target_port != 0;
     if !(healthy && reachable && has_port && endpoint.capacity > 0) {
@@ -223,7 +225,7 @@ fn alike(count: usize, algorithm: Algorithm) -> Selection {
         app_protocol: AppProtocol::Unknown,
     }];
     let mut one = Workload::new("", "", "shop");
-    one.addresses = vec![[10, 0, 0, 1].into()];
+    one.addresses = [[10, 0, 0, 1].into()].into_iter().collect();
     one.services.insert(service.key(), Vec::new());
     let entry = entry(&service, &vec![one; count]);
     Selection::new(&entry, &Workload::new("client", "client", "shop"), PORT)
@@ -271,10 +273,8 @@ fn selections_are_kept_while_their_service_is_the_same() {
     let (first, snapshot) = entry(80);
     let made = selections.of(&first, &client, 80);
     assert!(Arc::ptr_eq(&made, &selections.of(&first, &client, 80)));
-    let elsewhere = Workload {
-        node: "node-2".into(),
-        ..client.clone()
-    };
+    let mut elsewhere = client.clone();
+    elsewhere.node = "node-2".into();
     assert!(!Arc::ptr_eq(&made, &selections.of(&first, &elsewhere, 80)));
     selections.follow(&snapshot);
     assert!(Arc::ptr_eq(&made, &selections.of(&first, &client, 80)));

@@ -49,7 +49,7 @@ fn another_network_is_entered_by_its_gateway_as_whom_the_service_vouches_for() {
 fn nothing_goes_to_another_network_in_plaintext() {
     let (service, mut far) = far_web(gateway_at("192.0.2.9"));
     far.tunnel_protocol = TunnelProtocol::None;
-    far.addresses = vec![ip("10.244.9.9")];
+    far.addresses = [ip("10.244.9.9")].into_iter().collect();
     let scenario = Scenario::new(&[&service], &[&far, &gateway("192.0.2.9")]);
     let route = scenario.route("10.96.0.1:80");
     assert!(route.starts_with("through 192.0.2.9:15018"), "{route}");

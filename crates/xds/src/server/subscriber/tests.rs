@@ -24,7 +24,7 @@ fn uid(name: &str) -> String {
 
 fn pod(name: &str, node: &str, last_byte: u8) -> Change {
     let mut workload = Workload::new(&uid(name), name, "shop");
-    workload.addresses = vec![[10, 0, 0, last_byte].into()];
+    workload.addresses = [[10, 0, 0, last_byte].into()].into_iter().collect();
     workload.node = node.into();
     if name.starts_with("web") {
         let key = NamespacedHostname::parse(SERVICE).expect("literal");
