@@ -181,17 +181,20 @@ mod tests {
 
     #[test]
     fn a_name_is_kept_once_where_the_uid_ends_with_it() {
-        for (uid, name) in [
-            ("Kubernetes//Pod/shop/web-0", "web-0"),
-            ("Kubernetes//Pod/shop/web-0", "eb-0"),
+        for (uid, name, is_end) in [
+            ("Kubernetes//Pod/shop/web-0", "web-0", true),
+            ("Kubernetes//Pod/shop/web-0", "eb-0", false),
             (
                 "Kubernetes/networking.istio.io/ServiceEntry/shop/api/10.0.0.1",
                 "api",
+                false,
             ),
-            ("web-0", "web-0"),
-            ("web-0", ""),
+            ("web-0", "web-0", true),
+            ("web-0", "", false),
         ] {
-            assert_eq!(Workload::new(uid, name, "shop").name(), name, "{uid}");
+            let workload = Workload::new(uid, name, "shop");
+            assert_eq!(workload.name(), name, "{uid}");
+            assert_eq!(workload.name.is_none(), is_end, "{uid} {name}");
         }
     }
 
