@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::framing::{self, FramingError, Length, Statement, trim};
@@ -316,7 +317,24 @@ fn parse_target(method: &Method, target: Bytes) -> Result<Uri, HeadError> {
         (false, true) => *method == Method::OPTIONS,
         (false, false) => (origin && !authority) || absolute,
     };
-    if good { Ok(uri) } else { Err(BAD) }
+    if good {
+        rooted(uri).ok_or(BAD)
+    } else {
+        Err(BAD)
+    }
+}
+
+/// With the path that an absolute form without one has, before a query too (RFC 9110 §4.2.3), so that
+/// it is decided on what is sent.
+fn rooted(uri: Uri) -> Option<Uri> {
+    let target = uri.path_and_query().map_or("", PathAndQuery::as_str);
+    if !target.starts_with('?') {
+        return Some(uri);
+    }
+    let target = PathAndQuery::try_from(format!("/{target}")).ok()?;
+    let mut parts = uri.into_parts();
+    parts.path_and_query = Some(target);
+    Uri::from_parts(parts).ok()
 }
 
 // === impl Fields ===

@@ -171,6 +171,21 @@ fn an_absolute_target_replaces_host() {
 }
 
 #[test]
+fn an_absolute_target_without_a_path_has_the_roots() {
+    for (target, rooted) in [
+        ("http://b", "/"),
+        ("http://b?y", "/?y"),
+        ("http://b/?y", "/?y"),
+        ("http://b?/admin", "/?/admin"),
+    ] {
+        let head = parse(&format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n"));
+        let head = head.unwrap().unwrap();
+        let read = head.request.uri().path_and_query();
+        assert_eq!(read.map(|read| read.as_str()), Some(rooted), "{target}");
+    }
+}
+
+#[test]
 fn a_response_with_length_and_coding_is_the_last() {
     let text = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n";
     let mut input = Bytes::from_static(text.as_bytes());
