@@ -67,12 +67,13 @@ FUZZ_CRATES ?= $(patsubst %/fuzz/Cargo.toml,%,$(wildcard */fuzz/Cargo.toml crate
 .PHONY: fuzz
 fuzz: deps ## Fuzzes what comes from the network, FUZZ_SECONDS for each target
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
-	@export RUSTC_BOOTSTRAP=1; for crate in $(FUZZ_CRATES); do \
+	@export RUSTC_BOOTSTRAP=1; failed=; for crate in $(FUZZ_CRATES); do \
 	  for target in $$(cd $$crate && $(CARGO) fuzz list); do \
-	    echo "$$crate: $$target"; \
-	    (cd $$crate && $(CARGO) fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS)); \
+	    echo "$$crate: $$target"; found=fuzz/target/corpus/$$target; \
+	    (cd $$crate && mkdir -p $$found && $(CARGO) fuzz run "$$target" $$found fuzz/corpus/$$target -- \
+	      -max_total_time=$(FUZZ_SECONDS)) || failed="$$failed $$target"; \
 	  done; \
-	done
+	done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
 # ZTUNNEL names another ztunnel's program, to measure beside ours; JSON a file for every run's figures.
 ZTUNNEL ?=
