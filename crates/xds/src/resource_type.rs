@@ -81,15 +81,16 @@ impl fmt::Display for ResourceType {
 // === impl Layer ===
 
 impl Layer {
-    /// The types a proxy of this layer subscribes to, and the only ones it is given.
+    /// The types a proxy of this layer subscribes to, and the only ones it is given: first what
+    /// holds for workloads and services, then these.
     pub fn types(self) -> &'static [ResourceType] {
         match self {
-            Self::L4 => &[ResourceType::Address, ResourceType::Authorization],
+            Self::L4 => &[ResourceType::Authorization, ResourceType::Address],
             Self::L7 => &[
-                ResourceType::Address,
                 ResourceType::AuthorizationPolicy,
                 ResourceType::RequestAuthentication,
                 ResourceType::Route,
+                ResourceType::Address,
             ],
         }
     }

@@ -9,6 +9,10 @@
 //!
 //! While an answer is outstanding nothing more of the type is sent, so that a slow client is
 //! told the latest state once instead of every state in between.
+//!
+//! Of what changed together, policies and routes come before the workloads and services that they are
+//! about, and go after them: a client that takes one response in at a time never knows the one without the
+//! other.
 
 mod interest;
 
@@ -17,10 +21,22 @@ use std::time::SystemTime;
 
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
-use self::interest::{Difference, Interest};
+use self::interest::{Difference, Interest, Part};
 use super::peers::{Nack, TypeStatus};
 use super::resources::ResourceSet;
 use crate::resource_type::ResourceType;
+
+const ORDER: [(ResourceType, Part); 9] = [
+    (ResourceType::Authorization, Part::Present),
+    (ResourceType::AuthorizationPolicy, Part::Present),
+    (ResourceType::RequestAuthentication, Part::Present),
+    (ResourceType::Route, Part::Present),
+    (ResourceType::Address, Part::All),
+    (ResourceType::Authorization, Part::All),
+    (ResourceType::AuthorizationPolicy, Part::All),
+    (ResourceType::RequestAuthentication, Part::All),
+    (ResourceType::Route, Part::All),
+];
 
 /// One client's subscriptions.
 #[derive(Debug)]
@@ -90,19 +106,26 @@ impl Subscriber {
                 ..Default::default()
             });
         }
-        for (resource_type, watch) in &mut self.watches {
+        for (resource_type, part) in ORDER {
+            let Some(watch) = self.watches.get_mut(&resource_type) else {
+                continue;
+            };
             if watch.outstanding.is_some() {
+                // What comes behind may be about what can't be told yet.
+                if watch.interest.lags(resource_type, resources) {
+                    return None;
+                }
                 continue;
             }
             let difference = watch
                 .interest
-                .difference(*resource_type, resources, &self.node);
+                .difference(resource_type, resources, &self.node, part);
             if difference.is_empty() && !watch.answer_due {
                 continue;
             }
             self.nonce += 1;
             return Some(watch.respond(
-                *resource_type,
+                resource_type,
                 difference,
                 self.nonce.to_string(),
                 resources.generation(),

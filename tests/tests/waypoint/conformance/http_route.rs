@@ -439,7 +439,7 @@ fn http_route_invalid_backend() {
 #[test]
 fn http_route_partially_invalid() {
     let lab = shared();
-    apply(
+    apply_routes(
         lab,
         "partially",
         &http_route(

@@ -6,7 +6,7 @@ use mesh::service::Service;
 use mesh::workload::Workload;
 use prost_types::Any;
 use proto::authorization::{AUTHORIZATION_TYPE_URL, Authorization as WireAuthorization};
-use proto::discovery::DeltaDiscoveryResponse;
+use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use proto::l7::{
     AUTHORIZATION_POLICY_TYPE_URL, REQUEST_AUTHENTICATION_TYPE_URL, ROUTE_TYPE_URL,
     Route as WireRoute,
@@ -85,9 +85,14 @@ fn addresses(state: &mut State, resources: Vec<Resource>, removed: &[&str]) -> R
 
 /// What a new stream would say is held of addresses.
 fn held(state: &State) -> Vec<(String, String)> {
-    let requests = state.initial_requests();
-    let versions = requests[0].initial_resource_versions.clone();
+    let versions = first_request(state, ADDRESS_TYPE_URL).initial_resource_versions;
     versions.into_iter().collect()
+}
+
+fn first_request(state: &State, type_url: &str) -> DeltaDiscoveryRequest {
+    let mut requests = state.initial_requests().into_iter();
+    let found = requests.find(|request| request.type_url == type_url);
+    found.expect("a type that is asked for")
 }
 
 fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -111,7 +116,7 @@ fn uids(received: &Received) -> Vec<String> {
 fn the_first_requests_ask_for_everything_of_both_types() {
     let requests = State::new(Layer::L4, Subscription::Wildcard).initial_requests();
     let urls: Vec<&str> = requests.iter().map(|r| r.type_url.as_str()).collect();
-    assert_eq!(urls, [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL]);
+    assert_eq!(urls, [AUTHORIZATION_TYPE_URL, ADDRESS_TYPE_URL]);
     for request in requests {
         assert!(request.resource_names_subscribe.is_empty());
         assert!(request.resource_names_unsubscribe.is_empty());
@@ -217,7 +222,7 @@ fn a_policy_not_understood_is_rejected_and_denies() {
     assert_eq!(applied.scope, Scope::Namespace);
     assert_eq!(update.rejections[0].name, "shop/allow");
     assert!(received.acknowledgement.error_detail.is_some());
-    let versions = &state.initial_requests()[1].initial_resource_versions;
+    let versions = first_request(&state, AUTHORIZATION_TYPE_URL).initial_resource_versions;
     assert_eq!(versions.get("shop/allow").map(String::as_str), Some(""));
 }
 
@@ -278,15 +283,15 @@ fn a_waypoint_asks_for_what_it_enforces_and_waits_for_all_of_it() {
     let requests = state.initial_requests();
     let urls: Vec<&str> = requests.iter().map(|r| r.type_url.as_str()).collect();
     let expected = [
-        ADDRESS_TYPE_URL,
         AUTHORIZATION_POLICY_TYPE_URL,
         REQUEST_AUTHENTICATION_TYPE_URL,
         ROUTE_TYPE_URL,
+        ADDRESS_TYPE_URL,
     ];
     assert_eq!(urls, expected);
     for url in expected {
         let synced = take(&mut state, response(url, Vec::new(), &[])).synced;
-        assert_eq!(synced, url == ROUTE_TYPE_URL);
+        assert_eq!(synced, url == ADDRESS_TYPE_URL);
     }
     let l4 = take(
         &mut state,
@@ -321,7 +326,7 @@ fn a_route_not_understood_is_rejected_and_refuses() {
     assert!(matches!(&route.rules, RouteRules::Http(rules) if rules.len() == 1));
     let error = received.acknowledgement.error_detail.expect("a NACK");
     assert_eq!(error.message, "HTTPRoute/shop/web: rules is missing");
-    let held = &state.initial_requests()[3].initial_resource_versions;
+    let held = first_request(&state, ROUTE_TYPE_URL).initial_resource_versions;
     assert_eq!(held.get(&name).map(String::as_str), Some(""));
 
     // Nothing to refuse: what was held stays.
@@ -379,7 +384,7 @@ fn sync_is_told_once_when_both_types_have_come() {
 #[test]
 fn on_demand_names_what_it_wants_and_asks_again_for_what_is_pending() {
     let mut state = State::new(Layer::L4, Subscription::OnDemand);
-    let first = &state.initial_requests()[0];
+    let first = first_request(&state, ADDRESS_TYPE_URL);
     assert_eq!(first.resource_names_subscribe, ["*"]);
     assert_eq!(first.resource_names_unsubscribe, ["*"]);
 

@@ -30,6 +30,14 @@ pub(super) enum Has {
     Sent(Resources),
 }
 
+/// How much of a difference is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// What there is. What there is no more is told another time.
+    Present,
+    All,
+}
+
 /// What a response carries.
 #[derive(Default)]
 pub(super) struct Difference {
@@ -92,18 +100,36 @@ impl Interest {
         }
     }
 
-    /// What the client lacks; afterwards it counts as sent.
+    /// Whether anything may have changed since the last response. Who asks by name waits for
+    /// nobody else.
+    pub(super) fn lags(&self, resource_type: ResourceType, resources: &ResourceSet) -> bool {
+        match self {
+            Self::Wildcard(Has::Sent(sent)) => !sent.ptr_eq(resources.of(resource_type)),
+            Self::Wildcard(Has::Told(_)) | Self::OnDemand { .. } => false,
+        }
+    }
+
+    /// A part of what the client lacks; afterwards it counts as sent.
     pub(super) fn difference(
         &mut self,
         resource_type: ResourceType,
         resources: &ResourceSet,
         node: &str,
+        part: Part,
     ) -> Difference {
         match self {
             Self::Wildcard(has) => {
                 let current = resources.of(resource_type);
-                let difference = has.difference(resource_type, current);
-                *has = Has::Sent(current.clone());
+                let mut difference = has.difference(resource_type, current);
+                let mut told = current.clone();
+                if let (Part::Present, Has::Sent(sent)) = (part, &*has) {
+                    for name in difference.removed.drain(..) {
+                        if let Some((name, resource)) = sent.get_key_value(name.as_str()) {
+                            told.insert(name.clone(), resource.clone());
+                        }
+                    }
+                }
+                *has = Has::Sent(told);
                 difference
             }
             Self::OnDemand { names, asked, has } => {

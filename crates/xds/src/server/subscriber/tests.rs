@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::address::{NamespacedHostname, NetworkAddress};
-use mesh::authorization::{Action, Authorization, Scope};
+use mesh::authorization::{Action, Authorization, PolicyKey, Scope};
 use mesh::service::Service;
 use mesh::snapshot::Change;
 use mesh::workload::Workload;
@@ -107,10 +107,12 @@ impl Scenario {
     /// The next response: its names, removed ones with a minus. It is acknowledged.
     fn answer(&mut self) -> Vec<String> {
         let response = self.subscriber.next(&self.set).expect("a response");
-        self.request(DeltaDiscoveryRequest {
+        let acknowledgement = DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
             response_nonce: response.nonce.clone(),
             ..Default::default()
-        });
+        };
+        self.subscriber.receive(acknowledgement, now());
         names(&response)
     }
 
@@ -227,10 +229,53 @@ fn types_are_served_apart() {
         ..Default::default()
     };
     scenario.subscriber.receive(policies, now());
+    assert_eq!(scenario.answer(), ["shop/allow"]);
     assert_eq!(scenario.answer(), [uid("db")]);
-    let response = scenario.subscriber.next(&scenario.set).expect("a response");
-    assert_eq!(response.type_url, ResourceType::Authorization.url());
-    assert_eq!(names(&response), ["shop/allow"]);
+    scenario.silence();
+}
+
+/// Policies of what is new are known before it, and forgotten after it.
+#[test]
+fn nothing_is_known_without_its_policies() {
+    let mut scenario = Scenario::new(&[]);
+    scenario.wildcard(&[]);
+    let watch = |nonce: String| DeltaDiscoveryRequest {
+        type_url: ResourceType::Authorization.url().to_owned(),
+        response_nonce: nonce,
+        ..Default::default()
+    };
+    scenario.subscriber.receive(watch(String::new()), now());
+    let nothing: [&str; 0] = [];
+    assert_eq!(scenario.answer(), nothing);
+    assert_eq!(scenario.answer(), nothing);
+
+    scenario.set.apply(&[pod("db", "node-2", 1), policy()]);
+    assert_eq!(scenario.answer(), ["shop/allow"]);
+    assert_eq!(scenario.answer(), [uid("db")]);
+
+    scenario.set.apply(&[
+        Change::RemoveAuthorization(PolicyKey::new("shop", "allow")),
+        Change::RemoveAddress(uid("db").into()),
+    ]);
+    assert_eq!(scenario.answer(), [format!("-{}", uid("db"))]);
+    assert_eq!(scenario.answer(), ["-shop/allow"]);
+    scenario.silence();
+
+    // While the client has not answered for policies, what is newer and may be about them waits.
+    scenario.set.apply(&[policy()]);
+    let first = scenario.subscriber.next(&scenario.set).expect("a response");
+    scenario.set.apply(&[pod("web-1", "node-2", 2)]);
+    assert_eq!(scenario.answer(), [uid("web-1")]);
+    let mut other = policy();
+    if let Change::Authorization(policy) = &mut other {
+        policy.name = "other".into();
+    }
+    scenario.set.apply(&[pod("web-2", "node-2", 3), other]);
+    scenario.silence();
+    scenario.subscriber.receive(watch(first.nonce), now());
+    assert_eq!(scenario.answer(), ["shop/other"]);
+    assert_eq!(scenario.answer(), [uid("web-2")]);
+    scenario.silence();
 }
 
 #[test]
