@@ -157,7 +157,7 @@ impl<P: Attached> Attachments<P> {
             None => self.of_gateway(gateway),
         };
         policies.extend(self.at(Place::Namespace(workload.namespace.clone())));
-        let backed = |service: &&NamespacedHostname| workload.services.contains_key(*service);
+        let backed = |service: &&NamespacedHostname| workload.services.contains_key(service);
         let is_guarded = service
             .filter(backed)
             .is_some_and(|service| self.at_service(service).any(|policy| policy.decides()));
