@@ -1,6 +1,8 @@
 //! What a ztunnel's process holds: idle, and for connections that do nothing.
 
 use std::io::{BufRead, BufReader};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
@@ -11,6 +13,9 @@ use crate::lab::Lab;
 /// Bars of the design.
 pub(super) const IDLE_BAR: f64 = 12e6;
 pub(super) const CONNECTION_BAR: f64 = 6e3;
+
+/// What a ztunnel needed to start only, it has let go ten seconds after it was ready.
+const AT_REST: Duration = Duration::from_secs(12);
 
 /// Bytes, of the ztunnels of the client's node and of the server's.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -35,6 +40,7 @@ impl Memory {
         system: System,
         connections: usize,
     ) -> Result<Self> {
+        thread::sleep(AT_REST);
         let idle = resident(lab, ztunnels, system)?;
         let own = own(lab, ztunnels, system)?;
         let host = format!("{}.{}", Reach::BetweenNodes.server(), system.name());

@@ -4,6 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use runtime::readiness::{self, Readiness};
 use runtime::signals::Shutdown;
@@ -22,6 +23,9 @@ use crate::proxy::workers::Listeners;
 
 /// What readiness waits for while there is a predecessor.
 pub(super) const TAKING_OVER: &str = "taking over";
+
+/// By when a process that is ready has captured the pods that were there before it.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// Tells whoever looks after this process that it must stop the former one.
 const BESIDE: &str = "X_WEFT_HANDOVER=0";
@@ -108,6 +112,9 @@ pub(super) fn begin(
         tokio::spawn(async move {
             readiness.only(&[]).await;
             runtime::notify::ready("serving", more);
+            runtime::program::let_go_of_start();
+            // Capturing the pods that are there is part of it, and begins only now.
+            time::sleep(SETTLED).await;
             runtime::program::let_go_of_start();
         });
         if let Some(predecessor) = predecessor {
