@@ -37,6 +37,19 @@ impl Lab {
         Ok(path.to_str().context("path is text")?.to_owned())
     }
 
+    /// Bytes that a node's ztunnel has for itself. Pages of its program come and go besides.
+    pub fn own_memory(&self, node: &str) -> Result<f64> {
+        let pid = &self.piece("ztunnel", Some(node))?["pid"];
+        let status = self.exec(
+            &format!("node/{node}"),
+            &["cat", &format!("/proc/{pid}/status")],
+        )?;
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix("RssAnon:"));
+        let kilobytes = line.context("RssAnon")?.trim().trim_end_matches(" kB");
+        Ok(kilobytes.parse::<f64>()? * 1024.0)
+    }
+
     /// What `weft status` says of one of the mesh's own processes.
     pub fn piece(&self, name: &str, node: Option<&str>) -> Result<Value> {
         let status: Value = serde_json::from_str(&self.weft(&["status", "-o", "json"])?)?;

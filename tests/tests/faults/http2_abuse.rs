@@ -39,10 +39,7 @@ fn flood(lab: &Lab, abuse: &str, frames: u64, seconds: &str) -> Outcome {
 fn abuse_closes_the_connection_and_costs_little() {
     let lab = mesh("RUST_LOG=info");
     let baseline = warm(&lab);
-    let memory = || {
-        lab.metric("node-2", "process_resident_memory_bytes")
-            .expect("memory")
-    };
+    let memory = || lab.own_memory("node-2").expect("memory");
     let frames = scaled(100_000, 10_000_000);
     for abuse in [
         "rapid-reset",

@@ -13,17 +13,14 @@ const HELD: u64 = (4 + 2) << 20;
 fn what_nobody_reads_is_bounded_and_holds_up_nobody() {
     let lab = mesh("RUST_LOG=info");
     let baseline = warm_deaf(&lab);
-    let resident = |node| {
-        lab.metric(node, "process_resident_memory_bytes")
-            .expect("memory")
-    };
-    let before = ["node-1", "node-2"].map(resident);
+    let memory = |node| lab.own_memory(node).expect("memory");
+    let before = ["node-1", "node-2"].map(memory);
     let count = DEAF.to_string();
     let mut deaf = Running::start(&lab, "shop/client", &["pour", "server:9005", &count]);
     let poured = deaf.line();
     assert!(poured.ends_with("cut 0"), "{poured}");
     for (node, before) in ["node-1", "node-2"].into_iter().zip(before) {
-        let grown = resident(node) - before;
+        let grown = memory(node) - before;
         assert!(
             grown < (DEAF * HELD) as f64,
             "{node}: {grown} bytes; {poured}"
