@@ -112,8 +112,7 @@ pub(super) fn begin(
         tokio::spawn(async move {
             readiness.only(&[]).await;
             runtime::notify::ready("serving", more);
-            runtime::program::let_go_of_start();
-            // Capturing the pods that are there is part of it, and begins only now.
+            // Capturing the pods that are there is part of the start, and begins only now.
             time::sleep(SETTLED).await;
             runtime::program::let_go_of_start();
         });
