@@ -18,6 +18,7 @@ pub mod baseline;
 pub mod capture;
 mod link;
 pub mod memory_limit;
+pub mod process_status;
 pub mod scale;
 pub mod wire;
 mod wrapped;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, process_status};
 
 /// What stands between client and server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -123,13 +123,7 @@ impl Ztunnels {
 
     /// Resident bytes of a node's ztunnel: `VmRSS`, or of a kind.
     pub(super) fn resident(&self, lab: &Lab, node: &str, kind: &str) -> Result<f64> {
-        let status = self.read(lab, node, "status")?;
-        let mut lines = status.lines().filter_map(|line| line.split_once(':'));
-        let (_, value) = lines
-            .find(|(name, _)| *name == kind)
-            .with_context(|| kind.to_owned())?;
-        let kilobytes = value.trim().trim_end_matches("kB").trim();
-        Ok(kilobytes.parse::<f64>()? * 1024.0)
+        process_status::memory(&self.read(lab, node, "status")?, kind)
     }
 
     fn read(&self, lab: &Lab, node: &str, file: &str) -> Result<String> {

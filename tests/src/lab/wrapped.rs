@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{Lab, link, program};
+use super::{Lab, link, process_status, program};
 
 // === impl Lab ===
 
@@ -44,10 +44,7 @@ impl Lab {
             &format!("node/{node}"),
             &["cat", &format!("/proc/{pid}/status")],
         )?;
-        let mut lines = status.lines();
-        let line = lines.find_map(|line| line.strip_prefix("RssAnon:"));
-        let kilobytes = line.context("RssAnon")?.trim().trim_end_matches(" kB");
-        Ok(kilobytes.parse::<f64>()? * 1024.0)
+        process_status::memory(&status, "RssAnon")
     }
 
     /// What `weft status` says of one of the mesh's own processes.

@@ -12,28 +12,9 @@ use tests::lab::{Lab, SOON};
 
 use crate::shop::{self, ask};
 
-/// By which Kiali groups requests; a series without one of them is passed over.
-const KIALI_REQUESTS: &[&str] = &[
-    "source_cluster",
-    "source_workload_namespace",
-    "source_workload",
-    "source_canonical_service",
-    "source_canonical_revision",
-    "destination_cluster",
-    "destination_service_namespace",
-    "destination_service",
-    "destination_service_name",
-    "destination_workload_namespace",
-    "destination_workload",
-    "destination_canonical_service",
-    "destination_canonical_revision",
-    "request_protocol",
-    "response_code",
-    "grpc_response_status",
-    "response_flags",
-];
-/// The same for connections: `app` is added where it is scraped.
-const KIALI_CONNECTIONS: &[&str] = &[
+/// By which Kiali groups requests and connections; a series without one of them is passed over. Of connections,
+/// `app` is added where it is scraped.
+const KIALI: &[&str] = &[
     "source_cluster",
     "source_workload_namespace",
     "source_workload",
@@ -49,6 +30,8 @@ const KIALI_CONNECTIONS: &[&str] = &[
     "destination_canonical_revision",
     "response_flags",
 ];
+/// The same, for requests only.
+const KIALI_REQUESTS: &[&str] = &["request_protocol", "response_code", "grpc_response_status"];
 /// By which dashboards tell who, and Kiali how safely.
 const SECURITY: &[&str] = &[
     "reporter",
@@ -270,8 +253,9 @@ fn what_dashboards_ask_for_is_there() {
         for metrics in [REQUESTS, MESSAGES, CONNECTIONS] {
             ensure_labelled(&samples, metrics, SECURITY)?;
         }
+        ensure_labelled(&samples, REQUESTS, KIALI)?;
         ensure_labelled(&samples, REQUESTS, KIALI_REQUESTS)?;
-        ensure_labelled(&samples, CONNECTIONS, KIALI_CONNECTIONS)?;
+        ensure_labelled(&samples, CONNECTIONS, KIALI)?;
         ensure_labelled(&samples, &["istio_build"], &["component", "tag"])?;
         let buckets: BTreeSet<&str> = samples
             .iter()
@@ -291,7 +275,7 @@ fn what_dashboards_ask_for_is_there() {
     for node in ["node-1", "node-2"] {
         lab.eventually(SOON, "the ztunnel tells", || {
             let samples = fine(samples(&lab.metrics(node)?));
-            ensure_labelled(&samples, CONNECTIONS, KIALI_CONNECTIONS)?;
+            ensure_labelled(&samples, CONNECTIONS, KIALI)?;
             ensure_labelled(&samples, CONNECTIONS, SECURITY)?;
             ensure_labelled(&samples, OF_ZTUNNELS, &[])?;
             ensure_labelled(&samples, &["istio_build"], &["component", "tag"])?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::super::tally::Measured;
 use super::objects::{self, NAMESPACE, Work};
 use super::{Speech, envoy};
-use crate::lab::Lab;
+use crate::lab::{Lab, process_status};
 
 /// Requests a second at which latency is compared.
 const RATE: f64 = 2000.0;
@@ -248,10 +248,7 @@ fn memory(lab: &Lab) -> Result<()> {
 
 /// Resident bytes of a waypoint's process.
 fn resident(lab: &Lab, proxy: Proxy, work: Work) -> Result<f64> {
-    let status = of_process(lab, proxy, work, "status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.context("VmRSS")?.trim().trim_end_matches("kB");
-    Ok(kilobytes.trim().parse::<f64>()? * 1024.0)
+    process_status::memory(&of_process(lab, proxy, work, "status")?, "VmRSS")
 }
 
 /// Seconds of processor time that a waypoint's process has used (proc(5): fields 14 and 15 of
