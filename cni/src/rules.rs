@@ -9,7 +9,7 @@ pub use nftables::{capture, release, remove};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 /// ztunnel marks every socket it opens in a pod with this, under [`MARK_MASK`].
 pub const ZTUNNEL_MARK: u32 = 0x539;
@@ -25,6 +25,13 @@ pub const DNS_PORT: u16 = 15053;
 /// Policy routing that brings answers to borrowed source addresses back to ztunnel.
 pub const ROUTE_TABLE: u32 = 100;
 pub const ROUTE_RULE_PRIORITY: u32 = 32764;
+
+/// Where outbound capture sends a pod's IPv6 connections: IPv6 has one loopback address, so this
+/// is made another by a route. Beside the prefix that Istio reserves for probes.
+pub const CAPTURE_PREFIX: Ipv6Net = Ipv6Net::new_assert(
+    Ipv6Addr::new(0xfd16, 0x9254, 0x7127, 0x1501, 0, 0, 0, 0),
+    64,
+);
 
 /// Source addresses that a node gives to its own probes, so that they pass without capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,7 +132,21 @@ pub enum Match {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Accept,
-    Redirect { port: u16 },
+    /// To a port of the address that the packet came to, or of loopback if it starts here.
+    Redirect {
+        port: u16,
+    },
+    /// To a port of an address of this very host that follows from both ends' addresses.
+    ///
+    /// A client may use one source port towards two destinations. Redirected to one address they
+    /// would be one connection, so the kernel gives the later a random source port. A connection
+    /// that ztunnel's end closed first may linger under it, whose timestamps (RFC 7323 section 5)
+    /// follow another destination's clock: the new one's SYN is refused, and sent again a second
+    /// later. So destinations are kept apart here too.
+    Spread {
+        family: Family,
+        port: u16,
+    },
     SetConnectionMark,
     RestoreMark,
     ConntrackZone(u16),
@@ -230,6 +251,21 @@ impl Family {
         match self {
             Family::Ipv4 => Ipv4Addr::LOCALHOST.into(),
             Family::Ipv6 => Ipv6Addr::LOCALHOST.into(),
+        }
+    }
+
+    /// The first and the last of the addresses that [`Action::Spread`] draws from.
+    fn capture(self) -> (IpAddr, IpAddr) {
+        match self {
+            // Without the network's own and its broadcast address.
+            Family::Ipv4 => (
+                Ipv4Addr::LOCALHOST.into(),
+                Ipv4Addr::new(127, 255, 255, 254).into(),
+            ),
+            Family::Ipv6 => (
+                CAPTURE_PREFIX.network().into(),
+                CAPTURE_PREFIX.broadcast().into(),
+            ),
         }
     }
 }
@@ -400,7 +436,8 @@ fn output(options: &Options, family: Family, rules: &mut Vec<Rule>) {
             Match::TcpOpening,
             Match::NotZtunnelMark,
         ],
-        Action::Redirect {
+        Action::Spread {
+            family,
             port: OUTBOUND_PORT,
         },
     );

@@ -33,7 +33,7 @@ async fn namespace() -> OwnedFd {
 }
 
 fn captured(namespace: &OwnedFd) -> bool {
-    nft(namespace, &["list", "ruleset"]).contains("redirect to :15001")
+    nft(namespace, &["list", "ruleset"]).contains("254:15001")
 }
 
 fn nft(namespace: &OwnedFd, arguments: &[&str]) -> String {

@@ -1,5 +1,6 @@
 //! Policy routing of a pod: packets with the connection mark are delivered locally, so that an
-//! application's answer to a borrowed client address reaches ztunnel's transparent socket.
+//! application's answer to a borrowed client address reaches ztunnel's transparent socket. And the
+//! IPv6 addresses that outbound capture spreads connections over, which are local by a route.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
@@ -12,15 +13,21 @@ use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
 use super::Error;
 use crate::netns;
-use crate::rules::{CONNECTION_MARK, Family, MARK_MASK, Options, ROUTE_RULE_PRIORITY, ROUTE_TABLE};
+use crate::rules::{
+    CAPTURE_PREFIX, CONNECTION_MARK, Family, MARK_MASK, Options, ROUTE_RULE_PRIORITY, ROUTE_TABLE,
+};
 
 /// The loopback interface is the first of every namespace.
 const LOOPBACK_INDEX: u32 = 1;
+/// Where every namespace keeps the routes of its own addresses.
+const LOCAL_TABLE: u32 = libc::RT_TABLE_LOCAL as u32;
 
-/// What of the policy routing a namespace has.
+/// What of the routing a namespace has.
 pub(super) struct Present {
     pub(super) rule: bool,
     pub(super) route: bool,
+    /// IPv4's loopback needs none.
+    pub(super) capture_route: bool,
 }
 
 pub(super) async fn ensure(netns: impl AsFd, options: &Options) -> Result<(), Error> {
@@ -29,8 +36,10 @@ pub(super) async fn ensure(netns: impl AsFd, options: &Options) -> Result<(), Er
         let mut rule = handle.rule().add();
         *rule.message_mut() = wanted_rule(family);
         tolerate(rule.execute().await, libc::EEXIST)?;
-        let route = handle.route().add(wanted_route(family)).replace();
-        route.execute().await.map_err(Error::Routing)?;
+        for route in wanted_routes(family) {
+            let route = handle.route().add(route).replace();
+            route.execute().await.map_err(Error::Routing)?;
+        }
     }
     Ok(())
 }
@@ -46,9 +55,11 @@ pub(super) async fn remove(netns: impl AsFd) -> Result<(), Error> {
             let rule = wanted_rule(family);
             tolerate(handle.rule().del(rule).execute().await, libc::ENOENT)?;
         }
-        if present.route {
-            let route = wanted_route(family);
-            tolerate(handle.route().del(route).execute().await, libc::ESRCH)?;
+        let routes = [present.route, present.capture_route];
+        for (route, present) in wanted_routes(family).into_iter().zip(routes) {
+            if present {
+                tolerate(handle.route().del(route).execute().await, libc::ESRCH)?;
+            }
         }
     }
     Ok(())
@@ -67,14 +78,15 @@ pub(super) async fn present(handle: &Handle, family: Family) -> Result<Present, 
         .map_err(Error::Routing)?;
     let routes: Vec<RouteMessage> = handle
         .route()
-        .get(wanted_route(family))
+        .get(marked_route(family))
         .execute()
         .try_collect()
         .await
         .map_err(Error::Routing)?;
     Ok(Present {
         rule: rules.iter().any(is_wanted_rule),
-        route: routes.iter().any(is_wanted_route),
+        route: routes.iter().any(is_marked_route),
+        capture_route: family == Family::Ipv4 || routes.iter().any(is_capture_route),
     })
 }
 
@@ -94,7 +106,14 @@ fn wanted_rule(family: Family) -> RuleMessage {
     rule
 }
 
-fn wanted_route(family: Family) -> RouteMessage {
+fn wanted_routes(family: Family) -> Vec<RouteMessage> {
+    match family {
+        Family::Ipv4 => vec![marked_route(family)],
+        Family::Ipv6 => vec![marked_route(family), capture_route()],
+    }
+}
+
+fn marked_route(family: Family) -> RouteMessage {
     match family {
         Family::Ipv4 => RouteMessageBuilder::<Ipv4Addr>::new()
             .kind(RouteType::Local)
@@ -110,6 +129,15 @@ fn wanted_route(family: Family) -> RouteMessage {
     }
 }
 
+fn capture_route() -> RouteMessage {
+    RouteMessageBuilder::<Ipv6Addr>::new()
+        .kind(RouteType::Local)
+        .table_id(LOCAL_TABLE)
+        .destination_prefix(CAPTURE_PREFIX.network(), CAPTURE_PREFIX.prefix_len())
+        .output_interface(LOOPBACK_INDEX)
+        .build()
+}
+
 fn is_wanted_rule(rule: &RuleMessage) -> bool {
     [
         RuleAttribute::Table(ROUTE_TABLE),
@@ -121,7 +149,17 @@ fn is_wanted_rule(rule: &RuleMessage) -> bool {
     .all(|attribute| rule.attributes.contains(attribute))
 }
 
-fn is_wanted_route(route: &RouteMessage) -> bool {
+fn is_capture_route(route: &RouteMessage) -> bool {
+    let wanted = capture_route();
+    route.header.kind == wanted.header.kind
+        && route.header.destination_prefix_length == wanted.header.destination_prefix_length
+        && wanted
+            .attributes
+            .iter()
+            .all(|attribute| route.attributes.contains(attribute))
+}
+
+fn is_marked_route(route: &RouteMessage) -> bool {
     route.header.kind == RouteType::Local
         && route.header.destination_prefix_length == 0
         && [

@@ -1,5 +1,6 @@
 //! Rules in real namespaces. They need the right to make namespaces, and fail without it.
 
+use std::collections::HashSet;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -7,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt};
+use socket2::{Domain, Socket, Type};
 
 use super::{Drift, Seen, Verifier, capture, release, remove};
 use crate::netns;
@@ -148,6 +150,40 @@ async fn outbound_and_inbound_reach_ztunnel_with_the_original_destination() {
     }
 }
 
+/// Sockets that their destinations closed first linger at ztunnel's end. A client that uses their
+/// ports again, towards others, is not made to wait for them.
+#[tokio::test]
+async fn destinations_of_one_source_port_are_kept_apart() {
+    let cable = Cable::new();
+    capture(&cable.pod, &Options::default()).await.unwrap();
+    for (bind, own, others) in [
+        ("0.0.0.0:15001", POD, "10.9.0."),
+        ("[::]:15001", "fd09::2", "fd09::1:"),
+    ] {
+        let ztunnel = listen(&cable.pod, bind);
+        let mut seen = HashSet::new();
+        for number in 11..43 {
+            let source = SocketAddr::new(own.parse().unwrap(), 45_000);
+            let target: IpAddr = format!("{others}{number}").parse().unwrap();
+            let client = netns::run_blocking(&cable.pod, || {
+                let socket = Socket::new(Domain::for_address(source), Type::STREAM, None)?;
+                socket.set_reuse_address(true)?;
+                socket.bind(&source.into())?;
+                socket.connect_timeout(&SocketAddr::new(target, 80).into(), PATIENCE)?;
+                Ok::<TcpStream, io::Error>(socket.into())
+            });
+            let mut client = client.unwrap().unwrap();
+            let accepted = accept(&ztunnel);
+            assert_eq!(original_destination(&accepted), (target, 80).into());
+            // Nobody else's port was taken, nor this connection's changed.
+            assert_eq!(accepted.peer_addr().unwrap(), source);
+            assert!(seen.insert(accepted.local_addr().unwrap()));
+            drop(accepted);
+            client.read_to_end(&mut Vec::new()).unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn own_address_hbone_and_loopback_are_not_captured() {
     let cable = Cable::new();
@@ -230,7 +266,7 @@ async fn a_borrowed_client_address_survives_release() {
     let application = listen(&cable.pod, "0.0.0.0:8080");
     let ztunnel = || {
         netns::run_blocking(&cable.pod, || {
-            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
             socket.set_mark(crate::rules::ZTUNNEL_MARK)?;
             socket.set_ip_transparent_v4(true)?;
             socket.bind(&SocketAddr::new(PEER.parse().unwrap(), 0).into())?;
@@ -279,7 +315,8 @@ async fn drift_is_seen_and_repaired() {
     );
     sh(
         &cable.pod,
-        "nft flush table inet istio-ambient-nat; nft delete table inet istio-ambient-raw; ip rule del pref 32764",
+        "nft flush table inet istio-ambient-nat; nft delete table inet istio-ambient-raw; ip rule del pref 32764; \
+         ip -6 route del local fd16:9254:7127:1501::/64 table local",
     );
     assert_eq!(
         verifier
@@ -290,6 +327,7 @@ async fn drift_is_seen_and_repaired() {
             Drift::TableChanged(Table::Nat),
             Drift::TableMissing(Table::Raw),
             Drift::RoutingRuleMissing(Family::Ipv4),
+            Drift::CaptureRouteMissing(Family::Ipv6),
         ]
     );
     capture(&cable.pod, &options).await.unwrap();
@@ -324,7 +362,7 @@ async fn without_ipv6_only_ipv4_is_captured() {
 #[tokio::test]
 async fn remove_leaves_nothing() {
     let cable = Cable::new();
-    let state = "nft list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | grep default || true";
+    let state = "nft list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | grep -e default -e fd16: || true";
     let before = sh(&cable.pod, state);
     capture(&cable.pod, &Options::default()).await.unwrap();
     assert_ne!(sh(&cable.pod, state), before);

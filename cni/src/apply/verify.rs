@@ -33,6 +33,7 @@ pub enum Drift {
     TableLeftOver(Table),
     RoutingRuleMissing(Family),
     RouteMissing(Family),
+    CaptureRouteMissing(Family),
 }
 
 impl Verifier {
@@ -64,6 +65,9 @@ impl Verifier {
             }
             if !present.route {
                 drift.push(Drift::RouteMissing(family));
+            }
+            if !present.capture_route {
+                drift.push(Drift::CaptureRouteMissing(family));
             }
         }
         Ok(drift)
@@ -130,6 +134,9 @@ impl fmt::Display for Drift {
             }
             Drift::RouteMissing(family) => {
                 write!(f, "the {family} route for marked packets is missing")
+            }
+            Drift::CaptureRouteMissing(family) => {
+                write!(f, "the {family} route of outbound capture is missing")
             }
         }
     }

@@ -120,6 +120,10 @@ fn verdict(action: Action) -> String {
     match action {
         Action::Accept => "accept".into(),
         Action::Redirect { port } => format!("redirect to :{port}"),
+        Action::Spread { family, port } => match family.capture() {
+            (IpAddr::V4(first), IpAddr::V4(last)) => format!("dnat ip to {first}-{last}:{port}"),
+            (first, last) => format!("dnat ip6 to [{first}]-[{last}]:{port}"),
+        },
         Action::SetConnectionMark => {
             format!(
                 "ct mark set ct mark & {:#x} | {CONNECTION_MARK:#x}",
