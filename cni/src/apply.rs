@@ -34,6 +34,7 @@ pub async fn capture(netns: impl AsFd, options: &Options) -> Result<(), Error> {
     let netns = netns.as_fd();
     let options = within_reach(netns, options).await?;
     routing::ensure(netns, &options).await?;
+    accepted_sockets_keep_marks(netns, true).await?;
     load(netns, rules::capture(&options)).await
 }
 
@@ -46,7 +47,23 @@ pub async fn release(netns: impl AsFd) -> Result<(), Error> {
 pub async fn remove(netns: impl AsFd) -> Result<(), Error> {
     let netns = netns.as_fd();
     load(netns, rules::remove()).await?;
+    accepted_sockets_keep_marks(netns, false).await?;
     routing::remove(netns).await
+}
+
+/// Whether what an application accepts takes over the mark of the packet that opened it. That
+/// spares a look-up for each of its packets, and where `/proc/sys` is read-only it does without.
+async fn accepted_sockets_keep_marks(netns: impl AsFd, keep: bool) -> Result<(), Error> {
+    const FILE: &str = "/proc/sys/net/ipv4/tcp_fwmark_accept";
+    let written = netns::run(netns, move || {
+        std::fs::write(FILE, if keep { "1" } else { "0" })
+    })
+    .await
+    .map_err(Error::Namespace)?;
+    if let Err(error) = written {
+        tracing::debug!("{FILE} stays as it is: {error}");
+    }
+    Ok(())
 }
 
 /// A pod whose loopback has IPv6 switched off gets no IPv6 rules: the route to loopback that

@@ -124,8 +124,9 @@ pub enum Match {
     UdpSourcePort(u16),
     ZtunnelMark,
     NotZtunnelMark,
-    /// The mark restored from the connection by the mangle table.
+    /// The mark of a connection that ztunnel opened, given by the mangle table.
     RestoredMark,
+    NotRestoredMark,
     ConnectionMark,
 }
 
@@ -148,6 +149,8 @@ pub enum Action {
         port: u16,
     },
     SetConnectionMark,
+    /// As if the packet's sender had set what [`Action::SetConnectionMark`] leaves.
+    SetMark,
     RestoreMark,
     ConntrackZone(u16),
 }
@@ -307,13 +310,24 @@ pub fn redirect(options: &Options) -> Vec<Rule> {
 
 /// What live connections through ztunnel need, captured or just released: answers of the
 /// application to a borrowed client address must find their way back to ztunnel's socket.
+///
+/// Of a connection that ztunnel opens, that is. What ztunnel accepted needs no other way than it
+/// has, and would have its route looked up for each packet.
 pub fn hold() -> Vec<Rule> {
     vec![
         Rule {
             table: Table::Mangle,
             chain: Chain::Prerouting,
-            matches: vec![Match::ZtunnelMark],
+            matches: vec![Match::TcpOpening, Match::ZtunnelMark],
             action: Action::SetConnectionMark,
+        },
+        // The application's socket takes it over where `tcp_fwmark_accept` says so, and looks its
+        // route up once; elsewhere each of its packets is given the connection's.
+        Rule {
+            table: Table::Mangle,
+            chain: Chain::Prerouting,
+            matches: vec![Match::TcpOpening, Match::ZtunnelMark],
+            action: Action::SetMark,
         },
         Rule {
             table: Table::Mangle,
@@ -378,6 +392,7 @@ fn prerouting(options: &Options, family: Family, rules: &mut Vec<Rule>) {
             Match::NotTcpDestinationPort(HBONE_PORT),
             Match::TcpOpening,
             Match::NotZtunnelMark,
+            Match::NotRestoredMark,
         ],
         Action::Redirect {
             port: INBOUND_PLAINTEXT_PORT,

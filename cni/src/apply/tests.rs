@@ -259,35 +259,55 @@ async fn established_connections_survive_capture_release_and_recapture() {
     accept(&ztunnel);
 }
 
+/// What ztunnel opens to an application in the pod, from the address of a peer.
+fn borrowing(cable: &Cable) -> TcpStream {
+    netns::run_blocking(&cable.pod, || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_mark(crate::rules::ZTUNNEL_MARK)?;
+        socket.set_ip_transparent_v4(true)?;
+        socket.bind(&SocketAddr::new(PEER.parse().unwrap(), 0).into())?;
+        socket.connect_timeout(
+            &SocketAddr::new(POD.parse().unwrap(), 8080).into(),
+            PATIENCE,
+        )?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok::<TcpStream, io::Error>(socket.into())
+    })
+    .unwrap()
+    .unwrap()
+}
+
 #[tokio::test]
 async fn a_borrowed_client_address_survives_release() {
     let cable = Cable::new();
     capture(&cable.pod, &Options::default()).await.unwrap();
     let application = listen(&cable.pod, "0.0.0.0:8080");
-    let ztunnel = || {
-        netns::run_blocking(&cable.pod, || {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-            socket.set_mark(crate::rules::ZTUNNEL_MARK)?;
-            socket.set_ip_transparent_v4(true)?;
-            socket.bind(&SocketAddr::new(PEER.parse().unwrap(), 0).into())?;
-            socket.connect_timeout(
-                &SocketAddr::new(POD.parse().unwrap(), 8080).into(),
-                PATIENCE,
-            )?;
-            socket.set_read_timeout(Some(PATIENCE))?;
-            Ok::<TcpStream, io::Error>(socket.into())
-        })
-        .unwrap()
-        .unwrap()
-    };
-    let mut stream = ztunnel();
+    let mut stream = borrowing(&cable);
     let mut accepted = accept(&application);
     assert_eq!(
         accepted.peer_addr().unwrap().ip(),
         PEER.parse::<IpAddr>().unwrap()
     );
+    // Its own answers find their way without their connection's help.
+    assert_eq!(
+        getsockopt(&accepted, sockopt::Mark).unwrap(),
+        crate::rules::CONNECTION_MARK
+    );
     talk(&mut stream, &mut accepted);
     release(&cable.pod).await.unwrap();
+    talk(&mut stream, &mut accepted);
+}
+
+#[tokio::test]
+async fn a_borrowed_client_address_needs_no_mark_on_the_socket() {
+    let cable = Cable::new();
+    capture(&cable.pod, &Options::default()).await.unwrap();
+    // As where the agent may not write it.
+    sh(&cable.pod, "echo 0 > /proc/sys/net/ipv4/tcp_fwmark_accept");
+    let application = listen(&cable.pod, "0.0.0.0:8080");
+    let mut stream = borrowing(&cable);
+    let mut accepted = accept(&application);
+    assert_eq!(getsockopt(&accepted, sockopt::Mark).unwrap(), 0);
     talk(&mut stream, &mut accepted);
 }
 
@@ -362,7 +382,8 @@ async fn without_ipv6_only_ipv4_is_captured() {
 #[tokio::test]
 async fn remove_leaves_nothing() {
     let cable = Cable::new();
-    let state = "nft list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | grep -e default -e fd16: || true";
+    let state = "nft list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | grep -e default -e fd16: || true; \
+                 cat /proc/sys/net/ipv4/tcp_fwmark_accept";
     let before = sh(&cable.pod, state);
     capture(&cable.pod, &Options::default()).await.unwrap();
     assert_ne!(sh(&cable.pod, state), before);

@@ -112,6 +112,7 @@ fn expression(part: &Match) -> String {
         Match::ZtunnelMark => format!("meta mark & {MARK_MASK:#x} == {ZTUNNEL_MARK:#x}"),
         Match::NotZtunnelMark => format!("meta mark & {MARK_MASK:#x} != {ZTUNNEL_MARK:#x}"),
         Match::RestoredMark => format!("meta mark & {MARK_MASK:#x} == {CONNECTION_MARK:#x}"),
+        Match::NotRestoredMark => format!("meta mark & {MARK_MASK:#x} != {CONNECTION_MARK:#x}"),
         Match::ConnectionMark => format!("ct mark & {MARK_MASK:#x} == {CONNECTION_MARK:#x}"),
     }
 }
@@ -127,6 +128,12 @@ fn verdict(action: Action) -> String {
         Action::SetConnectionMark => {
             format!(
                 "ct mark set ct mark & {:#x} | {CONNECTION_MARK:#x}",
+                !MARK_MASK
+            )
+        }
+        Action::SetMark => {
+            format!(
+                "meta mark set meta mark & {:#x} | {CONNECTION_MARK:#x}",
                 !MARK_MASK
             )
         }
