@@ -1,9 +1,12 @@
 //! The names of the mesh's trust domain: who is named under one of them is meant under all.
 //!
-//! `cluster.local` is such a name whatever the trust domain is, as in Istio, so that policies can be
-//! written without knowing it.
+//! As Istio does it: principals that are written out to their account (`DOMAIN/ns/…/sa/…`), and
+//! trust domains. `cluster.local` is such a name in a principal whatever the trust domain is, so that
+//! policies can be written without knowing it.
 
-use mesh::authorization::{Rule, StringMatch};
+use std::sync::Arc;
+
+use mesh::authorization::{ConditionKey, Match, Rule, StringMatch};
 use mesh::identity::DEFAULT_TRUST_DOMAIN;
 
 use crate::view::Context;
@@ -19,36 +22,74 @@ pub(super) fn under_each_name(mut rules: Vec<Rule>, context: &Context) -> Vec<Ru
         .flat_map(|clause| &mut clause.matches);
     for one in matches {
         for principals in [&mut one.principals, &mut one.not_principals] {
-            let mut meant = Vec::with_capacity(principals.len());
-            for principal in principals.iter().flat_map(|one| meant_by(one, &names)) {
-                if !meant.contains(&principal) {
-                    meant.push(principal);
-                }
-            }
-            *principals = meant;
+            replace_each(principals, |principal| principals_meant(principal, &names));
         }
+        trust_domains(one, &names);
     }
     rules
 }
 
-fn meant_by(principal: &StringMatch, names: &[&str]) -> Vec<StringMatch> {
-    let (text, make): (_, fn(String) -> StringMatch) = match principal {
-        StringMatch::Exact(text) => (text, |text| StringMatch::Exact(text.into())),
-        StringMatch::Prefix(text) => (text, |text| StringMatch::Prefix(text.into())),
-        StringMatch::Suffix(_) | StringMatch::Presence => return vec![principal.clone()],
+fn trust_domains(one: &mut Match, names: &[&str]) {
+    let Some(request) = &mut one.request else {
+        return;
     };
-    match text.split_once('/') {
-        Some((domain, rest)) if domain == DEFAULT_TRUST_DOMAIN || names.contains(&domain) => names
-            .iter()
-            .map(|name| make(format!("{name}/{rest}")))
-            .collect(),
-        Some(_) | None => vec![principal.clone()],
+    let is_of_them = |key: &ConditionKey| *key == ConditionKey::TrustDomain;
+    if !request.conditions.iter().any(|one| is_of_them(&one.key)) {
+        return;
     }
+    let conditions = &mut Arc::make_mut(request).conditions;
+    for condition in conditions.iter_mut().filter(|one| is_of_them(&one.key)) {
+        for values in [&mut condition.values, &mut condition.not_values] {
+            replace_each(values, |value| match value {
+                StringMatch::Exact(domain) if names.contains(&domain.as_ref()) => names
+                    .iter()
+                    .map(|name| StringMatch::Exact((*name).into()))
+                    .collect(),
+                _ => vec![value.clone()],
+            });
+        }
+    }
+}
+
+/// Each by what it means, without saying anything twice.
+fn replace_each(all: &mut Vec<StringMatch>, meaning: impl Fn(&StringMatch) -> Vec<StringMatch>) {
+    let mut meant = Vec::with_capacity(all.len());
+    for one in all.iter().flat_map(meaning) {
+        if !meant.contains(&one) {
+            meant.push(one);
+        }
+    }
+    *all = meant;
+}
+
+fn principals_meant(principal: &StringMatch, names: &[&str]) -> Vec<StringMatch> {
+    let written = match principal {
+        StringMatch::Exact(text) => text.to_string(),
+        StringMatch::Prefix(text) => format!("{text}*"),
+        StringMatch::Suffix(text) => format!("*{text}"),
+        StringMatch::Presence => return vec![principal.clone()],
+    };
+    let Some((domain, rest)) = written.split_once('/') else {
+        return vec![principal.clone()];
+    };
+    // Written out: domain, "ns", namespace, "sa", account.
+    let is_whole = rest.split('/').count() == 4;
+    let pattern = StringMatch::parse(domain);
+    let is_ours = domain == DEFAULT_TRUST_DOMAIN || names.iter().any(|name| pattern.matches(name));
+    if domain == "*" || !is_whole || !is_ours {
+        return vec![principal.clone()];
+    }
+    let meant = names.iter().map(|name| match pattern {
+        // The pattern means this name already, and perhaps others.
+        StringMatch::Suffix(_) if pattern.matches(name) => principal.clone(),
+        _ => StringMatch::parse(&format!("{name}/{rest}")),
+    });
+    meant.collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use mesh::authorization::{Clause, Match};
+    use mesh::authorization::{Clause, Condition, RequestMatch};
 
     use super::*;
 
@@ -101,11 +142,65 @@ mod tests {
             all,
         );
         let prefixes = &[
-            "new.example/ns/a/*",
-            "old.example/ns/a/*",
-            "older.example/ns/a/*",
+            "new.example/ns/a/sa/*",
+            "old.example/ns/a/sa/*",
+            "older.example/ns/a/sa/*",
         ];
-        check("new.example", aliases, &["old.example/ns/a/*"], prefixes);
+        check("new.example", aliases, &["old.example/ns/a/sa/*"], prefixes);
+    }
+
+    #[test]
+    fn a_pattern_of_trust_domains_keeps_those_that_it_means() {
+        let aliases = &["new-corp", "old"];
+        check(
+            "corp",
+            aliases,
+            &["*-corp/ns/a/sa/b"],
+            &["corp/ns/a/sa/b", "*-corp/ns/a/sa/b", "old/ns/a/sa/b"],
+        );
+        let other = "*-org/ns/a/sa/b";
+        check("corp", aliases, &[other], &[other]);
+    }
+
+    #[test]
+    fn a_trust_domain_is_meant_under_each_name_but_not_by_cluster_local() {
+        let condition = |values: &[&str]| {
+            let values = || values.iter().map(|text| StringMatch::parse(text)).collect();
+            let condition = Condition {
+                key: ConditionKey::TrustDomain,
+                values: values(),
+                not_values: values(),
+            };
+            let request = RequestMatch {
+                conditions: vec![condition],
+                ..RequestMatch::default()
+            };
+            let one = Match {
+                request: Some(Arc::new(request)),
+                ..Match::default()
+            };
+            vec![Rule {
+                clauses: vec![Clause { matches: vec![one] }],
+            }]
+        };
+        let context = Context {
+            trust_domain: "corp".into(),
+            trust_domain_aliases: vec!["old".into()],
+            ..Context::default()
+        };
+        for (written, meant) in [
+            (&["old"][..], &["corp", "old"][..]),
+            (&["corp", "old"], &["corp", "old"]),
+            (
+                &["cluster.local", "ol*", "other"],
+                &["cluster.local", "ol*", "other"],
+            ),
+        ] {
+            assert_eq!(
+                under_each_name(condition(written), &context),
+                condition(meant)
+            );
+        }
     }
 
     #[test]
@@ -115,8 +210,12 @@ mod tests {
             "other.example/ns/a/sa/b",
             "*",
             "*/sa/b",
+            "*/ns/a/sa/b",
             "old.exam*",
             "old.example",
+            // Istio replaces only what is written out to the account.
+            "old.example/*",
+            "old.example/ns/a/*",
         ] {
             check("new.example", aliases, &[other], &[other]);
         }
