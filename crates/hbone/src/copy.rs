@@ -70,8 +70,18 @@ pub async fn tunnel(
     let progress = Progress::new(meter, side);
     let result = {
         let (mut reader, mut writer) = tcp.split();
-        let outgoing = tunnel::to_stream(&mut reader, &mut stream.sender, half_closed, &progress);
-        let incoming = tunnel::from_stream(&mut stream.receiver, &mut writer, &progress);
+        let sender = &mut stream.sender;
+        let outgoing = pin!(tunnel::to_stream(
+            &mut reader,
+            sender,
+            half_closed,
+            &progress
+        ));
+        let incoming = pin!(tunnel::from_stream(
+            &mut stream.receiver,
+            &mut writer,
+            &progress
+        ));
         both(outgoing, incoming, half_closed, &progress).await
     };
     if result.is_err() {
@@ -95,18 +105,18 @@ pub async fn sockets(
         let (mut server_reader, mut server_writer) = server.split();
         let outgoing = |bytes| progress.outgoing(bytes);
         let incoming = |bytes| progress.incoming(bytes);
-        let to_server = socket::pump(
+        let to_server = pin!(socket::pump(
             &mut client_reader,
             &mut server_writer,
             half_closed,
             outgoing,
-        );
-        let to_client = socket::pump(
+        ));
+        let to_client = pin!(socket::pump(
             &mut server_reader,
             &mut client_writer,
             half_closed,
             incoming,
-        );
+        ));
         both(to_server, to_client, half_closed, &progress).await
     };
     if result.is_err() {
@@ -122,14 +132,14 @@ pub fn abort(tcp: &TcpStream) {
     let _ = tcp.set_zero_linger();
 }
 
+/// The directions are the caller's: taken by value, each would have its place twice in the future
+/// of every connection, as argument and pinned.
 async fn both<M: Meter>(
-    outgoing: impl Future<Output = Result<(), CopyError>>,
-    incoming: impl Future<Output = Result<(), CopyError>>,
+    outgoing: impl Future<Output = Result<(), CopyError>> + Unpin,
+    incoming: impl Future<Output = Result<(), CopyError>> + Unpin,
     half_closed: Duration,
     progress: &Progress<'_, M>,
 ) -> Result<(), CopyError> {
-    let outgoing = pin!(outgoing);
-    let incoming = pin!(incoming);
     match select(outgoing, incoming).await {
         Either::Left((ended, rest)) => {
             ended?;

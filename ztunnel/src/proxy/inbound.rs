@@ -100,11 +100,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         match request {
             // Each request holds the drain too: the connection may end before its streams' copies do.
             Some(Ok(request)) => {
-                let (arrival, drain) = (arrival.clone(), drain.clone());
-                spawn_local(async move {
-                    serve_request(arrival, request).await;
-                    drop(drain);
-                });
+                let drain = drain.clone();
+                spawn_local(serve_request(arrival.clone(), request).map(|()| drop(drain)));
             }
             Some(Err(error)) => {
                 tracing::debug!(%peer, %error, "tunnel ended");
@@ -115,24 +112,28 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     }
 }
 
-pub(crate) async fn serve_request(mut arrival: Arrival, request: Request) {
+pub(crate) fn serve_request(arrival: Arrival, request: Request) -> impl Future<Output = ()> {
+    let (worker, revoked) = (arrival.worker.clone(), arrival.revoked.clone());
     // What only the setup needs does not stay with the connection.
-    let Some(mut opened) = Box::pin(open(&mut arrival, request)).await else {
-        return;
-    };
-    let half_closed = arrival.worker.shared.config.half_closed_timeout;
-    let (tcp, stream) = (&mut opened.application, &mut opened.stream);
-    let result = tokio::select! {
-        result = copy::tunnel(tcp, stream, Side::Server, half_closed, &opened.tracked) => Ok(result),
-        Ok(verdict) = &mut opened.admission.denied => Err(verdict),
-    };
-    match result {
-        Ok(Err(_)) if arrival.revoked.get() => opened.tracked.finish(Some(Failure::revoked())),
-        Ok(result) => opened.tracked.finish(Failure::of_copy(result)),
-        Err(verdict) => {
-            opened.stream.abort();
-            copy::abort(&opened.application);
-            opened.tracked.finish(Some(Failure::denied(&verdict)));
+    let opening = Box::pin(open(arrival, request));
+    async move {
+        let Some(mut opened) = opening.await else {
+            return;
+        };
+        let half_closed = worker.shared.config.half_closed_timeout;
+        let (tcp, stream) = (&mut opened.application, &mut opened.stream);
+        let result = tokio::select! {
+            result = copy::tunnel(tcp, stream, Side::Server, half_closed, &opened.tracked) => Ok(result),
+            Ok(verdict) = &mut opened.admission.denied => Err(verdict),
+        };
+        match result {
+            Ok(Err(_)) if revoked.get() => opened.tracked.finish(Some(Failure::revoked())),
+            Ok(result) => opened.tracked.finish(Failure::of_copy(result)),
+            Err(verdict) => {
+                opened.stream.abort();
+                copy::abort(&opened.application);
+                opened.tracked.finish(Some(Failure::denied(&verdict)));
+            }
         }
     }
 }
@@ -147,7 +148,7 @@ struct Opened {
 }
 
 /// Judges and answers a request; none where it is refused or given up.
-async fn open(arrival: &mut Arrival, mut request: Request) -> Option<Opened> {
+async fn open(mut arrival: Arrival, mut request: Request) -> Option<Opened> {
     arrival.hear(&request.headers);
     let Some(authority) = read_authority(&request) else {
         let conversation = arrival.conversation(Instant::now());

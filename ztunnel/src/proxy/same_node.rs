@@ -72,6 +72,7 @@ pub(crate) async fn run(
         }
     };
     client.established(&hop.workload);
+    client.accepted.reached().await;
     join(client, conversation, passage, revoked).await;
     Ok(())
 }
@@ -110,44 +111,50 @@ async fn resolve_identities(
     Ok(either.into())
 }
 
-async fn join(
+fn join(
     client: &mut Client,
     conversation: Conversation,
     passage: Passage,
     mut revoked: Revoked,
-) {
+) -> impl Future<Output = ()> {
     let Passage {
         conversation: inbound,
         mut application,
         mut admission,
-        listed: _listed_inbound,
+        listed,
     } = passage;
-    client.accepted.reached().await;
     let outbound = conversation.open(&client.worker);
     let inbound = inbound.open(&client.worker);
-    let _listed = client.list(application_address(&application, client), Protocol::Hbone);
-    let half_closed = client.worker.shared.config.half_closed_timeout;
-    let both = BothSides(&outbound, &inbound);
-    let tcp = &mut client.accepted.tcp;
-    let result = tokio::select! {
-        result = copy::sockets(tcp, &mut application, half_closed, &both) => Ok(result),
-        Ok(verdict) = &mut admission.denied => Err(Failure::denied(&verdict)),
-        Some(()) = &mut revoked => {
-            client.worker.count_revocation(Direction::Outbound);
-            Err(Failure::revoked())
-        }
-    };
-    match result {
-        Ok(result) => {
-            let failure = Failure::of_copy(result);
-            inbound.finish(failure.clone());
-            outbound.finish(failure);
-        }
-        Err(failure) => {
-            copy::abort(&client.accepted.tcp);
-            copy::abort(&application);
-            inbound.finish(Some(failure.clone()));
-            outbound.finish(Some(failure));
+    let listed = (
+        listed,
+        client.list(application_address(&application, client), Protocol::Hbone),
+    );
+    // Only what this holds stays with the connection.
+    async move {
+        let _listed = &listed;
+        let half_closed = client.worker.shared.config.half_closed_timeout;
+        let both = BothSides(&outbound, &inbound);
+        let tcp = &mut client.accepted.tcp;
+        let result = tokio::select! {
+            result = copy::sockets(tcp, &mut application, half_closed, &both) => Ok(result),
+            Ok(verdict) = &mut admission.denied => Err(Failure::denied(&verdict)),
+            Some(()) = &mut revoked => {
+                client.worker.count_revocation(Direction::Outbound);
+                Err(Failure::revoked())
+            }
+        };
+        match result {
+            Ok(result) => {
+                let failure = Failure::of_copy(result);
+                inbound.finish(failure.clone());
+                outbound.finish(failure);
+            }
+            Err(failure) => {
+                copy::abort(&client.accepted.tcp);
+                copy::abort(&application);
+                inbound.finish(Some(failure.clone()));
+                outbound.finish(Some(failure));
+            }
         }
     }
 }
