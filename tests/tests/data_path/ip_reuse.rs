@@ -4,13 +4,11 @@
 use std::net::IpAddr;
 
 use mesh::snapshot::Change;
+use tests::lab::scale::scaled;
 use ztunnel::proxy::access_log::Direction;
 
 use super::lab::{APPLICATION, Lab};
 use super::{allow_again, close, deny_account, echo, has_error, identity_of, is_refused};
-
-/// How many times the address goes back and forth.
-const ROUNDS: usize = 10;
 
 /// Has `to` take the address from `from`. Nothing is said to those who hold connections to it.
 fn hand_over(lab: &Lab, from: &str, to: &str, address: IpAddr) {
@@ -45,7 +43,8 @@ fn who_gets_an_address_is_not_taken_for_who_had_it() {
         publish(&mut lab, "new", "old", shared, node);
         let (to_shared, to_client) = ((shared, APPLICATION).into(), lab.address("client"));
         let (mut holder, mut heir) = ("old", "new");
-        for _ in 0..ROUNDS {
+        // The address goes back and forth.
+        for _ in 0..scaled(10, 1_000) {
             // A tunnel to the holder stays with the client's node.
             let (mut stream, _) = lab.call("client", to_shared).expect("the holder");
             echo(&mut stream);

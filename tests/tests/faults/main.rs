@@ -1,7 +1,7 @@
 //! What goes wrong in the field, one scenario a file: what must still hold meanwhile, and that
 //! afterwards nothing is left of it: descriptors, tasks, rules, tracked connections, memory.
 //!
-//! Counts and times are scaled to seconds; with `WEFT_FAULTS=full` they are those of the field.
+//! Counts and times are scaled to seconds; with `WEFT_TEST_SCALE=full` they are those of the field.
 
 mod shop;
 

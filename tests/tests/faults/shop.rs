@@ -6,19 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::lab::baseline::Baseline;
+pub(crate) use tests::lab::scale::scaled;
 use tests::lab::{Lab, SOON};
 
 pub(crate) const YAML: &str = include_str!("objects/shop.yaml");
 /// How long resources may take to be given back, once whatever held them is over.
 pub(crate) const BACK: Duration = SOON;
-
-/// As many as a pull request can afford, or as many as there are in the field.
-pub(crate) fn scaled<T>(quick: T, full: T) -> T {
-    match std::env::var("WEFT_FAULTS").as_deref() {
-        Ok("full") => full,
-        _ => quick,
-    }
-}
 
 /// A mesh whose ztunnels have these settings, as `NAME=VALUE …`, and release idle tunnels soon.
 pub(crate) fn mesh(settings: &str) -> Lab {

@@ -217,11 +217,7 @@ fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
             Some(_) if raw.truth("ENABLE_ORIG_SRC", true) => OriginalSource::Required,
             Some(_) => OriginalSource::Never,
         },
-        keepalive: raw.truth("KEEPALIVE_ENABLED", true).then(|| Keepalive {
-            time: raw.duration("KEEPALIVE_TIME", Duration::from_secs(180)),
-            interval: raw.duration("KEEPALIVE_INTERVAL", Duration::from_secs(180)),
-            retries: raw.parsed("KEEPALIVE_RETRIES").unwrap_or(9),
-        }),
+        keepalive: keepalive(raw),
         user_timeout: raw.truth("USER_TIMEOUT_ENABLED", false),
         connect_timeout: raw.duration("CONNECT_TIMEOUT", defaults.connect_timeout),
         half_closed_timeout: raw.duration("HALF_CLOSED_TIMEOUT", defaults.half_closed_timeout),
@@ -257,6 +253,15 @@ fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
 }
 
 /// As Kubernetes' own settings name them: `10.244.0.0/16,10.96.0.0/12`.
+fn keepalive(raw: &mut Raw) -> Option<Keepalive> {
+    let defaults = Keepalive::default();
+    raw.truth("KEEPALIVE_ENABLED", true).then(|| Keepalive {
+        time: raw.duration("KEEPALIVE_TIME", defaults.time),
+        interval: raw.duration("KEEPALIVE_INTERVAL", defaults.interval),
+        retries: raw.parsed("KEEPALIVE_RETRIES").unwrap_or(defaults.retries),
+    })
+}
+
 fn cluster_cidrs(raw: &mut Raw) -> Vec<IpNet> {
     let text = raw.text("CLUSTER_CIDRS").unwrap_or_default();
     let mut cidrs = Vec::new();

@@ -287,19 +287,19 @@ fn each_of_istios_variables_has_its_effect() {
                     ..Keepalive::default()
                 })
         }),
-        ("KEEPALIVE_INTERVAL", "10s", |config| {
-            let interval = Duration::from_secs(10);
+        ("KEEPALIVE_INTERVAL", "7s", |config| {
+            let interval = Duration::from_secs(7);
             config.proxy.keepalive
                 == Some(Keepalive {
                     interval,
                     ..Keepalive::default()
                 })
         }),
-        ("KEEPALIVE_RETRIES", "3", |config| {
+        ("KEEPALIVE_RETRIES", "5", |config| {
             config
                 .proxy
                 .keepalive
-                .is_some_and(|keepalive| keepalive.retries == 3)
+                .is_some_and(|keepalive| keepalive.retries == 5)
         }),
         ("USER_TIMEOUT_ENABLED", "true", |config| {
             config.proxy.user_timeout

@@ -120,11 +120,12 @@ impl Default for Config {
 // === impl Keepalive ===
 
 impl Default for Keepalive {
+    /// A peer that is gone is found within 90 s.
     fn default() -> Self {
         Self {
-            time: Duration::from_secs(180),
-            interval: Duration::from_secs(180),
-            retries: 9,
+            time: Duration::from_secs(60),
+            interval: Duration::from_secs(10),
+            retries: 3,
         }
     }
 }
