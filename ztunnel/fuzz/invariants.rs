@@ -2,6 +2,7 @@
 //!
 //! Both the fuzz targets and the replay of their corpora call these.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use mesh::destination::Authority;
 use mesh::identity::Identity;
 use mesh::snapshot::Snapshot;
 use mesh::workload::Workload;
+use ppp::v2::Addresses;
 use prost::Message as _;
 use proto::discovery::{DeltaDiscoveryResponse, EncodedResponse};
 use rand::SeedableRng;
@@ -25,6 +27,7 @@ use ztunnel::dns::answer::{self, Decision, Setting};
 use ztunnel::dns::cache::Cache;
 use ztunnel::inpod::request::Packet;
 use ztunnel::inpod::roster::Roster;
+use ztunnel::proxy::proxy_protocol;
 
 /// An authority on the first line, headers on the others.
 pub(crate) fn connect(input: &[u8]) {
@@ -56,6 +59,80 @@ pub(crate) fn connect(input: &[u8]) {
         let again = HeaderMap::from_iter([(headers::TRACEPARENT, written)]);
         assert_eq!(TraceParent::parse(&again), Some(trace));
     }
+}
+
+/// Two addresses with their ports, IPv6 where the first byte's bit says so, and the text of an
+/// identity. Another parser reads in the header what was put there, and nothing after it.
+pub(crate) fn proxy_protocol(input: &[u8]) {
+    let Some((families, rest)) = input.split_first() else {
+        return;
+    };
+    let Some((source, rest)) = address(rest, families & 1 != 0) else {
+        return;
+    };
+    let Some((destination, rest)) = address(rest, families & 2 != 0) else {
+        return;
+    };
+    let identity: Option<Identity> = String::from_utf8_lossy(rest).parse().ok();
+    let Ok(bytes) = proxy_protocol::header(source, destination, identity.as_ref()) else {
+        return;
+    };
+    let read = ppp::v2::Header::try_from(&*bytes).expect("a header");
+    assert_eq!(read.len(), bytes.len());
+    let mapped = |address: SocketAddr| match address.ip() {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    match (read.addresses, source, destination) {
+        (Addresses::IPv4(read), SocketAddr::V4(source), SocketAddr::V4(destination)) => {
+            assert_eq!(
+                (read.source_address, read.source_port),
+                (*source.ip(), source.port())
+            );
+            assert_eq!(
+                (read.destination_address, read.destination_port),
+                (*destination.ip(), destination.port())
+            );
+        }
+        (Addresses::IPv6(read), source, destination) => {
+            assert_eq!(
+                (read.source_address, read.source_port),
+                (mapped(source), source.port())
+            );
+            assert_eq!(
+                (read.destination_address, read.destination_port),
+                (mapped(destination), destination.port())
+            );
+        }
+        (other, ..) => panic!("{other:?} from {source} to {destination}"),
+    }
+    let texts: Vec<_> = read
+        .tlvs()
+        .map(|field| field.expect("a field"))
+        .map(|field| {
+            (
+                field.kind,
+                String::from_utf8(field.value.to_vec()).expect("text"),
+            )
+        })
+        .collect();
+    let wanted = identity.map(|identity| (0xD0, identity.to_string()));
+    assert_eq!(texts, Vec::from_iter(wanted));
+}
+
+fn address(input: &[u8], is_ipv6: bool) -> Option<(SocketAddr, &[u8])> {
+    let (ip, rest) = match is_ipv6 {
+        true => {
+            let (octets, rest) = input.split_first_chunk::<16>()?;
+            (IpAddr::from(*octets), rest)
+        }
+        false => {
+            let (octets, rest) = input.split_first_chunk::<4>()?;
+            (IpAddr::from(*octets), rest)
+        }
+    };
+    let (port, rest) = rest.split_first_chunk()?;
+    Some((SocketAddr::new(ip, u16::from_be_bytes(*port)), rest))
 }
 
 /// Whatever a client asks is answered to it alone, and in a packet that can be read.

@@ -39,7 +39,7 @@ mod arrival;
 
 mod inbound;
 
-mod proxy_protocol;
+pub mod proxy_protocol;
 
 mod plaintext;
 

@@ -34,3 +34,8 @@ fn xds() {
 fn certificate() {
     replay("certificate", invariants::certificate);
 }
+
+#[test]
+fn proxy_protocol() {
+    replay("proxy_protocol", invariants::proxy_protocol);
+}

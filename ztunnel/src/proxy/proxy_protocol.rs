@@ -22,11 +22,11 @@ const SOURCE_IDENTITY: u8 = 0xD0;
 /// The length fields have 16 bits.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the PROXY header for {0} bytes of identity would be too long")]
-pub(super) struct TooLong(usize);
+pub struct TooLong(usize);
 
 /// The header of a connection from `source` to `destination`. IPv4 is mapped where the other
 /// address is IPv6, since the header has one family for both.
-pub(super) fn header(
+pub fn header(
     source: SocketAddr,
     destination: SocketAddr,
     identity: Option<&Identity>,
