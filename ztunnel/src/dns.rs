@@ -41,8 +41,8 @@ use crate::proxy::state::State;
 
 pub use self::log::UPSTREAM_DURATION_BUCKETS;
 
-/// Questions in progress at most, of all pods.
-const IN_PROGRESS: usize = 4096;
+/// Questions that wait for nameservers at most, of all pods.
+const WAITING: usize = 4096;
 
 /// What the proxy is told.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ struct Shared {
     config: Config,
     state: Arc<State>,
     nameservers: Nameservers,
-    in_progress: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     /// Whether a successor takes the questions from here on.
     handed_over: watch::Sender<bool>,
 }
@@ -103,7 +103,7 @@ impl DnsProxy {
             nameservers: Nameservers::new(config.resolv_conf.clone()),
             config,
             state,
-            in_progress: Arc::new(Semaphore::new(IN_PROGRESS)),
+            waiting: Arc::new(Semaphore::new(WAITING)),
             handed_over: watch::Sender::new(false),
         });
         let runtime = tokio::runtime::Builder::new_current_thread()

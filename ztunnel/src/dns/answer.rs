@@ -189,6 +189,12 @@ pub fn relayed(question: &Message, upstream: &Message) -> Message {
     answer
 }
 
+/// Whether an upstream says no more than that it can't say.
+pub fn is_failure(upstream: &Message) -> bool {
+    let code = upstream.metadata.response_code;
+    matches!(code, ResponseCode::ServFail | ResponseCode::Refused)
+}
+
 /// The bytes of an answer over UDP: cut to what the client takes, saying so.
 pub fn udp_bytes(question: Option<&Message>, answer: &Message) -> Option<Vec<u8>> {
     let bytes = answer.to_vec().ok()?;

@@ -1,4 +1,4 @@
-//! Upstream answers, kept while their TTLs last.
+//! Upstream answers, kept while their TTLs last, and for a while after that in case nobody answers.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,6 +11,11 @@ const ENTRIES: usize = 256;
 
 /// Answers are asked for again after so long, whatever their TTL.
 const LONGEST: Duration = Duration::from_secs(300);
+
+/// How long an answer may serve beyond its time.
+const STALE: Duration = Duration::from_secs(3600);
+/// The TTL it has then (RFC 8767 §4).
+const STALE_TTL: u32 = 30;
 
 #[derive(Debug, Default)]
 pub struct Cache {
@@ -47,16 +52,15 @@ impl Cache {
         }
         let age = now.duration_since(entry.stored).as_secs();
         let age = u32::try_from(age).unwrap_or(u32::MAX);
-        let mut answer = entry.answer.clone();
-        let sections = [
-            &mut answer.answers,
-            &mut answer.authorities,
-            &mut answer.additionals,
-        ];
-        for record in sections.into_iter().flatten() {
-            record.ttl = record.ttl.saturating_sub(age);
-        }
-        Some(answer)
+        Some(entry.with_ttl(|ttl| ttl.saturating_sub(age)))
+    }
+
+    /// The answer to a question that was right a while ago. That there was no such thing then is
+    /// none.
+    pub fn stale(&self, question: &Message, now: Instant) -> Option<Message> {
+        let entry = self.entries.get(&Key::of(question)?)?;
+        let serves = entry.expires + STALE > now && !entry.answer.answers.is_empty();
+        serves.then(|| entry.with_ttl(|_| STALE_TTL))
     }
 
     /// Keeps an answer, if it may be kept.
@@ -65,7 +69,7 @@ impl Cache {
             return;
         };
         if self.entries.len() >= ENTRIES && !self.entries.contains_key(&key) {
-            self.make_room(now);
+            self.make_room();
         }
         let entry = Entry {
             answer: answer.clone(),
@@ -75,14 +79,29 @@ impl Cache {
         self.entries.insert(key, entry);
     }
 
-    fn make_room(&mut self, now: Instant) {
-        self.entries.retain(|_, entry| entry.expires > now);
-        if self.entries.len() >= ENTRIES {
-            let soonest = self.entries.iter().min_by_key(|(_, entry)| entry.expires);
-            if let Some(key) = soonest.map(|(key, _)| key.clone()) {
-                self.entries.remove(&key);
-            }
+    /// What has been out of date the longest goes, else what will be first.
+    fn make_room(&mut self) {
+        let soonest = self.entries.iter().min_by_key(|(_, entry)| entry.expires);
+        if let Some(key) = soonest.map(|(key, _)| key.clone()) {
+            self.entries.remove(&key);
         }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn with_ttl(&self, ttl: impl Fn(u32) -> u32) -> Message {
+        let mut answer = self.answer.clone();
+        let sections = [
+            &mut answer.answers,
+            &mut answer.authorities,
+            &mut answer.additionals,
+        ];
+        for record in sections.into_iter().flatten() {
+            record.ttl = ttl(record.ttl);
+        }
+        answer
     }
 }
 
@@ -195,6 +214,20 @@ mod tests {
         failed.metadata.response_code = ResponseCode::ServFail;
         assert_eq!(stored(&failed), 0);
         assert_eq!(stored(&answer(&asked, &[0])), 0);
+    }
+
+    #[test]
+    fn an_answer_serves_for_a_while_beyond_its_time() {
+        let mut cache = Cache::default();
+        let asked = question("example.com.");
+        let now = Instant::now();
+        assert!(cache.stale(&asked, now).is_none());
+        cache.store(&asked, &answer(&asked, &[60]), now);
+        let expired = now + Duration::from_secs(60);
+        assert!(cache.answer(&asked, expired).is_none());
+        let stale = cache.stale(&asked, expired).expect("kept");
+        assert_eq!(stale.answers[0].ttl, STALE_TTL);
+        assert!(cache.stale(&asked, expired + STALE).is_none());
     }
 
     #[test]

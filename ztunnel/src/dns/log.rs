@@ -1,7 +1,7 @@
 //! What is counted and logged of questions, under Istio's names.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::Message;
 use mesh::workload::Workload;
@@ -14,6 +14,9 @@ use crate::proxy::WorkloadInfo;
 /// Of `istio_dns_upstream_request_duration_seconds`.
 pub const UPSTREAM_DURATION_BUCKETS: &[f64] = &[0.0005, 0.001, 0.01, 0.1, 1.0, 5.0];
 
+/// It is said at most this often of a pod that its questions are turned away.
+const TELL: Duration = Duration::from_secs(10);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Via {
     Udp,
@@ -25,8 +28,21 @@ pub(super) enum Outcome<'a> {
     Mesh(&'a Message),
     Cached(&'a Message),
     Upstream(&'a Message),
+    /// Kept beyond its time, as no nameserver answers.
+    Stale(&'a Message),
     Failed(&'a str),
     UnknownClient,
+}
+
+/// What is full where a question finds no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turned {
+    /// As many of the pod's questions wait for nameservers as may.
+    Pod,
+    /// As many of all pods' questions do.
+    Node,
+    /// The pod has as many TCP connections as may be.
+    Connection,
 }
 
 /// One question of one pod.
@@ -44,6 +60,38 @@ struct Line {
     name: String,
     result: String,
     endpoints: String,
+}
+
+/// Counts what finds no place, and says so now and then: `told` is when that was.
+pub(super) fn turned_away(
+    turned: Turned,
+    pod: &WorkloadInfo,
+    told: &mut Option<Instant>,
+    now: Instant,
+) {
+    counter!("weft_dns_turned_away_total", "reason" => turned.as_str()).increment(1);
+    if told.is_some_and(|told| now.duration_since(told) < TELL) {
+        return;
+    }
+    *told = Some(now);
+    tracing::warn!(
+        limit = turned.as_str(),
+        pod = &*pod.name,
+        namespace = &*pod.namespace,
+        "DNS questions are turned away; names of the mesh are answered"
+    );
+}
+
+// === impl Turned ===
+
+impl Turned {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Pod => "pod",
+            Self::Node => "node",
+            Self::Connection => "connections",
+        }
+    }
 }
 
 // === impl Question ===
@@ -101,6 +149,9 @@ impl Question {
     }
 
     pub(super) fn answered(&self, outcome: Outcome<'_>) {
+        if matches!(outcome, Outcome::Stale(_)) {
+            counter!("weft_dns_stale_answers_total").increment(1);
+        }
         if !tracing::enabled!(target: "dns", Level::DEBUG) {
             return;
         }
@@ -108,6 +159,7 @@ impl Question {
             Outcome::Mesh(answer) => ("mesh", Some(answer)),
             Outcome::Cached(answer) => ("cached", Some(answer)),
             Outcome::Upstream(answer) => ("forwarded", Some(answer)),
+            Outcome::Stale(answer) => ("stale", Some(answer)),
             Outcome::Failed(error) => (error, None),
             Outcome::UnknownClient => ("the pod is not known to the mesh yet", None),
         };

@@ -16,20 +16,22 @@ use tokio::time;
 
 use super::answer::{self, Decision, Received, Setting};
 use super::cache::Cache;
-use super::log::{Outcome, Question, Via};
-use super::upstream::Origin;
+use super::log::{self, Outcome, Question, Turned, Via};
+use super::upstream::{Origin, UpstreamError};
 use super::{Config, DnsPod, Shared};
 use crate::handover::Port;
 use crate::handover::inherited::{Gate, Inherited};
 use crate::inpod::NetnsId;
 use crate::proxy::netns;
 
-/// Questions of one pod in progress at most; more are dropped, and clients ask again.
-const IN_PROGRESS: usize = 512;
+/// Questions of one pod that wait for nameservers at most; what is more fails at once.
+const WAITING: usize = 512;
 /// TCP connections of one pod at most.
 const CONNECTIONS: usize = 64;
 /// A TCP client must ask, and take its answer, within so long.
 const TCP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the nameservers have where an answer is known that was right a while ago (RFC 8767 §5).
+const STALE_PATIENCE: Duration = Duration::from_millis(1800);
 const BACKLOG: i32 = 128;
 /// Nobody's question is longer; larger packets are cut and then don't parse.
 const LARGEST_QUESTION: usize = 4096;
@@ -54,8 +56,24 @@ struct Served {
     shared: Arc<Shared>,
     pod: DnsPod,
     cache: Mutex<Cache>,
-    in_progress: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     connections: Arc<Semaphore>,
+    /// When it was last said that questions are turned away.
+    told: Mutex<Option<Instant>>,
+}
+
+/// What becomes of a question as soon as it is read.
+enum Asked {
+    Answered(Message),
+    Waits(Waiting),
+}
+
+/// A question that only nameservers can answer. No other takes time, and so no other needs a place:
+/// however many wait in vain, the mesh's own names are answered.
+struct Waiting {
+    question: Question,
+    _of_pod: OwnedSemaphorePermit,
+    _of_node: OwnedSemaphorePermit,
 }
 
 // === impl PodServer ===
@@ -116,8 +134,9 @@ impl PodServer {
             shared,
             pod,
             cache: Mutex::default(),
-            in_progress: Arc::new(Semaphore::new(IN_PROGRESS)),
+            waiting: Arc::new(Semaphore::new(WAITING)),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
+            told: Mutex::default(),
         });
         Ok(Self {
             pod,
@@ -218,27 +237,32 @@ async fn serve_udp(pod: Arc<Served>, socket: Arc<UdpSocket>) {
         let message = match answer::receive(&buffer[..length]) {
             Received::Ignore => continue,
             Received::Refuse(refusal) => {
-                if let Some(bytes) = answer::udp_bytes(None, &refusal) {
-                    let _ = socket.try_send_to(&bytes, client);
-                }
+                send(&socket, client, None, &refusal);
                 continue;
             }
             Received::Question(message) => message,
         };
-        let Some(permits) = pod.permits() else {
-            continue;
+        let waiting = match pod.ask(&message, Via::Udp) {
+            Asked::Answered(answer) => {
+                send(&socket, client, Some(&message), &answer);
+                continue;
+            }
+            Asked::Waits(waiting) => waiting,
         };
         let (pod, socket) = (pod.clone(), socket.clone());
         questions.spawn(async move {
-            let answer = pod.resolve(&message, Via::Udp).await;
-            if let Some(bytes) = answer::udp_bytes(Some(&message), &answer) {
-                // A client that is gone asks again, or not.
-                let _ = socket.send_to(&bytes, client).await;
-            }
-            drop(permits);
+            let answer = pod.forward(&message, waiting).await;
+            send(&socket, client, Some(&message), &answer);
         });
     }
     while questions.join_next().await.is_some() {}
+}
+
+/// A client that is gone, or takes no more, asks again, or not.
+fn send(socket: &UdpSocket, client: SocketAddr, question: Option<&Message>, answer: &Message) {
+    if let Some(bytes) = answer::udp_bytes(question, answer) {
+        let _ = socket.try_send_to(&bytes, client);
+    }
 }
 
 async fn serve_tcp(pod: Arc<Served>, listener: Arc<TcpListener>) {
@@ -259,6 +283,7 @@ async fn serve_tcp(pod: Arc<Served>, listener: Arc<TcpListener>) {
             }
         };
         let Ok(permit) = pod.connections.clone().try_acquire_owned() else {
+            pod.turn_away(Turned::Connection);
             continue;
         };
         let pod = pod.clone();
@@ -277,12 +302,10 @@ async fn serve_connection(pod: &Served, mut stream: TcpStream) -> io::Result<()>
         let answer = match answer::receive(&packet) {
             Received::Ignore => return Ok(()),
             Received::Refuse(refusal) => refusal,
-            Received::Question(message) => {
-                let Some(_permits) = pod.permits() else {
-                    return Ok(());
-                };
-                pod.resolve(&message, Via::Tcp).await
-            }
+            Received::Question(message) => match pod.ask(&message, Via::Tcp) {
+                Asked::Answered(answer) => answer,
+                Asked::Waits(waiting) => pod.forward(&message, waiting).await,
+            },
         };
         let bytes = answer.to_vec().map_err(io::Error::other)?;
         let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
@@ -301,21 +324,15 @@ async fn read_packet(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 // === impl Served ===
 
 impl Served {
-    /// Leave to work on a question; none when there are too many.
-    fn permits(&self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
-        let own = self.in_progress.clone().try_acquire_owned().ok()?;
-        let all = self.shared.in_progress.clone().try_acquire_owned().ok()?;
-        Some((own, all))
-    }
-
-    async fn resolve(&self, message: &Message, via: Via) -> Message {
+    /// Answers a question, where that takes no nameserver.
+    fn ask(&self, message: &Message, via: Via) -> Asked {
         let shared = &self.shared;
-        let snapshot = shared.state.snapshot();
+        let snapshot = shared.state.load();
         let client = self.pod.workload(&shared.config.node, &snapshot);
         let question = Question::new(message, via, client, &self.pod.spec.info);
         let Some(client) = client else {
             question.answered(Outcome::UnknownClient);
-            return answer::respond(message, ResponseCode::ServFail);
+            return Asked::Answered(answer::respond(message, ResponseCode::ServFail));
         };
         let setting = Setting {
             cluster_domain: &shared.config.cluster_domain,
@@ -326,39 +343,83 @@ impl Served {
         match decision {
             Decision::Answer(answer) => {
                 question.answered(Outcome::Mesh(&answer));
-                answer
+                Asked::Answered(answer)
             }
-            Decision::Forward => {
-                // The snapshot must not outlive a slow nameserver's patience.
-                drop(snapshot);
-                self.forward(message, &question).await
-            }
+            Decision::Forward => self.ask_others(message, question),
         }
     }
 
-    async fn forward(&self, message: &Message, question: &Question) -> Message {
+    /// What is kept of a question that is not the mesh's, or a place to wait for an answer.
+    fn ask_others(&self, message: &Message, question: Question) -> Asked {
         if let Some(cached) = self.cache().answer(message, Instant::now()) {
             question.answered(Outcome::Cached(&cached));
-            return answer::relayed(message, &cached);
+            return Asked::Answered(answer::relayed(message, &cached));
         }
+        let of_pod = self.waiting.clone().try_acquire_owned();
+        let of_node = self.shared.waiting.clone().try_acquire_owned();
+        let turned = match (of_pod, of_node) {
+            (Ok(of_pod), Ok(of_node)) => {
+                return Asked::Waits(Waiting {
+                    question,
+                    _of_pod: of_pod,
+                    _of_node: of_node,
+                });
+            }
+            (Err(_), _) => Turned::Pod,
+            (Ok(_), Err(_)) => Turned::Node,
+        };
+        self.turn_away(turned);
+        Asked::Answered(self.without_nameserver(message, &question, "too many wait"))
+    }
+
+    async fn forward(&self, message: &Message, waiting: Waiting) -> Message {
+        let question = &waiting.question;
         let origin = Origin {
             netns: self.pod.spec.netns.as_deref(),
             packet_mark: self.shared.config.packet_mark,
         };
         let asked = Instant::now();
-        let result = self.shared.nameservers.ask(message, origin).await;
+        let answering = self.shared.nameservers.ask(message, origin);
+        let has_stale = self.cache().stale(message, asked).is_some();
+        let result = match has_stale {
+            true => time::timeout(STALE_PATIENCE, answering)
+                .await
+                .unwrap_or(Err(UpstreamError::Patience)),
+            false => answering.await,
+        };
         question.forwarded(asked.elapsed(), result.is_ok());
         match result {
+            // What a nameserver in trouble says is no better than what was right a while ago.
+            Ok(upstream) if has_stale && answer::is_failure(&upstream) => {
+                let code = upstream.metadata.response_code;
+                self.without_nameserver(message, question, &code.to_string())
+            }
             Ok(upstream) => {
                 self.cache().store(message, &upstream, Instant::now());
                 question.answered(Outcome::Upstream(&upstream));
                 answer::relayed(message, &upstream)
             }
-            Err(error) => {
-                question.answered(Outcome::Failed(&error.to_string()));
+            Err(error) => self.without_nameserver(message, question, &error.to_string()),
+        }
+    }
+
+    /// What was right a while ago, where that is known: better than nothing.
+    fn without_nameserver(&self, message: &Message, question: &Question, why: &str) -> Message {
+        match self.cache().stale(message, Instant::now()) {
+            Some(stale) => {
+                question.answered(Outcome::Stale(&stale));
+                answer::relayed(message, &stale)
+            }
+            None => {
+                question.answered(Outcome::Failed(why));
                 answer::respond(message, ResponseCode::ServFail)
             }
         }
+    }
+
+    fn turn_away(&self, turned: Turned) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        log::turned_away(turned, &self.pod.spec.info, &mut told, Instant::now());
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {

@@ -101,13 +101,16 @@ impl Scene {
         }
     }
 
-    async fn udp(&self, to: &str, question: &Message) -> Message {
-        let to: SocketAddr = format!("{to}:{PORT}").parse().expect("address");
-        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = netns::within(Some(&self.netns), || std::net::UdpSocket::bind(any));
+    fn socket(&self, at: &str) -> UdpSocket {
+        let socket = netns::within(Some(&self.netns), || std::net::UdpSocket::bind(at));
         let socket = socket.expect("binds");
         socket.set_nonblocking(true).expect("sets");
-        let socket = UdpSocket::from_std(socket).expect("registers");
+        UdpSocket::from_std(socket).expect("registers")
+    }
+
+    async fn udp(&self, to: &str, question: &Message) -> Message {
+        let to: SocketAddr = format!("{to}:{PORT}").parse().expect("address");
+        let socket = self.socket(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" });
         let bytes = question.to_vec().expect("encodes");
         socket.send_to(&bytes, to).await.expect("sends");
         let mut buffer = vec![0; 65_535];
@@ -141,7 +144,9 @@ async fn read(stream: &mut TcpStream) -> Message {
     Message::from_vec(&bytes).expect("decodes")
 }
 
-/// Answers every A question with 192.0.2.1, and TXT questions with more than UDP carries.
+/// Answers every A question with 192.0.2.1, and TXT questions with more than UDP carries. Names that
+/// begin with "silent" get no answer, with "fading" only the first time, and with "forged" one in
+/// another spelling before the right one.
 fn nameserver(netns: &OwnedFd, asked: Arc<AtomicUsize>) {
     let bound = netns::within(Some(netns), || {
         let udp = std::net::UdpSocket::bind("127.0.0.1:53")?;
@@ -157,13 +162,21 @@ fn nameserver(netns: &OwnedFd, asked: Arc<AtomicUsize>) {
         let mut buffer = vec![0; 4096];
         loop {
             let (length, client) = udp.recv_from(&mut buffer).await.expect("receives");
-            asked.fetch_add(1, Ordering::SeqCst);
+            let before = asked.fetch_add(1, Ordering::SeqCst);
             let question = Message::from_vec(&buffer[..length]).expect("decodes");
-            if question.queries[0].name().to_ascii().starts_with("silent") {
+            let mut answer = upstream_answer(&question);
+            let name = question.queries[0].name().to_ascii().to_ascii_lowercase();
+            if name.starts_with("silent") || name.starts_with("fading") && before > 0 {
                 continue;
             }
-            let answer = upstream_answer(&question);
+            if name.starts_with("fading") {
+                answer.answers[0].ttl = 1;
+            }
             let bytes = answer::udp_bytes(Some(&question), &answer).expect("encodes");
+            if name.starts_with("forged") {
+                let forged = forged(&question);
+                udp.send_to(&forged, client).await.expect("sends");
+            }
             udp.send_to(&bytes, client).await.expect("sends");
         }
     });
@@ -192,6 +205,17 @@ fn upstream_answer(question: &Message) -> Message {
         }
     }
     answer
+}
+
+/// What somebody sends who has guessed the id and the port, but not the spelling.
+fn forged(question: &Message) -> Vec<u8> {
+    let mut forged = answer::respond(question, ResponseCode::NoError);
+    let name = question.queries[0].name().to_ascii().to_ascii_lowercase();
+    let name = Name::from_str(&name).expect("name");
+    forged.queries[0].set_name(name.clone());
+    let data = RData::A(A::new(203, 0, 113, 9));
+    forged.add_answer(Record::from_rdata(name, 60, data));
+    forged.to_vec().expect("encodes")
 }
 
 fn question(name: &str, record_type: RecordType) -> Message {
@@ -269,4 +293,59 @@ async fn a_silent_nameserver_means_servfail_and_holds_nobody_up() {
     let (slow, quick) = tokio::join!(slow, quick);
     assert_eq!(slow.metadata.response_code, ResponseCode::ServFail);
     assert!(quick - started < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn questions_that_wait_in_vain_hold_up_no_name_of_the_mesh() {
+    let scene = Scene::new(true).await;
+    let flood = scene.socket("0.0.0.0:0");
+    let to: SocketAddr = format!("127.0.0.1:{PORT}").parse().expect("address");
+    let mesh = question("api.shop.svc.cluster.local.", RecordType::A);
+    let mut failed = 0;
+    for wave in 0..40 {
+        for number in 0..50 {
+            let name = format!("silent-{wave}-{number}.example.");
+            let bytes = question(&name, RecordType::A).to_vec().expect("encodes");
+            flood.send_to(&bytes, to).await.expect("sends");
+        }
+        let answer = scene.udp("127.0.0.1", &mesh).await;
+        assert_eq!(addresses(&answer), ["10.96.0.7"], "in wave {wave}");
+        // Asked after them on the same socket: what finds no place has been told so.
+        let mut buffer = vec![0; 4096];
+        while let Ok(length) = flood.try_recv(&mut buffer) {
+            let told = Message::from_vec(&buffer[..length]).expect("decodes");
+            assert_eq!(told.metadata.response_code, ResponseCode::ServFail);
+            failed += 1;
+        }
+    }
+    let answer = scene.tcp(&mesh).await;
+    assert_eq!(addresses(&answer), ["10.96.0.7"]);
+    assert!(failed >= 2000 - 512, "{failed} were told");
+}
+
+#[tokio::test]
+async fn what_was_right_a_while_ago_is_better_than_nothing() {
+    let scene = Scene::new(true).await;
+    let asked = question("fading.example.", RecordType::A);
+    assert_eq!(
+        addresses(&scene.udp("127.0.0.1", &asked).await),
+        ["192.0.2.1"]
+    );
+    // Its TTL must be over; a question that nobody answers takes longer than that.
+    let silent = question("silent.example.", RecordType::A);
+    let answer = scene.udp("127.0.0.1", &silent).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    let answer = scene.udp("127.0.0.1", &asked).await;
+    assert_eq!(addresses(&answer), ["192.0.2.1"]);
+    assert_eq!(answer.answers[0].ttl, 30);
+}
+
+#[tokio::test]
+async fn an_answer_in_another_spelling_is_not_believed() {
+    let scene = Scene::new(true).await;
+    let asked = question("Forged-in-some-LETTERS.example.", RecordType::A);
+    let answer = scene.udp("127.0.0.1", &asked).await;
+    assert_eq!(addresses(&answer), ["192.0.2.1"]);
+    let owner = &answer.answers[0].name;
+    assert!(owner.eq_case(asked.queries[0].name()), "{owner}");
 }

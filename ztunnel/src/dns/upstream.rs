@@ -8,6 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, MessageType};
+use hickory_proto::rr::Name;
+use rand::Rng;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, UdpSocket};
@@ -47,6 +49,8 @@ pub(super) enum UpstreamError {
     Io(SocketAddr, io::Error),
     #[error("nameserver {0}: no answer in time")]
     Timeout(SocketAddr),
+    #[error("no nameserver has answered in time")]
+    Patience,
     #[error("the question cannot be encoded")]
     Encode,
 }
@@ -114,21 +118,70 @@ async fn exchange(
     server: SocketAddr,
     origin: Origin<'_>,
 ) -> Result<Message, UpstreamError> {
-    let mut question = question.clone();
-    // An id nobody can guess, and a port of its own from the kernel.
-    question.metadata.id = rand::random();
+    let mut disguised = question.clone();
+    // An id and a spelling nobody can guess, and a port of its own from the kernel.
+    disguised.metadata.id = rand::random();
+    for query in &mut disguised.queries {
+        let spelled = respelled(query.name(), &mut rand::rng());
+        query.set_name(spelled);
+    }
+    let mut answer = exchange_as_is(&disguised, server, origin).await?;
+    for (asked, disguise) in question.queries.iter().zip(&disguised.queries) {
+        let sections = [
+            &mut answer.answers,
+            &mut answer.authorities,
+            &mut answer.additionals,
+        ];
+        for record in sections.into_iter().flatten() {
+            if record.name == *disguise.name() {
+                record.name = asked.name().clone();
+            }
+        }
+    }
+    Ok(answer)
+}
+
+/// The name with each letter's case drawn, which servers repeat and forgers must guess
+/// (draft-vixie-dnsext-dns0x20).
+fn respelled(name: &Name, random: &mut impl Rng) -> Name {
+    let labels = name.iter().map(|label| -> Vec<u8> {
+        let bytes = label.iter().copied();
+        bytes
+            .map(|byte| match random.random() {
+                true => byte.to_ascii_uppercase(),
+                false => byte.to_ascii_lowercase(),
+            })
+            .collect()
+    });
+    match Name::from_labels(labels) {
+        Ok(mut spelled) => {
+            spelled.set_fqdn(name.is_fqdn());
+            spelled
+        }
+        // Not one that could be written either; its encoding tells.
+        Err(_) => name.clone(),
+    }
+}
+
+async fn exchange_as_is(
+    question: &Message,
+    server: SocketAddr,
+    origin: Origin<'_>,
+) -> Result<Message, UpstreamError> {
     let bytes = question.to_vec().map_err(|_| UpstreamError::Encode)?;
     let failed = |error| UpstreamError::Io(server, error);
     let timeout = |_| UpstreamError::Timeout(server);
-    let over_udp = over_udp(&question, &bytes, server, origin);
+    let over_udp = over_udp(question, &bytes, server, origin);
     let answer = time::timeout(UDP_TIMEOUT, over_udp)
         .await
         .map_err(timeout)?
         .map_err(failed)?;
-    if !answer.metadata.truncation {
+    // Another spelling is a server's that does not keep it, or a forger's. Over TCP the address is
+    // proof enough.
+    if !answer.metadata.truncation && is_spelled_alike(question, &answer) {
         return Ok(answer);
     }
-    let over_tcp = over_tcp(&question, &bytes, server, origin);
+    let over_tcp = over_tcp(question, &bytes, server, origin);
     time::timeout(TCP_TIMEOUT, over_tcp)
         .await
         .map_err(timeout)?
@@ -192,6 +245,13 @@ fn answers(question: &Message, answer: &Message) -> bool {
             || (answer.queries.is_empty() && answer.answers.is_empty()))
 }
 
+fn is_spelled_alike(question: &Message, answer: &Message) -> bool {
+    let pairs = question.queries.iter().zip(&answer.queries);
+    pairs
+        .into_iter()
+        .all(|(one, other)| one.name().eq_case(other.name()))
+}
+
 // === impl Origin ===
 
 impl Origin<'_> {
@@ -208,7 +268,18 @@ impl Origin<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::str::FromStr;
+
     use super::*;
+
+    #[test]
+    fn a_name_is_asked_for_in_a_spelling_of_its_own() {
+        let name = Name::from_str("a-quite-long-name.of-some.example.com.").expect("a name");
+        let [one, other] = [(); 2].map(|()| respelled(&name, &mut rand::rng()));
+        assert_eq!(one, name);
+        assert!(!one.eq_case(&other));
+        assert_eq!(one.is_fqdn(), name.is_fqdn());
+    }
 
     #[test]
     fn nameservers_are_read_and_the_rest_is_not() {
