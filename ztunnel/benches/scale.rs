@@ -1,10 +1,12 @@
 //! What a mesh of 100,000 workloads and 10,000 services costs a node: its first sync over xDS, what
-//! is resident then, one update, one choice of an endpoint, one verdict among 1,000 policies.
-//! `cargo bench -p ztunnel --bench scale`; prints, asserts nothing.
+//! is resident then, one update, a worker's share of it, one choice of an endpoint, one verdict among
+//! 1,000 policies, alone and as a connection asks for it.
+//! `cargo bench -p ztunnel --bench scale [-- PART...]`; prints, asserts nothing.
 
 use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +18,7 @@ use mesh::balancing::{Observed, Selections};
 use mesh::destination::Plan;
 use mesh::identity::Identity;
 use mesh::service::{LoadBalancingMode, Port, Scope as Locality, Service};
-use mesh::snapshot::{Change, Snapshot};
+use mesh::snapshot::{Change, Changed, Snapshot};
 use mesh::workload::{TunnelProtocol, Workload};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -28,6 +30,8 @@ use xds::node::{self, ProxyNode};
 use xds::resource_type::Layer;
 use xds::server::{Admitted, Peers, ResourceSet, Server};
 use xds::state::State;
+use ztunnel::proxy::plans::Plans;
+use ztunnel::proxy::policy::Policies;
 use ztunnel::sync::Known;
 
 const NAMESPACES: usize = 100;
@@ -37,6 +41,8 @@ const NODES: usize = 1_000;
 const POLICIES: usize = 1_000;
 /// Endpoints of the one service that is large.
 const ENDPOINTS: usize = 10_000;
+/// Pods of one node, as many as Kubernetes puts on one.
+const PODS: usize = 110;
 
 fn main() -> anyhow::Result<()> {
     // The node is a process of its own, so that what is resident is its own.
@@ -45,10 +51,25 @@ fn main() -> anyhow::Result<()> {
         let control_plane = arguments.next().unwrap_or_default();
         return node(control_plane.parse()?);
     }
-    first_sync()?;
-    updates();
-    choices();
-    verdicts();
+    // `cargo bench` adds one of its own.
+    let parts: Vec<_> = std::env::args()
+        .skip(1)
+        .filter(|one| !one.starts_with('-'))
+        .collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|one| one == part);
+    if wanted("sync") {
+        first_sync()?;
+    }
+    let others: [(&str, fn()); 5] = [
+        ("updates", updates),
+        ("share", share),
+        ("choices", choices),
+        ("verdicts", verdicts),
+        ("admissions", admissions),
+    ];
+    for (_, run) in others.iter().filter(|(part, _)| wanted(part)) {
+        run();
+    }
     Ok(())
 }
 
@@ -251,6 +272,44 @@ fn update(mut snapshot: Snapshot, workload: impl Fn(usize) -> Workload) -> impl 
     }
 }
 
+/// What each worker does itself, while its connections wait, when one workload of elsewhere changes:
+/// its pods have open connections, 1,000 policies, and clients of 1,000 services.
+fn share() {
+    let services: Vec<Service> = (0..1000).map(service).collect();
+    let mut snapshot = Snapshot::default();
+    snapshot.apply(services.iter().cloned().map(Change::Service));
+    snapshot.apply((0..POLICIES).map(|number| policy(number, exact(number))));
+    let pods = (0..PODS).map(|number| workload(number * NAMESPACES, &services[0]));
+    snapshot.apply(pods.map(Change::Workload));
+    let pods: Vec<_> = snapshot.workloads().cloned().collect();
+    let before = Arc::new(snapshot.clone());
+    let (policies, plans) = (Rc::new(Policies::new(false)), Plans::default());
+    let admit = |pod| policies.admit(&before, pod, connection());
+    let _open: Vec<_> = pods.iter().map(admit).collect();
+    for number in 0..services.len() {
+        let vip = SocketAddr::from(([10, 96, high(number), low(number)], 80));
+        plans.outbound(&before, &pods[number % PODS], vip);
+    }
+    let updates: Vec<(Arc<Snapshot>, Changed)> = (0..1000)
+        .map(|number| {
+            let elsewhere = workload(WORKLOADS + number % 10, &services[7]);
+            let changed = snapshot.apply([Change::Workload(elsewhere)]);
+            (Arc::new(snapshot.clone()), changed)
+        })
+        .collect();
+    report(
+        "a worker's share of an update (bar 10 µs)",
+        updates.len(),
+        {
+            |number| {
+                let (snapshot, changed) = &updates[number];
+                policies.recheck(snapshot, Some(changed));
+                plans.follow(snapshot);
+            }
+        },
+    );
+}
+
 // --- choices
 
 fn choices() {
@@ -298,13 +357,36 @@ fn policy(number: usize, one: Match) -> Change {
     })
 }
 
-fn verdicts() {
-    let exact = |number: usize| Match {
+fn exact(number: usize) -> Match {
+    Match {
         principals: vec![StringMatch::Exact(
             format!("cluster.local/ns/ns-1/sa/client-{number}").into(),
         )],
         ..Match::default()
-    };
+    }
+}
+
+/// Of a client that no policy is about.
+fn connection() -> Connection {
+    let client = Identity::new("cluster.local", "ns-1", "other");
+    let destination = SocketAddr::from(([10, 128, 0, 0], 8080));
+    Connection::new(Some(client), [10, 244, 1, 1].into(), destination)
+}
+
+/// The verdict, and a place in the list of what is held against the policies again when they change.
+fn admissions() {
+    let mut snapshot = Snapshot::default();
+    snapshot.apply((0..POLICIES).map(|number| policy(number, exact(number))));
+    snapshot.apply([Change::Workload(workload(0, &service(0)))]);
+    let destination = snapshot.workloads().next().expect("one").clone();
+    let policies = Rc::new(Policies::new(false));
+    report("an admission, 1,000 policies (bar 5 µs)", 10_000, |_| {
+        let admitted = policies.admit(&snapshot, &destination, connection());
+        assert!(black_box(admitted).is_ok());
+    });
+}
+
+fn verdicts() {
     let prefix = |number: usize| Match {
         principals: vec![StringMatch::Prefix(
             format!("cluster.local/ns/ns-1/sa/client-{number}").into(),
@@ -334,12 +416,7 @@ fn verdicts() {
         let mut snapshot = Snapshot::default();
         snapshot.apply((0..POLICIES).map(|number| policy(number, kind(number))));
         let set = PolicySet::of(&snapshot, &destination);
-        let client = Identity::new("cluster.local", "ns-1", "other");
-        let connection = Connection::new(
-            Some(client),
-            [10, 244, 1, 1].into(),
-            SocketAddr::from(([10, 128, 0, 0], 8080)),
-        );
+        let connection = connection();
         let what = format!("a verdict, 1,000 policies {what} (bar 5 µs)");
         report(&what, 10_000, |_| {
             assert!(black_box(set.authorize(&connection, None)).is_allowed());

@@ -11,7 +11,8 @@
 //! - `proxy_protocol`: what applications behind a tunnel of their own are told.
 //! - [`on_demand`]: asking for what is not known yet.
 //! - [`ejections`]: endpoints that are left alone for a while.
-//! - `plans`: what is decided ahead of connections, while the configuration holds.
+//! - [`policy`]: who may come in, and who may stay.
+//! - [`plans`]: what is decided ahead of connections, while the configuration holds.
 //! - `names`: addresses of endpoints that have only a name; `described`: workloads known only by
 //!   what they say of themselves.
 //! - `telemetry`, [`access_log`]: what is said about connections.
@@ -43,7 +44,7 @@ pub mod proxy_protocol;
 
 mod plaintext;
 
-mod policy;
+pub mod policy;
 
 mod tunnels;
 
@@ -61,7 +62,7 @@ mod names;
 
 mod described;
 
-mod plans;
+pub mod plans;
 
 pub(crate) mod netns;
 

@@ -106,8 +106,8 @@ impl Known {
     /// Takes changes in and puts them in force.
     pub fn apply(&mut self, changes: Vec<Change>) {
         let many = changes.len() >= MANY;
-        self.snapshot.apply(changes);
-        self.state.publish(self.snapshot.clone());
+        let changed = self.snapshot.apply(changes);
+        self.state.publish_changed(self.snapshot.clone(), changed);
         if many {
             runtime::allocator::give_back();
         }

@@ -10,7 +10,7 @@
 //! tunnel fails too.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -52,9 +52,13 @@ pub struct Pool {
 struct Sweeper(JoinHandle<()>);
 
 #[derive(Debug, Default)]
-struct Entries(RefCell<HashMap<Key, Entry>>);
+struct Entries {
+    by_key: RefCell<HashMap<Key, Entry>>,
+    /// How many entries are into each workload, so that few are looked at when few change.
+    into: RefCell<HashMap<WorkloadUid, usize>>,
+}
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entry {
     tunnels: Vec<Pooled>,
     connecting: Option<watch::Receiver<Option<Attempt>>>,
@@ -225,18 +229,31 @@ impl Pool {
 
     /// Forgets the tunnels of a pod. Their streams run to their end.
     pub fn purge(&self, pod: &str) {
-        self.entries
-            .0
-            .borrow_mut()
-            .retain(|key, _| &*key.pod != pod);
+        self.entries.retain(|key, _| &*key.pod != pod);
     }
 
     /// Forgets tunnels that are for nobody any more. Their streams run to their end.
     pub fn retain(&self, still_wanted: impl Fn(&Key) -> bool) {
-        self.entries
-            .0
-            .borrow_mut()
-            .retain(|key, _| still_wanted(key));
+        self.entries.retain(|key, _| still_wanted(key));
+    }
+
+    /// The same of tunnels into some workloads.
+    pub fn retain_into(&self, workloads: &[WorkloadUid], still_wanted: impl Fn(&Key) -> bool) {
+        let into = self.entries.into.borrow();
+        let concerned: HashSet<_> = workloads
+            .iter()
+            .filter(|one| into.contains_key(one))
+            .collect();
+        drop(into);
+        if !concerned.is_empty() {
+            let is_concerned = |key: &Key| {
+                key.workload
+                    .as_ref()
+                    .is_some_and(|one| concerned.contains(one))
+            };
+            self.entries
+                .retain(|key, _| !is_concerned(key) || still_wanted(key));
+        }
     }
 
     /// Closes what no stream uses, however short a time that is.
@@ -246,7 +263,7 @@ impl Pool {
 
     /// Tunnels kept now.
     pub fn tunnels(&self) -> usize {
-        let entries = self.entries.0.borrow();
+        let entries = self.entries.by_key.borrow();
         entries.values().map(|entry| entry.tunnels.len()).sum()
     }
 
@@ -294,7 +311,7 @@ impl Entries {
     /// same time leaves in one write only where they share a tunnel, and what a crowd has left
     /// behind can go once it is idle.
     fn find(&self, key: &Key, config: &Arc<ClientConfig>, wanted: Wanted) -> Option<Checkout> {
-        let mut entries = self.0.borrow_mut();
+        let mut entries = self.by_key.borrow_mut();
         let entry = entries.get_mut(key)?;
         entry
             .tunnels
@@ -328,9 +345,7 @@ impl Entries {
         F: Future<Output = Result<Tunnel, ConnectError>> + 'static,
     {
         let (sender, receiver) = watch::channel(None);
-        let mut entries = self.0.borrow_mut();
-        entries.entry(key.clone()).or_default().connecting = Some(receiver.clone());
-        drop(entries);
+        self.expect(key, receiver.clone());
         let config = config.clone();
         let attempting = Attempting {
             entries: Rc::downgrade(self),
@@ -344,8 +359,41 @@ impl Entries {
         receiver
     }
 
+    fn expect(&self, key: &Key, attempt: watch::Receiver<Option<Attempt>>) {
+        let mut entries = self.by_key.borrow_mut();
+        if let Some(entry) = entries.get_mut(key) {
+            entry.connecting = Some(attempt);
+            return;
+        }
+        let entry = Entry {
+            tunnels: Vec::new(),
+            connecting: Some(attempt),
+        };
+        entries.insert(key.clone(), entry);
+        if let Some(workload) = &key.workload {
+            *self.into.borrow_mut().entry(workload.clone()).or_default() += 1;
+        }
+    }
+
+    fn retain(&self, mut keep: impl FnMut(&Key, &mut Entry) -> bool) {
+        let mut into = self.into.borrow_mut();
+        self.by_key.borrow_mut().retain(|key, entry| {
+            let kept = keep(key, entry);
+            if !kept
+                && let Some(workload) = &key.workload
+                && let Some(count) = into.get_mut(workload)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    into.remove(workload);
+                }
+            }
+            kept
+        });
+    }
+
     fn forget(&self, key: &Key, tunnel: &Rc<Tunnel>) {
-        if let Some(entry) = self.0.borrow_mut().get_mut(key) {
+        if let Some(entry) = self.by_key.borrow_mut().get_mut(key) {
             entry
                 .tunnels
                 .retain(|pooled| !Rc::ptr_eq(&pooled.tunnel, tunnel));
@@ -353,7 +401,7 @@ impl Entries {
     }
 
     fn release_idle(&self, now: Instant, idle: Duration) {
-        self.0.borrow_mut().retain(|_, entry| {
+        self.retain(|_, entry| {
             entry.tunnels.retain_mut(|pooled| {
                 if !pooled.tunnel.is_usable() {
                     return false;
@@ -374,7 +422,7 @@ impl Entries {
 impl Attempting {
     fn end(&self, result: Result<Tunnel, ConnectError>, config: Arc<ClientConfig>) {
         if let Some(entries) = self.entries.upgrade()
-            && let Some(entry) = entries.0.borrow_mut().get_mut(&self.key)
+            && let Some(entry) = entries.by_key.borrow_mut().get_mut(&self.key)
         {
             entry.connecting = None;
             let outcome = result.map(|tunnel| {
@@ -400,7 +448,7 @@ impl Drop for Attempting {
         }
         // The attempt panicked, or the pod was purged meanwhile and its entry with it.
         if let Some(entries) = self.entries.upgrade()
-            && let Some(entry) = entries.0.borrow_mut().get_mut(&self.key)
+            && let Some(entry) = entries.by_key.borrow_mut().get_mut(&self.key)
             && let Some(connecting) = &entry.connecting
             && connecting.same_channel(&self.outcome.subscribe())
         {

@@ -677,8 +677,14 @@ fn identities_pods_and_workloads_never_share() {
             .pool
             .retain(|key| key.workload.as_ref() != Some(&next));
         assert_eq!(pooling.pool.tunnels(), 3);
+        let elsewhere = WorkloadUid::new("Kubernetes//Pod/shop/other");
+        pooling.pool.retain_into(&[elsewhere, next], |_| false);
+        assert_eq!(pooling.pool.tunnels(), 3);
         pooling.pool.purge("pod-1");
         assert_eq!(pooling.pool.tunnels(), 1);
+        let reached = key.workload.expect("given");
+        pooling.pool.retain_into(&[reached], |_| false);
+        assert_eq!(pooling.pool.tunnels(), 0);
     });
 }
 

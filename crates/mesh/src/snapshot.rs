@@ -5,9 +5,11 @@
 
 mod attachments;
 mod by_uid;
+mod changed;
 mod claimants;
 mod endpoints;
 mod membership;
+mod policy_scopes;
 mod touched;
 
 use std::collections::BTreeSet;
@@ -18,12 +20,14 @@ use imbl::{OrdMap, OrdSet};
 
 use self::attachments::Attachments;
 use self::by_uid::ByUid;
+pub use self::changed::Changed;
 use self::claimants::Claimants;
 pub use self::endpoints::Endpoints;
 use self::membership::Membership;
+pub use self::policy_scopes::{PoliciesVersion, ScopedPolicies};
 use self::touched::{Touch, Touched};
 use crate::address::{NamespacedHostname, NetworkAddress, NetworkCidr};
-use crate::authorization::{Authorization, PolicyKey, Scope};
+use crate::authorization::{Authorization, PolicyKey};
 use crate::identity::Identity;
 use crate::request_authentication::RequestAuthentication;
 use crate::route::{Route, RouteKey};
@@ -80,8 +84,9 @@ pub struct Snapshot {
     cidr_vips: OrdMap<NetworkCidr, Arc<[NamespacedHostname]>>,
     hostnames: OrdMap<Arc<str>, Arc<[NamespacedHostname]>>,
     policies: OrdMap<PolicyKey, Arc<Authorization>>,
-    global_policies: Arc<[Arc<Authorization>]>,
-    namespace_policies: OrdMap<Arc<str>, Arc<[Arc<Authorization>]>>,
+    policies_version: PoliciesVersion,
+    global_policies: ScopedPolicies,
+    namespace_policies: OrdMap<Arc<str>, ScopedPolicies>,
     routes: OrdMap<RouteKey, Arc<Route>>,
     /// In the order of their keys.
     routes_by_service: OrdMap<NamespacedHostname, Arc<[Arc<Route>]>>,
@@ -212,14 +217,17 @@ impl Snapshot {
         self.policies.values()
     }
 
-    pub fn global_policies(&self) -> &[Arc<Authorization>] {
+    /// Equal where no policy that nodes evaluate has come, gone or changed.
+    pub fn policies_version(&self) -> &PoliciesVersion {
+        &self.policies_version
+    }
+
+    pub fn global_policies(&self) -> &ScopedPolicies {
         &self.global_policies
     }
 
-    pub fn namespace_policies(&self, namespace: &str) -> &[Arc<Authorization>] {
-        self.namespace_policies
-            .get(namespace)
-            .map_or(&[], |policies| policies)
+    pub fn namespace_policies(&self, namespace: &str) -> Option<&ScopedPolicies> {
+        self.namespace_policies.get(namespace)
     }
 
     pub fn route(&self, key: &RouteKey) -> Option<&Arc<Route>> {
@@ -261,13 +269,15 @@ impl Snapshot {
         &self.request_authentications
     }
 
-    /// Applies changes in order; readers of clones made before see none of them.
-    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
+    /// Applies changes in order, and tells what they were about; readers of clones made before see
+    /// none of them.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Changed {
         let mut touched_services = Touched::default();
-        let mut policies_touched = false;
+        let mut changed = Changed::default();
         for change in changes {
             match change {
                 Change::Workload(workload) => {
+                    changed.workloads.push(workload.uid.clone());
                     self.remove_workload(&workload.uid, &mut touched_services);
                     self.insert_workload(workload, &mut touched_services);
                 }
@@ -279,19 +289,19 @@ impl Snapshot {
                 }
                 Change::RemoveAddress(name) => {
                     let uid = WorkloadUid(name);
-                    if !self.remove_workload(&uid, &mut touched_services)
-                        && let Some(key) = NamespacedHostname::parse(&uid.0)
-                    {
+                    if self.remove_workload(&uid, &mut touched_services) {
+                        changed.workloads.push(uid);
+                    } else if let Some(key) = NamespacedHostname::parse(&uid.0) {
                         self.remove_service(&key);
                     }
                 }
                 Change::Authorization(policy) => {
                     self.policies.insert(policy.key(), Arc::new(policy));
-                    policies_touched = true;
+                    changed.policies = true;
                 }
                 Change::RemoveAuthorization(key) => {
                     self.policies.remove(&key);
-                    policies_touched = true;
+                    changed.policies = true;
                 }
                 Change::Route(route) => {
                     self.remove_route(&route.key);
@@ -320,9 +330,10 @@ impl Snapshot {
                 Touch::Members(_) | Touch::Service => self.rebuild_endpoints(&key),
             }
         }
-        if policies_touched {
+        if changed.policies {
             self.rebuild_policy_scopes();
         }
+        changed
     }
 
     fn insert_workload(&mut self, workload: Workload, touched: &mut Touched) {
@@ -486,25 +497,15 @@ impl Snapshot {
     }
 
     fn rebuild_policy_scopes(&mut self) {
-        let mut policies: Vec<_> = self.policies.values().cloned().collect();
-        policies.sort_by_key(|policy| policy.key());
-        let mut global = Vec::new();
-        let mut namespaces: std::collections::HashMap<Arc<str>, Vec<_>> = Default::default();
-        for policy in policies {
-            match policy.scope {
-                Scope::Global => global.push(policy),
-                Scope::Namespace => namespaces
-                    .entry(policy.namespace.clone())
-                    .or_default()
-                    .push(policy),
-                Scope::WorkloadSelector | Scope::Target => {}
-            }
-        }
-        self.global_policies = global.into();
-        self.namespace_policies = namespaces
-            .into_iter()
-            .map(|(namespace, policies)| (namespace, Arc::from(policies)))
-            .collect();
+        self.policies_version = PoliciesVersion::default();
+        let (global, namespaces) = policy_scopes::of(self.policies.values());
+        self.global_policies = global.or_as_before(Some(&self.global_policies));
+        let namespaces = namespaces.into_iter().map(|(namespace, policies)| {
+            let before = self.namespace_policies.get(&namespace);
+            let policies = policies.or_as_before(before);
+            (namespace, policies)
+        });
+        self.namespace_policies = namespaces.collect();
     }
 }
 

@@ -337,8 +337,8 @@ impl Lab {
     }
 
     pub(crate) fn publish(&mut self, changes: impl IntoIterator<Item = Change>) {
-        self.snapshot.apply(changes);
-        self.state.publish(self.snapshot.clone());
+        let changed = self.snapshot.apply(changes);
+        self.state.publish_changed(self.snapshot.clone(), changed);
     }
 
     pub(crate) fn ip(&self, name: &str) -> IpAddr {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use hbone::headers::Baggage;
 use http::HeaderValue;
@@ -18,7 +18,7 @@ const MAXIMUM: usize = 4096;
 
 /// One worker's outbound plans and `baggage` values.
 #[derive(Default)]
-pub(crate) struct Plans {
+pub struct Plans {
     kept: RefCell<Kept>,
     /// Apart: what a service's endpoints are outlives changes of other things.
     selections: RefCell<Selections>,
@@ -26,35 +26,45 @@ pub(crate) struct Plans {
 
 #[derive(Default)]
 struct Kept {
-    /// The configuration that all of this follows from.
-    snapshot: Option<Arc<Snapshot>>,
-    outbound: HashMap<(WorkloadUid, SocketAddr), Arc<Plan>>,
+    outbound: HashMap<(WorkloadUid, SocketAddr), Planned>,
     baggage: HashMap<WorkloadUid, (Arc<Workload>, Option<HeaderValue>)>,
+    /// Snapshots since it was looked for what is out of date.
+    snapshots: usize,
+}
+
+struct Planned {
+    plan: Arc<Plan>,
+    /// The configuration that it follows from, which it does not keep.
+    snapshot: Weak<Snapshot>,
 }
 
 // === impl Plans ===
 
 impl Plans {
     /// The plan for `client`'s connections to `destination`.
-    pub(crate) fn outbound(
+    pub fn outbound(
         &self,
         snapshot: &Arc<Snapshot>,
         client: &Arc<Workload>,
         destination: SocketAddr,
     ) -> Arc<Plan> {
-        self.follow(snapshot);
         let mut kept = self.kept.borrow_mut();
         let key = (client.uid.clone(), destination);
         // A connection may still be of the client as it was before the last change.
-        if let Some(plan) = kept.outbound.get(&key)
-            && Arc::ptr_eq(plan.client(), client)
+        if let Some(known) = kept.outbound.get(&key)
+            && known.is_of(snapshot)
+            && Arc::ptr_eq(known.plan.client(), client)
         {
-            return plan.clone();
+            return known.plan.clone();
         }
         let selections = &mut self.selections.borrow_mut();
         let plan = Arc::new(Plan::new(snapshot, client, destination, selections));
         make_room(&mut kept.outbound);
-        kept.outbound.insert(key, plan.clone());
+        let planned = Planned {
+            plan: plan.clone(),
+            snapshot: Arc::downgrade(snapshot),
+        };
+        kept.outbound.insert(key, planned);
         plan
     }
 
@@ -72,28 +82,39 @@ impl Plans {
         value
     }
 
-    /// Drops what followed from another configuration than this one.
-    pub(crate) fn follow(&self, snapshot: &Arc<Snapshot>) {
-        if self.kept.borrow_mut().follow(snapshot) {
-            self.selections.borrow_mut().follow(snapshot);
-        }
+    /// Lets go of what follows from no snapshot that is in force, sooner or later: none of it is
+    /// used again.
+    pub fn follow(&self, snapshot: &Arc<Snapshot>) {
+        self.kept.borrow_mut().follow(snapshot);
+        self.selections.borrow_mut().follow(snapshot);
     }
 }
 
 // === impl Kept ===
 
 impl Kept {
-    /// Whether it is another one.
-    fn follow(&mut self, snapshot: &Arc<Snapshot>) -> bool {
-        let same = self.snapshot.as_ref();
-        let changed = !same.is_some_and(|known| Arc::ptr_eq(known, snapshot));
-        if changed {
-            *self = Self {
-                snapshot: Some(snapshot.clone()),
-                ..Self::default()
-            };
+    /// It looks once in as many snapshots as there are entries, so that what one costs does not
+    /// grow with their number.
+    fn follow(&mut self, snapshot: &Arc<Snapshot>) {
+        self.snapshots += 1;
+        if self.snapshots <= self.outbound.len() + self.baggage.len() {
+            return;
         }
-        changed
+        self.snapshots = 0;
+        self.outbound.retain(|_, planned| planned.is_of(snapshot));
+        self.baggage.retain(|uid, (workload, _)| {
+            let current = snapshot.workload(uid);
+            current.is_some_and(|current| Arc::ptr_eq(current, workload))
+        });
+    }
+}
+
+// === impl Planned ===
+
+impl Planned {
+    fn is_of(&self, snapshot: &Arc<Snapshot>) -> bool {
+        // What a weak pointer points to is not another's while that is there.
+        std::ptr::eq(self.snapshot.as_ptr(), Arc::as_ptr(snapshot))
     }
 }
 
@@ -159,14 +180,17 @@ mod tests {
     }
 
     #[test]
-    fn an_old_snapshot_is_let_go() {
+    fn an_old_snapshot_is_let_go_at_once_and_what_followed_from_it_later() {
         let plans = Plans::default();
         let client = Arc::new(pod("client", "10.244.1.1"));
         let before = snapshot(&[]);
         plans.outbound(&before, &client, target(80));
         plans.baggage(&client);
-        plans.follow(&snapshot(&[]));
         assert_eq!(Arc::strong_count(&before), 1);
+        let after = snapshot(&[]);
+        for _ in 0..3 {
+            plans.follow(&after);
+        }
         assert_eq!(Arc::strong_count(&client), 1);
     }
 

@@ -8,23 +8,27 @@ use std::sync::Arc;
 
 use mesh::authorization::{Authorization, Connection, PolicySet, Verdict};
 use mesh::identity::Identity;
-use mesh::snapshot::Snapshot;
+use mesh::snapshot::{Changed, PoliciesVersion, ScopedPolicies, Snapshot};
 use mesh::workload::{Workload, WorkloadUid};
 use tokio::sync::oneshot;
 
 /// One worker's policies and the connections admitted by them.
 #[derive(Default)]
-pub(crate) struct Policies {
+pub struct Policies {
     /// Whether verdicts are logged at info (`AUTHZ_POLICY_INFO_LOGGING`), not at debug.
     info_logging: bool,
     workloads: RefCell<HashMap<WorkloadUid, Applied>>,
 }
 
 /// What applies to one workload, and whom it has admitted.
-#[derive(Default)]
 struct Applied {
     /// As the mesh knew it last.
-    workload: Option<Arc<Workload>>,
+    workload: Arc<Workload>,
+    /// Whether the mesh knows it no more.
+    is_gone: bool,
+    /// Of all policies, when those that apply were looked up. While this and the workload are the
+    /// same, so are they: a connection is judged without a look at any that it does not concern.
+    version: PoliciesVersion,
     basis: Basis,
     set: Rc<PolicySet>,
     next: u64,
@@ -32,9 +36,10 @@ struct Applied {
 }
 
 /// What a policy set was made of. Equal pointers mean equal policies.
-#[derive(Default)]
 struct Basis {
-    policies: Vec<Option<Arc<Authorization>>>,
+    global: ScopedPolicies,
+    of_namespace: Option<ScopedPolicies>,
+    selected: Vec<Option<Arc<Authorization>>>,
     admitted_waypoints: Vec<Identity>,
 }
 
@@ -44,7 +49,7 @@ struct Admitted {
 }
 
 /// An admitted connection's place in the list; dropping it takes it off.
-pub(crate) struct Admission {
+pub struct Admission {
     policies: Rc<Policies>,
     workload: WorkloadUid,
     id: u64,
@@ -57,7 +62,7 @@ pub(crate) struct Admission {
 // === impl Policies ===
 
 impl Policies {
-    pub(crate) fn new(info_logging: bool) -> Self {
+    pub fn new(info_logging: bool) -> Self {
         Self {
             info_logging,
             workloads: RefCell::default(),
@@ -65,14 +70,16 @@ impl Policies {
     }
 
     /// Judges a connection into `workload`, and watches it if it may pass.
-    pub(crate) fn admit(
+    pub fn admit(
         self: &Rc<Self>,
         snapshot: &Snapshot,
         workload: &Arc<Workload>,
         connection: Connection,
     ) -> Result<Admission, Verdict> {
         let mut workloads = self.workloads.borrow_mut();
-        let applied = workloads.entry(workload.uid.clone()).or_default();
+        let applied = workloads
+            .entry(workload.uid.clone())
+            .or_insert_with(|| Applied::new(snapshot, workload));
         applied.enforce(snapshot, workload);
         let verdict = applied.set.authorize(&connection, None);
         self.log(workload, &connection, &verdict);
@@ -120,18 +127,18 @@ impl Policies {
     /// Judges again what is open, where the policies have changed, and cuts what may no
     /// longer pass. A workload that is gone is judged by what it was: its pod may still run,
     /// and what denies it now must not wait for its return.
-    pub(crate) fn recheck(&self, snapshot: &Snapshot) {
+    pub fn recheck(&self, snapshot: &Snapshot, changed: Option<&Changed>) {
         let mut workloads = self.workloads.borrow_mut();
-        workloads.retain(|uid, applied| {
-            let workload = snapshot.workload(uid);
-            if workload.is_none() && applied.admitted.is_empty() {
-                return false;
+        let Some(changed) = changed.filter(|changed| !changed.policies) else {
+            workloads.retain(|uid, applied| applied.recheck(snapshot, uid));
+            return;
+        };
+        for uid in &changed.workloads {
+            let applied = workloads.get_mut(uid);
+            if applied.is_some_and(|applied| !applied.recheck(snapshot, uid)) {
+                workloads.remove(uid);
             }
-            if let Some(workload) = workload.cloned().or_else(|| applied.workload.clone()) {
-                applied.enforce(snapshot, &workload);
-            }
-            true
-        });
+        }
     }
 }
 
@@ -160,6 +167,34 @@ fn tell_dry_run(workload: &Workload, connection: &Connection, enforced: &Verdict
 // === impl Applied ===
 
 impl Applied {
+    fn new(snapshot: &Snapshot, workload: &Arc<Workload>) -> Self {
+        Self {
+            workload: workload.clone(),
+            is_gone: false,
+            version: snapshot.policies_version().clone(),
+            basis: Basis::of(snapshot, workload),
+            set: Rc::new(PolicySet::of(snapshot, workload)),
+            next: 0,
+            admitted: HashMap::new(),
+        }
+    }
+
+    /// Puts the policies of the snapshot in force; false where nobody needs them any more.
+    fn recheck(&mut self, snapshot: &Snapshot, uid: &WorkloadUid) -> bool {
+        let known = snapshot.workload(uid);
+        self.is_gone = known.is_none();
+        if self.is_unused() {
+            return false;
+        }
+        let workload = known.unwrap_or(&self.workload).clone();
+        self.enforce(snapshot, &workload);
+        true
+    }
+
+    fn is_unused(&self) -> bool {
+        self.is_gone && self.admitted.is_empty()
+    }
+
     /// Puts the policies of the snapshot in force, also for what they admitted before they
     /// were these. Whoever comes first with a new snapshot does it: a connection that is
     /// judged must not leave the open ones to a later look that finds nothing changed.
@@ -180,7 +215,12 @@ impl Applied {
 
     /// True when the policies are not those of the last time.
     fn refresh(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>) -> bool {
-        self.workload = Some(workload.clone());
+        let version = snapshot.policies_version();
+        if self.version == *version && Arc::ptr_eq(&self.workload, workload) {
+            return false;
+        }
+        self.version = version.clone();
+        self.workload = workload.clone();
         let basis = Basis::of(snapshot, workload);
         if basis.is_same(&self.basis) {
             return false;
@@ -195,33 +235,31 @@ impl Applied {
 
 impl Basis {
     fn of(snapshot: &Snapshot, workload: &Workload) -> Self {
-        let scoped = snapshot
-            .global_policies()
-            .iter()
-            .chain(snapshot.namespace_policies(&workload.namespace))
-            .map(|policy| Some(policy.clone()));
-        let selected = workload
-            .authorization_policies
-            .iter()
-            .map(|key| snapshot.policy(key).cloned());
+        let selected = workload.authorization_policies.iter();
         Self {
-            policies: scoped.chain(selected).collect(),
+            global: snapshot.global_policies().clone(),
+            of_namespace: snapshot.namespace_policies(&workload.namespace).cloned(),
+            selected: selected.map(|key| snapshot.policy(key).cloned()).collect(),
             admitted_waypoints: workload.admitted_waypoints.clone(),
         }
     }
 
     fn is_same(&self, other: &Self) -> bool {
-        self.admitted_waypoints == other.admitted_waypoints
-            && self.policies.len() == other.policies.len()
-            && self
-                .policies
-                .iter()
-                .zip(&other.policies)
-                .all(|pair| match pair {
-                    (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-                    (None, None) => true,
-                    (Some(_), None) | (None, Some(_)) => false,
-                })
+        let same_scope = match (&self.of_namespace, &other.of_namespace) {
+            (Some(one), Some(other)) => one.is_same(other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        let mut selected = self.selected.iter().zip(&other.selected);
+        same_scope
+            && self.global.is_same(&other.global)
+            && self.admitted_waypoints == other.admitted_waypoints
+            && self.selected.len() == other.selected.len()
+            && selected.all(|pair| match pair {
+                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            })
     }
 }
 
@@ -229,8 +267,13 @@ impl Basis {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        if let Some(applied) = self.policies.workloads.borrow_mut().get_mut(&self.workload) {
-            applied.admitted.remove(&self.id);
+        let mut workloads = self.policies.workloads.borrow_mut();
+        let Some(applied) = workloads.get_mut(&self.workload) else {
+            return;
+        };
+        applied.admitted.remove(&self.id);
+        if applied.is_unused() {
+            workloads.remove(&self.workload);
         }
     }
 }

@@ -156,6 +156,7 @@ impl Worker {
         drain: Watch,
     ) {
         let mut changes = self.shared.state.changes();
+        let mut seen = *changes.borrow();
         let mut pressure = memory::changes();
         let mut accepting = Some(drain.clone());
         let mut drained = pin!(async move { drain.clone().signaled().await });
@@ -176,12 +177,7 @@ impl Worker {
                     }
                     None => return,
                 },
-                Ok(()) = changes.changed() => {
-                    let snapshot = self.shared.state.snapshot();
-                    self.policies.recheck(&snapshot);
-                    self.plans.follow(&snapshot);
-                    self.pool.retain(|key| is_still_there(&snapshot, key));
-                }
+                Ok(()) = changes.changed() => self.follow(&mut seen),
                 Ok(()) = pressure.changed() => {
                     if *pressure.borrow_and_update() >= Pressure::Release {
                         self.pool.release_idle();
@@ -193,6 +189,19 @@ impl Worker {
                     self.listening.borrow_mut().clear();
                 }
             }
+        }
+    }
+
+    /// Takes note of what has changed. What that costs, connections of this thread wait for: it does
+    /// not grow with what a change does not concern.
+    fn follow(&self, seen: &mut u64) {
+        let (snapshot, changed) = self.shared.state.since(seen);
+        self.policies.recheck(&snapshot, changed.as_ref());
+        self.plans.follow(&snapshot);
+        let wanted = |key: &Key| is_still_there(&snapshot, key);
+        match &changed {
+            Some(changed) => self.pool.retain_into(&changed.workloads, wanted),
+            None => self.pool.retain(wanted),
         }
     }
 

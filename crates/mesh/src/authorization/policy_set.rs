@@ -35,10 +35,9 @@ impl PolicySet {
             admitted_waypoints: destination.admitted_waypoints.clone(),
             ..Self::default()
         };
-        for policy in snapshot.global_policies() {
-            set.add(policy);
-        }
-        for policy in snapshot.namespace_policies(&destination.namespace) {
+        let of_namespace = snapshot.namespace_policies(&destination.namespace);
+        let scopes = [Some(snapshot.global_policies()), of_namespace];
+        for policy in scopes.into_iter().flatten().flat_map(|scope| scope.iter()) {
             set.add(policy);
         }
         for key in &destination.authorization_policies {

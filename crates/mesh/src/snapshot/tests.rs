@@ -9,6 +9,7 @@ use proptest::sample::select;
 
 use super::*;
 use crate::authorization::Action;
+use crate::authorization::Scope;
 use crate::service::HealthPolicy;
 use crate::workload::TunnelProtocol;
 use crate::workload::WorkloadStatus;

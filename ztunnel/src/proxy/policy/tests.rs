@@ -61,8 +61,8 @@ impl Scene {
     }
 
     fn change(&mut self, change: Change) {
-        self.snapshot.apply([change]);
-        self.policies.recheck(&self.snapshot);
+        let changed = self.snapshot.apply([change]);
+        self.policies.recheck(&self.snapshot, Some(&changed));
     }
 }
 
@@ -84,7 +84,7 @@ fn a_connection_judged_before_the_recheck_does_not_hide_the_change_from_it() {
     let mut open = scene.admit("bad").expect("no policy");
     scene.snapshot.apply([deny("bad")]);
     scene.admit("good").expect("not denied");
-    scene.policies.recheck(&scene.snapshot);
+    scene.policies.recheck(&scene.snapshot, None);
     assert!(matches!(open.denied.try_recv(), Ok(Verdict::DeniedBy(_))));
 }
 
@@ -112,7 +112,6 @@ fn a_workload_that_is_gone_is_judged_by_what_it_was() {
     assert!(matches!(bad.denied.try_recv(), Ok(Verdict::DeniedBy(_))));
     assert_eq!(good.denied.try_recv(), Err(TryRecvError::Empty));
     drop((good, bad));
-    scene.change(deny("nobody"));
     assert!(scene.policies.workloads.borrow().is_empty());
 }
 
@@ -181,4 +180,49 @@ fn a_waypoint_in_front_is_admitted_until_it_is_not_any_more() {
 
     scene.change(Change::Workload(unbound));
     assert_eq!(open.denied.try_recv(), Ok(denied));
+}
+
+#[test]
+fn what_does_not_concern_a_workload_leaves_its_policies_as_they_are() {
+    let mut scene = Scene::new();
+    let _open = scene.admit("good").expect("no policy");
+    let set = |scene: &Scene| {
+        scene.policies.workloads.borrow()[&scene.server.uid]
+            .set
+            .clone()
+    };
+    let before = set(&scene);
+    let mut elsewhere = deny("bad");
+    if let Change::Authorization(policy) = &mut elsewhere {
+        policy.namespace = "bank".into();
+    }
+    let other = Workload::new("Kubernetes//Pod/shop/other", "other", "shop");
+    for change in [
+        elsewhere,
+        Change::Workload(other),
+        Change::Workload(Workload::clone(&scene.server)),
+    ] {
+        scene.change(change);
+        let _another = scene.admit("good").expect("no policy");
+        assert!(Rc::ptr_eq(&set(&scene), &before));
+    }
+    scene.change(deny("bad"));
+    assert!(!Rc::ptr_eq(&set(&scene), &before));
+    assert!(scene.admit("bad").is_err());
+}
+
+#[test]
+fn a_workload_that_is_changed_has_other_policies_at_once() {
+    let mut scene = Scene::new();
+    scene.change(deny("bad"));
+    assert!(scene.admit("bad").is_err());
+    let mut server = Workload::clone(&scene.server);
+    server.admitted_waypoints = vec![identity_of("bad")];
+    scene.snapshot.apply([Change::Workload(server)]);
+    scene.server = scene
+        .snapshot
+        .workload(&scene.server.uid)
+        .expect("known")
+        .clone();
+    assert!(scene.admit("bad").is_ok());
 }
