@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use mesh::identity::Identity;
@@ -43,10 +43,17 @@ pub struct Pod {
     pub identity: Identity,
     pub netns: Option<Arc<OwnedFd>>,
     workload_uid: WorkloadUid,
-    /// Addresses seen to be the namespace's own.
-    addresses: Mutex<Vec<IpAddr>>,
+    addresses: Mutex<Addresses>,
     /// Sockets on their way to all workers, where each can't have one of its own.
     listening: Mutex<HashMap<u16, TcpListener>>,
+}
+
+/// Addresses seen to be a namespace's own while the mesh is as it is: one that leaves a pod is
+/// somebody else's next, and by then the mesh is another.
+#[derive(Debug, Default)]
+struct Addresses {
+    snapshot: Weak<Snapshot>,
+    known: Vec<IpAddr>,
 }
 
 /// Every pod served here.
@@ -102,17 +109,23 @@ impl Pod {
 
     /// Whether the address is the pod's own. What the mesh says of it may be about a pod that
     /// had the name before, and the address be another's by now.
-    fn holds(&self, address: IpAddr) -> bool {
-        let mut known = self
+    fn holds(&self, address: IpAddr, snapshot: &Arc<Snapshot>) -> bool {
+        let mut addresses = self
             .addresses
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if known.contains(&address) {
+        if !std::ptr::eq(addresses.snapshot.as_ptr(), Arc::as_ptr(snapshot)) {
+            *addresses = Addresses {
+                snapshot: Arc::downgrade(snapshot),
+                known: Vec::new(),
+            };
+        }
+        if addresses.known.contains(&address) {
             return true;
         }
         let holds = sockets::holds_address(self.netns.as_deref(), address);
         if holds {
-            known.push(address);
+            addresses.known.push(address);
         }
         holds
     }
@@ -160,6 +173,7 @@ impl Pods {
         &self,
         workload: &Workload,
         address: IpAddr,
+        snapshot: &Arc<Snapshot>,
         config: &Config,
     ) -> Option<Arc<Pod>> {
         if !config.node.is_empty() && workload.node != config.node {
@@ -170,7 +184,7 @@ impl Pods {
         // Two pods of one name overlap while one replaces the other; which of them has
         // the address is then not for us to guess.
         match (found.next(), found.next()) {
-            (Some(pod), None) if pod.holds(address) => Some(pod.clone()),
+            (Some(pod), None) if pod.holds(address, snapshot) => Some(pod.clone()),
             _ => None,
         }
     }
@@ -196,11 +210,11 @@ impl Pods {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
-    #[test]
-    fn a_pod_is_not_reached_at_an_address_it_does_not_have() {
-        let config = Config::default();
+    fn serving(netns: Option<Arc<OwnedFd>>) -> Pods {
         let info = WorkloadInfo {
             name: "web".into(),
             namespace: "shop".into(),
@@ -209,16 +223,46 @@ mod tests {
         let spec = PodSpec {
             uid: "uid".into(),
             info,
-            netns: None,
+            netns,
         };
         let pods = Pods::default();
-        pods.insert(Arc::new(Pod::new(spec, &config)));
+        pods.insert(Arc::new(Pod::new(spec, &Config::default())));
+        pods
+    }
+
+    fn reaches(pods: &Pods, address: &str, snapshot: &Arc<Snapshot>) -> bool {
         let workload = Workload::new("Kubernetes//Pod/shop/web", "web", "shop");
-        let at = |address: &str| {
-            let address = address.parse().expect("address");
-            pods.serving(&workload, address, &config).is_some()
+        let address = address.parse().expect("address");
+        let served = pods.serving(&workload, address, snapshot, &Config::default());
+        served.is_some()
+    }
+
+    #[test]
+    fn a_pod_is_not_reached_at_an_address_it_does_not_have() {
+        let pods = serving(None);
+        let snapshot = Arc::default();
+        assert!(reaches(&pods, "127.0.0.1", &snapshot));
+        assert!(!reaches(&pods, "192.0.2.1", &snapshot));
+    }
+
+    #[test]
+    fn a_pod_is_not_reached_at_an_address_that_has_left_it() {
+        let ip = |arguments: &str| {
+            let status = Command::new("ip").args(arguments.split(' ')).status();
+            assert!(status.expect("ip is installed").success(), "{arguments}");
         };
-        assert!(at("127.0.0.1"));
-        assert!(!at("192.0.2.1"));
+        // The programs start in this thread's namespace.
+        let looking = std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs CAP_SYS_ADMIN");
+            let netns = std::fs::File::open("/proc/thread-self/ns/net").expect("exists");
+            let pods = serving(Some(Arc::new(netns.into())));
+            let (before, after) = (Arc::default(), Arc::default());
+            ip("link set lo up");
+            ip("address add 192.0.2.1/32 dev lo");
+            assert!(reaches(&pods, "192.0.2.1", &before));
+            ip("address del 192.0.2.1/32 dev lo");
+            assert!(!reaches(&pods, "192.0.2.1", &after));
+        });
+        looking.join().expect("no panic");
     }
 }

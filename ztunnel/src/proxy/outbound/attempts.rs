@@ -97,8 +97,8 @@ impl Client {
                 let direct =
                     shared.config.same_node_direct && address.port() == destination::HBONE_PORT;
                 let serving = || {
-                    let pods = &shared.pods;
-                    pods.serving(&hop.workload, address.ip(), &shared.config)
+                    let (pods, snapshot) = (&shared.pods, shared.state.load());
+                    pods.serving(&hop.workload, address.ip(), &snapshot, &shared.config)
                 };
                 let local = direct.then(serving).flatten();
                 match local {
