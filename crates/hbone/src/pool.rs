@@ -17,6 +17,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use identity::certificate::is_same_certificate;
 use mesh::identity::Identity;
 use mesh::workload::WorkloadUid;
 use runtime::tasks::spawn_local;
@@ -313,9 +314,9 @@ impl Entries {
     fn find(&self, key: &Key, config: &Arc<ClientConfig>, wanted: Wanted) -> Option<Checkout> {
         let mut entries = self.by_key.borrow_mut();
         let entry = entries.get_mut(key)?;
-        entry
-            .tunnels
-            .retain(|pooled| Arc::ptr_eq(&pooled.config, config) && pooled.tunnel.is_usable());
+        entry.tunnels.retain(|pooled| {
+            is_same_certificate(&pooled.config, config) && pooled.tunnel.is_usable()
+        });
         let free = entry
             .tunnels
             .iter_mut()

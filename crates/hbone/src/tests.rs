@@ -587,6 +587,20 @@ fn an_attempt_that_panics_fails_those_who_wait_and_no_later_one() {
 }
 
 #[test]
+fn a_crowd_of_other_identities_costs_nobody_a_tunnel() {
+    run(async {
+        let pooling = Pooling::new(100, HALF_CLOSED).await;
+        pooling.open().await;
+        for number in 0..2000 {
+            let other = expect(&format!("server-{number}"));
+            pooling.mesh.client.client_config(&other);
+        }
+        pooling.open().await;
+        assert_eq!((pooling.dials.get(), pooling.pool.tunnels()), (1, 1));
+    });
+}
+
+#[test]
 fn a_full_tunnel_gets_company_and_serves_again_when_streams_end() {
     run(async {
         let pooling = Pooling::new(2, HALF_CLOSED).await;

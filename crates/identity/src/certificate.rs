@@ -22,7 +22,7 @@ use crate::provider::provider;
 use crate::revocation::RevocationLists;
 use crate::verify::{IdentityVerifier, TrustDomainVerifier};
 
-/// Client configurations kept per certificate; beyond it the cache starts over.
+/// Client configurations kept per certificate; beyond it any makes room.
 const CLIENT_CONFIGS: usize = 1024;
 
 /// The protocol of HBONE.
@@ -32,6 +32,8 @@ pub(crate) const ALPN_H2: &[u8] = b"h2";
 pub struct WorkloadCertificate {
     identity: Identity,
     certified: Arc<CertifiedKey>,
+    /// In all client configurations.
+    shown: Arc<SingleCertAndKey>,
     roots: Vec<CertificateDer<'static>>,
     root_store: Arc<RootCertStore>,
     serial: String,
@@ -74,6 +76,16 @@ pub fn no_server_name() -> ServerName<'static> {
     ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0, 0, 0, 0])))
 }
 
+/// Whether two configurations are of one [`WorkloadCertificate`]: they show the same certificate, and
+/// trust the same roots. Whom they expect may differ.
+pub fn is_same_certificate(one: &ClientConfig, other: &ClientConfig) -> bool {
+    let (one, other) = (
+        &one.client_auth_cert_resolver,
+        &other.client_auth_cert_resolver,
+    );
+    Arc::ptr_eq(one, other)
+}
+
 // === impl WorkloadCertificate ===
 
 impl WorkloadCertificate {
@@ -110,6 +122,7 @@ impl WorkloadCertificate {
         let server = Arc::new(server_config(&certified, &root_store, &identity, None)?);
         Ok(Self {
             identity,
+            shown: Arc::new(SingleCertAndKey::from(certified.clone())),
             certified,
             roots,
             root_store,
@@ -209,20 +222,24 @@ impl WorkloadCertificate {
     }
 
     /// The configuration for connecting to a server that must hold one of `expected`. None expected refuses all.
+    ///
+    /// It may be another one each time; [`is_same_certificate`] tells whether two show the same.
     pub fn client_config(&self, expected: &Arc<[Identity]>) -> Arc<ClientConfig> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(config) = clients.get(expected) {
             return config.clone();
         }
-        if clients.len() >= CLIENT_CONFIGS {
-            clients.clear();
+        if clients.len() >= CLIENT_CONFIGS
+            && let Some(any) = clients.keys().next().cloned()
+        {
+            clients.remove(&any);
         }
         let verifier = IdentityVerifier::new(
             self.root_store.clone(),
             expected.clone(),
             self.revocations.clone(),
         );
-        let config = Arc::new(client_config(&self.certified, verifier));
+        let config = Arc::new(client_config(&self.shown, verifier));
         clients.insert(expected.clone(), config.clone());
         config
     }
@@ -352,13 +369,13 @@ fn server_config(
     Ok(config)
 }
 
-fn client_config(certified: &Arc<CertifiedKey>, verifier: IdentityVerifier) -> ClientConfig {
+fn client_config(shown: &Arc<SingleCertAndKey>, verifier: IdentityVerifier) -> ClientConfig {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has TLS 1.3 suites")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified.clone())));
+        .with_client_cert_resolver(shown.clone());
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     config.enable_sni = false;
     config.resumption = Resumption::disabled();

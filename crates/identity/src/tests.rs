@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::authority::{Signer, Subject};
+use crate::certificate::is_same_certificate;
 use crate::key::PrivateKey;
 use crate::revocation::RevocationLists;
 use crate::{WorkloadCertificate, key_exchange_group, no_server_name, peer_identity, provider};
@@ -330,6 +331,26 @@ fn an_answer_for_another_key_is_no_certificate() {
     }
     let garbage = ["-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"; 2];
     WorkloadCertificate::new(other, &garbage).expect_err("malformed");
+}
+
+#[test]
+fn one_identity_too_many_costs_no_more_than_one_configuration() {
+    let web = certificate(&signer(), &identity("web"));
+    let expected: Vec<Arc<[Identity]>> = (0..1024)
+        .map(|number| [identity(&format!("server-{number}"))].into())
+        .collect();
+    let configs = || expected.iter().map(|one| web.client_config(one));
+    let first: Vec<_> = configs().collect();
+    let other = web.client_config(&[identity("other")].into());
+    let kept = |(one, config)| Arc::ptr_eq(one, &web.client_config(config));
+    let kept = first.iter().zip(&expected).filter(|one| kept(*one)).count();
+    assert!(kept > 1000, "{kept}");
+    assert!(is_same_certificate(&first[0], &other));
+    let renewed = certificate(&signer(), &identity("web"));
+    assert!(!is_same_certificate(
+        &other,
+        &renewed.client_config(&expected[0])
+    ));
 }
 
 #[test]
