@@ -4,6 +4,7 @@
 //! The kernel always hands out the lowest free number. So a descriptor's number says how many are
 //! open at least, and nobody has to count.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::OnceLock;
 
@@ -37,6 +38,16 @@ pub fn raise_limit() {
             tracing::debug!(limit, ?thresholds, "descriptor limit");
         }
         Err(error) => tracing::warn!(%error, "cannot raise the limit of file descriptors"),
+    }
+}
+
+/// The descriptor, where a connection may have it.
+pub fn unreserved<T: AsFd>(descriptor: T) -> io::Result<T> {
+    match is_reserved(&descriptor) {
+        true => Err(io::Error::other(
+            "too many open files: the last descriptors are reserved",
+        )),
+        false => Ok(descriptor),
     }
 }
 
@@ -81,7 +92,20 @@ impl Thresholds {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
+
+    #[test]
+    fn connections_get_all_but_what_is_reserved() {
+        THRESHOLDS.get_or_init(|| Thresholds::of(128));
+        let open = || unreserved(File::open("/dev/null").expect("opens"));
+        let held: Vec<_> = std::iter::from_fn(|| open().ok()).collect();
+        assert!(!held.is_empty() && held.len() < 112, "{}", held.len());
+        assert!(open().is_err());
+        drop(held);
+        assert!(open().is_ok());
+    }
 
     #[test]
     fn the_last_descriptors_are_reserved() {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use tests::lab::SOON;
+use tests::lab::{Lab, SOON};
 
 use crate::shop::{BACK, Running, mesh_with, still_serves, warm};
 
@@ -40,7 +40,19 @@ fn accepting_pauses_and_the_process_itself_goes_on() {
     let (used, took) = (cpu() - before, began.elapsed().as_secs_f64());
     assert!(used < 0.3 * took, "{used} CPU seconds in {took}");
 
-    // A control plane that comes back is a new connection, and people have questions.
+    hears_of_a_new_service(&lab);
+    drop(crowd);
+    lab.eventually(BACK, "the node serves again", || {
+        lab.peer("shop/client", &["get", "server:80"]).map(|_| ())
+    })
+    .expect("serves");
+    still_serves(&lab);
+    baseline.awaited(&lab, BACK).expect("back at rest");
+}
+
+/// A control plane that comes back is a new connection, and people have questions.
+#[track_caller]
+fn hears_of_a_new_service(lab: &Lab) {
     lab.signal("control-plane", None, "KILL").expect("killed");
     lab.write("late.yaml", &SERVICE.replace("NAME", "late"))
         .expect("written");
@@ -50,12 +62,20 @@ fn accepting_pauses_and_the_process_itself_goes_on() {
         Ok(())
     })
     .expect("the control plane and the admin port are reached");
+}
 
-    drop(crowd);
-    lab.eventually(BACK, "the node serves again", || {
-        lab.peer("shop/client", &["get", "server:80"]).map(|_| ())
-    })
-    .expect("serves");
-    still_serves(&lab);
+#[test]
+fn bulk_between_pods_of_a_node_leaves_the_last_descriptors_alone() {
+    let lab = mesh_with("ulimit -n 160");
+    let baseline = warm(&lab);
+    let neighbour = lab.addresses("shop/neighbour").expect("an address")[0];
+    let target = format!("{neighbour}:9005");
+    // Each of them takes two descriptors, and two more to be spliced.
+    let mut bulk = Running::start(&lab, "shop/client", &["pour", &target, "35"]);
+    bulk.line();
+    hears_of_a_new_service(&lab);
+    bulk.end();
+    lab.exec("shop/neighbour", &["pkill", "-KILL", "-x", "peer"])
+        .expect("killed");
     baseline.awaited(&lab, BACK).expect("back at rest");
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Message, MessageType};
 use hickory_proto::rr::Name;
 use rand::Rng;
+use runtime::descriptors;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, UdpSocket};
@@ -258,6 +259,7 @@ impl Origin<'_> {
     fn socket(self, server: SocketAddr, kind: Type) -> io::Result<Socket> {
         netns::within(self.netns, || {
             let socket = Socket::new(Domain::for_address(server), kind.nonblocking(), None)?;
+            let socket = descriptors::unreserved(socket)?;
             if let Some(packet_mark) = self.packet_mark {
                 socket.set_mark(packet_mark)?;
             }

@@ -211,16 +211,11 @@ fn timed_out(after: Duration) -> io::Error {
 }
 
 fn open(target: SocketAddr, role: Role, config: &Config) -> io::Result<TcpSocket> {
-    let socket = Socket::new(
+    let socket = descriptors::unreserved(Socket::new(
         Domain::for_address(target),
         Type::STREAM.nonblocking(),
         None,
-    )?;
-    if descriptors::is_reserved(&socket) {
-        return Err(io::Error::other(
-            "too many open files: the last descriptors are reserved",
-        ));
-    }
+    )?)?;
     socket.set_tcp_nodelay(true)?;
     mark(&socket, config)?;
     keep_alive(SockRef::from(&socket), config)?;

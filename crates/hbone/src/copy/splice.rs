@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::unistd::pipe2;
+use runtime::descriptors;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -46,6 +47,10 @@ impl Pipe {
             return Ok(pipe);
         }
         let (reader, writer): (OwnedFd, OwnedFd) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
+        let (reader, writer) = (
+            descriptors::unreserved(reader)?,
+            descriptors::unreserved(writer)?,
+        );
         // Beyond the user's quota the pipe keeps its ordinary size.
         let size = i32::try_from(PIPE_SIZE).unwrap_or(i32::MAX);
         let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(size));
