@@ -11,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hbone::client::{self, ConnectRequest};
+use http::HeaderMap;
 use prost_types::value::Kind;
 use proto::authorization::AUTHORIZATION_TYPE_URL;
 use proto::discovery::{DeltaDiscoveryRequest, Resource};
@@ -21,11 +23,12 @@ use proto::workload::{
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::lab::program;
+use tokio::task::LocalSet;
 
 use self::agent::Agent;
 use self::istiod::{Istiod, resource};
 use super::lab::{APPLICATION, Lab, PATIENCE};
-use super::{SERVICE, close, echo, is_refused};
+use super::{SERVICE, close, echo, identity_of, is_refused};
 
 const XDS_PORT: u16 = 15012;
 const HOSTNAME: &str = "web.shop.svc.cluster.local";
@@ -180,6 +183,30 @@ impl Drop for Cluster {
             eprintln!("{}", self.log());
         }
     }
+}
+
+/// What the tunnel into `server` answers a gateway that asks it for an authority.
+fn ask(cluster: &Cluster, authority: &str) -> Result<(), String> {
+    let certificate = cluster.istiod.workload_certificate(&identity_of("gateway"));
+    let target = SocketAddr::new(cluster.lab.ip("server"), 15008);
+    let connect = || std::net::TcpStream::connect_timeout(&target, PATIENCE);
+    let socket = cluster.lab.within("gateway", connect).expect("connects");
+    socket.set_nonblocking(true).expect("socket");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime");
+    LocalSet::new().block_on(&runtime, async {
+        let tcp = tokio::net::TcpStream::from_std(socket).expect("socket");
+        let tls = certificate.client_config(&[identity_of("server")].into());
+        let tunnel = client::handshake(tcp, tls, &Default::default()).await;
+        let request = ConnectRequest {
+            authority: authority.parse().expect("characters of an authority"),
+            headers: HeaderMap::new(),
+        };
+        let opened = tunnel.expect("a tunnel").open(request).await;
+        opened.map(drop).map_err(|error| error.to_string())
+    })
 }
 
 fn uid(pod: &str) -> String {
@@ -423,4 +450,39 @@ fn a_node_of_an_istio_cluster_needs_nothing_else() {
         thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(status.and_then(|status| status.code()), Some(0));
+}
+
+#[test]
+fn a_service_that_only_a_peer_names_is_asked_for() {
+    let on_demand = [
+        ("XDS_ON_DEMAND", "true"),
+        ("ISTIO_META_DNS_CAPTURE", "false"),
+    ];
+    let mut cluster = Cluster::start(&["server"], &on_demand);
+    cluster.lab.bare_pod("gateway");
+    let mut server = cluster.workload("server");
+    let member = PortList {
+        ports: vec![port()],
+    };
+    server.services.insert(WEB.to_owned(), member);
+    cluster.istiod.set(vec![workload(server)]);
+    let agent = cluster.agent.accept();
+    let netns = cluster.lab.netns("server");
+    assert_eq!(agent.add("uid-server", "server", &netns), "");
+    assert_eq!(agent.snapshot_sent(), "");
+    cluster.until("readiness", || cluster.is_ready());
+
+    let istiod = cluster.istiod.clone();
+    let answering = thread::spawn(move || {
+        istiod.request(0, |request| {
+            let mut names = request.resource_names_subscribe.iter();
+            names.any(|name| name == WEB)
+        });
+        istiod.set(vec![web()]);
+    });
+    let authority = format!("{HOSTNAME}:{}", SERVICE.port());
+    ask(&cluster, &authority).expect("the service is known by then");
+    answering.join().expect("asked");
+    let refused = ask(&cluster, "elsewhere.shop.svc.cluster.local:80");
+    assert!(refused.expect_err("not its own").contains("503"));
 }

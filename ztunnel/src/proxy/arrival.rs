@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::access_log::{Direction, Party};
 use super::connections::{Listed, OpenConnection, Protocol};
+use super::on_demand::NotKnown;
 use super::pods::Pod;
 use super::policy::Admission;
 use super::proxy_protocol::{self, TooLong};
@@ -57,6 +58,7 @@ pub(crate) struct Passage {
 #[derive(Debug)]
 pub(crate) enum Refusal {
     UnknownWorkload,
+    NotKnown(NotKnown),
     Destination(InboundRefusal),
     Policy(Verdict),
     Connect(std::io::Error),
@@ -147,6 +149,9 @@ impl Arrival {
         let workload = self.worker.workload(&self.pod).await;
         let workload = workload.ok_or(Refusal::UnknownWorkload)?;
         conversation.destination.workload = Some(workload.clone());
+        self.fetch(&workload, authority)
+            .await
+            .map_err(Refusal::NotKnown)?;
         let snapshot = self.worker.shared.state.snapshot();
         let inbound = destination::inbound(&snapshot, &workload, self.local.ip(), authority)
             .map_err(Refusal::Destination)?;
@@ -169,6 +174,17 @@ impl Arrival {
             self.connect(application).await
         };
         Ok((tcp.map_err(Refusal::Connect)?, admission))
+    }
+
+    /// Asks for the service that is meant by a name, where that takes asking.
+    async fn fetch(&self, workload: &Workload, authority: &Authority) -> Result<(), NotKnown> {
+        let shared = &self.worker.shared;
+        match (&shared.on_demand, authority) {
+            (Some(on_demand), Authority::Hostname(host, _)) => {
+                Box::pin(on_demand.fetch_backed(&shared.state, workload, host)).await
+            }
+            (None, _) | (_, Authority::Address(_)) => Ok(()),
+        }
     }
 
     pub(crate) fn connection(&self, destination: SocketAddr) -> Connection {
@@ -285,6 +301,7 @@ impl Refusal {
             Self::Destination(InboundRefusal::WrongAddress(_)) => StatusCode::BAD_REQUEST,
             Self::Destination(InboundRefusal::UnknownHost(_) | InboundRefusal::OwnPort(_))
             | Self::UnknownWorkload
+            | Self::NotKnown(_)
             | Self::Header(_)
             | Self::NoAddress(_)
             | Self::Connect(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -297,6 +314,7 @@ impl Refusal {
             Self::UnknownWorkload => {
                 Failure::new(ResponseFlags::Connect, "the pod is not known to the mesh")
             }
+            Self::NotKnown(reason) => Failure::new(ResponseFlags::Connect, reason),
             Self::Destination(refusal) => Failure::new(ResponseFlags::Connect, refusal),
             Self::Policy(verdict) => Failure::denied(verdict),
             Self::Connect(error) => Failure::connect(error),

@@ -102,6 +102,22 @@ impl OnDemand {
         Ok(())
     }
 
+    /// Waits until the state has the service that a peer asks `workload` for by its hostname. Only those
+    /// that the workload backs are asked for, so that no peer fills what is remembered.
+    pub(crate) async fn fetch_backed(
+        &self,
+        state: &State,
+        workload: &Workload,
+        hostname: &str,
+    ) -> Result<(), NotKnown> {
+        let mut backed = workload.services.keys();
+        let Some(key) = backed.find(|key| key.hostname.eq_ignore_ascii_case(hostname)) else {
+            return Ok(());
+        };
+        let is_there = |snapshot: &Snapshot| snapshot.service(key).is_some();
+        self.await_name(state, key.to_string(), is_there).await
+    }
+
     async fn fetch_gateway(
         &self,
         state: &State,

@@ -59,6 +59,7 @@ pub(crate) async fn run(
             let fault = match &refusal {
                 Refusal::Connect(error) => Fault::of_connect(error),
                 Refusal::UnknownWorkload
+                | Refusal::NotKnown(_)
                 | Refusal::Destination(_)
                 | Refusal::Policy(_)
                 | Refusal::Header(_)

@@ -12,9 +12,11 @@ use http::HeaderMap;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
+use identity::WorkloadCertificate;
 use identity::authority::{Signer, Subject};
 use identity::key::{PrivateKey, PublicKey};
 use identity::serving::ServingCertificate;
+use mesh::identity::Identity;
 use prost::Message;
 use prost_types::value::Kind;
 use proto::citadel::{
@@ -133,6 +135,13 @@ impl Istiod {
     /// PEM of the root that the mesh trusts.
     pub(super) fn root(&self) -> &str {
         self.0.signer.roots()
+    }
+
+    /// A certificate for somebody who is not on the node.
+    pub(super) fn workload_certificate(&self, identity: &Identity) -> WorkloadCertificate {
+        let now = SystemTime::now();
+        let issued = self.0.signer.workload_certificate(identity, DAY / 2, now);
+        issued.expect("certificate")
     }
 
     /// Has a resource from now on, and tells who is connected.

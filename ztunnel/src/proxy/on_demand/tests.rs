@@ -140,3 +140,25 @@ async fn no_more_is_asked_than_can_be_remembered() {
     let expected = Err(NotKnown::TooMany("/192.0.2.1".into()));
     assert_eq!(scene.fetch("192.0.2.1").await, expected);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_a_peer_names_is_asked_for_where_the_workload_backs_it() {
+    let scene = Scene::new();
+    let web = Service::new("web", "shop", "web.shop.svc.cluster.local");
+    let mut server = Workload::new("Kubernetes//Pod/shop/server", "server", "shop");
+    server.services.insert(web.key(), Vec::new());
+    let fetch = |hostname: &'static str| {
+        scene
+            .on_demand
+            .fetch_backed(&scene.state, &server, hostname)
+    };
+    assert_eq!(fetch("elsewhere.shop.svc.cluster.local").await, Ok(()));
+    assert_eq!(scene.asked(), 0);
+    let answers = scene.answer(0, "shop/web.shop.svc.cluster.local", || {
+        scene.publish([Change::Service(web.clone())]);
+    });
+    let (fetched, ()) = tokio::join!(fetch("WEB.shop.svc.cluster.local"), answers);
+    assert_eq!(fetched, Ok(()));
+    assert_eq!(fetch("web.shop.svc.cluster.local").await, Ok(()));
+    assert_eq!(scene.asked(), 1);
+}
