@@ -12,6 +12,7 @@ mod membership;
 mod policy_scopes;
 mod touched;
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -95,6 +96,19 @@ pub struct Snapshot {
     preferred_namespace: Option<Arc<str>>,
 }
 
+/// Which of several services a client means, as Istio's tunnel has it. One of the client's own namespace
+/// is meant before a narrower one of another.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    is_own: bool,
+    /// Of the range that the address is in.
+    prefix_length: u8,
+    is_canonical: bool,
+    is_preferred: bool,
+    /// By key.
+    first: Reverse<NamespacedHostname>,
+}
+
 /// Members of a service that change before its endpoints are listed anew.
 const FEW_MEMBERS: usize = 16;
 
@@ -149,9 +163,9 @@ impl Snapshot {
         self.services.values()
     }
 
-    /// The service a client of `client_namespace` means by a virtual address: exact
-    /// addresses before ranges, longer ranges first; then the client's namespace, the
-    /// canonical owner, the first by key. Services not visible to the client don't count.
+    /// The service a client of `client_namespace` means by a virtual address: exact addresses before
+    /// ranges, and of several the one with the highest [`Rank`]. Services not visible to the client
+    /// don't count.
     pub fn service_at(
         &self,
         address: &NetworkAddress,
@@ -162,17 +176,14 @@ impl Snapshot {
         {
             return Some(entry);
         }
-        let mut ranges: Vec<_> = self
-            .cidr_vips
-            .iter()
-            .filter(|(range, _)| {
-                range.network == address.network && range.cidr.contains(&address.address)
-            })
-            .collect();
-        ranges.sort_by_key(|(range, _)| std::cmp::Reverse(range.cidr.prefix_len()));
-        ranges
-            .into_iter()
-            .find_map(|(_, keys)| self.preferred(keys, client_namespace))
+        let ranges = self.cidr_vips.iter().filter(|(range, _)| {
+            range.network == address.network && range.cidr.contains(&address.address)
+        });
+        let keys = ranges.flat_map(|(range, keys)| {
+            let length = range.cidr.prefix_len();
+            keys.iter().map(move |key| (key, length))
+        });
+        self.highest(keys, client_namespace)
     }
 
     /// The service a client of `client_namespace` means by a hostname (any letter case).
@@ -193,20 +204,28 @@ impl Snapshot {
         keys: &[NamespacedHostname],
         client_namespace: &str,
     ) -> Option<&Arc<ServiceEntry>> {
-        keys.iter()
-            .filter_map(|key| self.services.get(key))
-            .filter(|entry| match entry.service.visibility {
+        self.highest(keys.iter().map(|key| (key, 0)), client_namespace)
+    }
+
+    /// Of services with the prefix length of the range that they were found by.
+    fn highest<'a>(
+        &self,
+        keys: impl Iterator<Item = (&'a NamespacedHostname, u8)>,
+        client_namespace: &str,
+    ) -> Option<&Arc<ServiceEntry>> {
+        keys.filter_map(|(key, length)| Some((self.services.get(key)?, length)))
+            .filter(|(entry, _)| match entry.service.visibility {
                 Visibility::Public => true,
                 Visibility::Namespace => &*entry.service.namespace == client_namespace,
             })
-            .min_by_key(|entry| {
-                (
-                    &*entry.service.namespace != client_namespace,
-                    !entry.service.canonical,
-                    Some(&entry.service.namespace) != self.preferred_namespace.as_ref(),
-                    entry.service.key(),
-                )
+            .max_by_key(|(entry, length)| Rank {
+                is_own: &*entry.service.namespace == client_namespace,
+                prefix_length: *length,
+                is_canonical: entry.service.canonical,
+                is_preferred: Some(&entry.service.namespace) == self.preferred_namespace.as_ref(),
+                first: Reverse(entry.service.key()),
             })
+            .map(|(entry, _)| entry)
     }
 
     pub fn policy(&self, key: &PolicyKey) -> Option<&Arc<Authorization>> {

@@ -147,6 +147,34 @@ fn an_exact_address_comes_before_ranges_and_long_ranges_before_short_ones() {
 }
 
 #[test]
+fn of_ranges_the_clients_namespace_comes_first_then_the_longest_then_the_canonical() {
+    let canonical = |mut service: Service| {
+        service.canonical = true;
+        service
+    };
+    let own = || range("shop", "own", "10.0.0.0/8");
+    let wide = || range("bank", "wide", "10.0.0.0/8");
+    let narrow = || range("bank", "narrow", "10.0.0.0/24");
+    let other = || range("mail", "other", "10.0.0.0/24");
+    for (services, expected) in [
+        ([own(), narrow()], "own"),
+        ([own(), canonical(narrow())], "own"),
+        ([wide(), narrow()], "narrow"),
+        ([canonical(wide()), narrow()], "narrow"),
+        ([narrow(), other()], "narrow"),
+        ([narrow(), canonical(other())], "other"),
+    ] {
+        let mut changes = services.map(Change::Service);
+        assert_eq!(
+            host_at(&snapshot(changes.clone()), 1, "shop"),
+            Some(expected)
+        );
+        changes.reverse();
+        assert_eq!(host_at(&snapshot(changes), 1, "shop"), Some(expected));
+    }
+}
+
+#[test]
 fn a_hidden_service_gives_way_to_a_visible_one() {
     let mut hidden = range("bank", "hidden", "10.0.0.0/24");
     hidden.visibility = Visibility::Namespace;
