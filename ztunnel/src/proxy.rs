@@ -71,6 +71,7 @@ use std::sync::atomic::AtomicBool;
 
 use futures::future::BoxFuture;
 use identity::WorkloadCertificate;
+use mesh::balancing::Active;
 use mesh::identity::Identity;
 
 use access_log::AccessLog;
@@ -111,6 +112,8 @@ pub struct Shared {
     pub pods: Pods,
     pub connections: Connections,
     pub ejections: Ejections,
+    /// Connections to endpoints of services whose load balancing asks for it.
+    pub(crate) active: Active,
     pub(crate) tunnels: Arc<Tunnels>,
     /// Whether a successor accepts in our place.
     pub(crate) handed_over: AtomicBool,
@@ -137,6 +140,7 @@ impl Shared {
             pods: Pods::default(),
             connections: Connections::default(),
             ejections,
+            active: Active::default(),
             tunnels: Arc::default(),
             handed_over: AtomicBool::new(false),
         }

@@ -1,6 +1,8 @@
-//! Which endpoint is chosen: trafficDistribution, internalTrafficPolicy, and whether it answers.
+//! Which endpoint is chosen: trafficDistribution, internalTrafficPolicy, whether it answers, and how much
+//! it has to do.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 
 use anyhow::ensure;
 use tests::lab::{Lab, SOON};
@@ -42,6 +44,16 @@ metadata:
 spec:
   selector: {half: works}
   ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: even
+  namespace: shop
+  annotations: {weft.dev/load-balancer: LEAST_REQUEST}
+spec:
+  selector: {app: web}
+  ports: [{name: tcp, port: 9000, targetPort: 9000}]
 ",
     );
     for (name, namespace, node) in [
@@ -168,4 +180,30 @@ fn one_that_refuses_is_passed_over_and_left_alone(lab: &Lab) {
         half.expect("known")["loadBalancer"]["algorithm"],
         "LEAST_REQUEST"
     );
+}
+
+#[test]
+fn the_less_busy_endpoint_is_chosen_whichever_thread_asks() {
+    // More threads than connections: none of them has seen another one's.
+    let settings = [("ZTUNNEL_WORKER_THREADS", "24")];
+    let lab = Lab::up_under(&yaml(), &settings).expect("the mesh starts");
+    let hold = || {
+        let arguments = ["peer", "hold", "even.shop:9000"];
+        let mut child = lab.exec_spawn("shop/client", &arguments).expect("starts");
+        let mut line = String::new();
+        let stdout = child.stdout.as_mut().expect("piped");
+        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        assert_eq!(line, "open\n");
+        child
+    };
+    let held: Vec<_> = (0..12).map(|_| hold()).collect();
+    for pod in ["shop/near", "shop/far"] {
+        let open = "ss -Htn state established sport = :9000 | wc -l";
+        let open = lab.exec(pod, &["sh", "-c", open]).expect("counted");
+        assert_eq!(open.trim(), "6", "{pod}");
+    }
+    for mut child in held {
+        child.kill().expect("runs");
+        child.wait().expect("ends");
+    }
 }

@@ -18,7 +18,7 @@ use hbone::copy;
 use hbone::pool::{Key, Pool};
 use identity::WorkloadCertificate;
 use mesh::address::NetworkAddress;
-use mesh::balancing::{Active, Ejections, Observed};
+use mesh::balancing::{Ejections, Observed};
 use mesh::identity::Identity;
 use mesh::snapshot::Snapshot;
 use mesh::workload::Workload;
@@ -63,8 +63,6 @@ pub(crate) struct Worker {
     pub(crate) names: Names,
     pub(crate) described: Described,
     pub(crate) plans: Plans,
-    /// Of services whose load balancing asks for it.
-    pub(crate) active: Active,
     open_sockets: OpenSockets,
     listening: RefCell<HashMap<Arc<str>, Listening>>,
 }
@@ -143,7 +141,6 @@ impl Worker {
             names: Names::default(),
             described: Described::default(),
             plans: Plans::default(),
-            active: Active::default(),
             open_sockets: OpenSockets::new(),
             listening: RefCell::default(),
         }
@@ -356,7 +353,7 @@ impl Worker {
     pub(crate) fn observed<'a>(&'a self, ejections: &'a Ejections) -> Observed<'a> {
         Observed {
             ejections: (!ejections.is_empty()).then_some(ejections),
-            active: Some(&self.active),
+            active: Some(&self.shared.active),
             now: time::Instant::now().into_std(),
         }
     }

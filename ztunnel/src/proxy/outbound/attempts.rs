@@ -78,7 +78,7 @@ impl Client {
             ejections.trying(selection, &hop.workload, Instant::now().into_std());
             self._active = match selection.entry().service.load_balancing.algorithm {
                 Algorithm::LeastRequest => {
-                    Some(Box::new(self.worker.active.begin(&hop.workload.uid)))
+                    Some(Box::new(self.worker.shared.active.begin(&hop.workload.uid)))
                 }
                 Algorithm::Random => None,
             };
