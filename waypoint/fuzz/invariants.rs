@@ -19,15 +19,15 @@ use mesh::snapshot::{Change, Snapshot};
 use mesh::workload::Workload;
 
 pub(crate) fn http1_request(input: &[u8]) {
-    waypoint::http1::fuzz_request(input);
+    waypoint::http1::fuzz::request(input);
 }
 
 pub(crate) fn http1_response(input: &[u8]) {
-    waypoint::http1::fuzz_response(input);
+    waypoint::http1::fuzz::response(input);
 }
 
 pub(crate) fn http1_chunked(input: &[u8]) {
-    waypoint::http1::fuzz_chunked(input);
+    waypoint::http1::fuzz::chunked(input);
 }
 
 /// Normalizing twice changes nothing, and no step upwards is left for a later reader.

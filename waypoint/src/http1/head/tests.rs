@@ -208,15 +208,15 @@ fn trailers_bring_no_framing_and_no_credentials() {
 proptest! {
     #[test]
     fn nothing_panics(input in proptest::collection::vec(any::<u8>(), 0..200)) {
-        crate::http1::fuzz_request(&input);
-        crate::http1::fuzz_response(&input);
-        crate::http1::fuzz_chunked(&input);
+        crate::http1::fuzz::request(&input);
+        crate::http1::fuzz::response(&input);
+        crate::http1::fuzz::chunked(&input);
     }
 
     #[test]
     fn nothing_panics_behind_a_good_line(input in "[ -~\r\n\t\0]{0,120}") {
-        crate::http1::fuzz_request(format!("POST / HTTP/1.1\r\nhost: a\r\n{input}").as_bytes());
-        crate::http1::fuzz_response(format!("HTTP/1.1 200 OK\r\n{input}").as_bytes());
+        crate::http1::fuzz::request(format!("POST / HTTP/1.1\r\nhost: a\r\n{input}").as_bytes());
+        crate::http1::fuzz::response(format!("HTTP/1.1 200 OK\r\n{input}").as_bytes());
     }
 
     /// What is incomplete is neither accepted nor refused.
