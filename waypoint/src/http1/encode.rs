@@ -29,6 +29,14 @@ pub(crate) enum Trailers {
     Drop,
 }
 
+/// Whether a head without a body may say how long it would be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Length {
+    State,
+    /// An interim response and a 204 must not (RFC 9110 §8.6): some readers would wait for it.
+    Omit,
+}
+
 /// Writes a request's head and returns how its body is to be written.
 pub(crate) fn request(out: &mut Output, parts: &request::Parts, body: &Body) -> Encoder {
     let encoder = request_encoder(parts, body);
@@ -43,7 +51,7 @@ pub(crate) fn request(out: &mut Output, parts: &request::Parts, body: &Body) -> 
     }
     let upgrade = parts.headers.contains_key(header::UPGRADE);
     let te = parts.headers.contains_key(header::TE);
-    fields(out, &parts.headers, &encoder);
+    fields(out, &parts.headers, &encoder, Length::State);
     // RFC 9110 §7.6.1: both are nominated.
     match (upgrade, te) {
         (true, true) => out.extend_from_slice(b"connection: upgrade, te\r\n"),
@@ -72,7 +80,7 @@ pub(crate) fn response(
     };
     let out = out.buffer(room(&parts.headers));
     status_line(out, parts.status);
-    fields(out, &parts.headers, &encoder);
+    fields(out, &parts.headers, &encoder, Length::of(parts.status));
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         out.extend_from_slice(b"connection: upgrade\r\n");
     } else if persistence == Persistence::Close {
@@ -88,7 +96,7 @@ pub(crate) fn response(
 pub(crate) fn interim(out: &mut Output, response: &http::Response<()>) {
     let out = out.buffer(room(response.headers()));
     status_line(out, response.status());
-    fields(out, response.headers(), &Encoder::None);
+    fields(out, response.headers(), &Encoder::None, Length::Omit);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -160,13 +168,14 @@ fn status_line(out: &mut BytesMut, status: StatusCode) {
 }
 
 /// The end-to-end fields, and the framing as it is.
-fn fields(out: &mut BytesMut, headers: &HeaderMap, encoder: &Encoder) {
+fn fields(out: &mut BytesMut, headers: &HeaderMap, encoder: &Encoder, length: Length) {
     for (name, value) in headers {
         match *name {
-            header::CONTENT_LENGTH => match encoder {
+            header::CONTENT_LENGTH => match (encoder, length) {
                 // A response to HEAD, or a 304, states the length that there would be.
-                Encoder::None => field(out, name, value.as_bytes()),
-                Encoder::Exact(_) | Encoder::Chunked | Encoder::UntilClose => {}
+                (Encoder::None, Length::State) => field(out, name, value.as_bytes()),
+                (Encoder::None, Length::Omit)
+                | (Encoder::Exact(_) | Encoder::Chunked | Encoder::UntilClose, _) => {}
             },
             header::UPGRADE | header::TE => field(out, name, value.as_bytes()),
             _ if head::is_hop_by_hop(name) => {}
@@ -191,6 +200,17 @@ fn field(out: &mut BytesMut, name: &HeaderName, value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+// === impl Length ===
+
+impl Length {
+    fn of(status: StatusCode) -> Self {
+        match status.is_informational() || status == StatusCode::NO_CONTENT {
+            true => Self::Omit,
+            false => Self::State,
+        }
+    }
 }
 
 // === impl Encoder ===
