@@ -54,12 +54,21 @@ pub fn receive(packet: &[u8]) -> Received {
         return Received::Ignore;
     }
     if message.metadata.op_code != OpCode::Query {
-        return Received::Refuse(respond(&message, ResponseCode::NotImp));
+        return Received::Refuse(refuse(&message, ResponseCode::NotImp));
     }
     match message.queries.len() {
         1 => Received::Question(message),
-        _ => Received::Refuse(respond(&message, ResponseCode::FormErr)),
+        _ => Received::Refuse(refuse(&message, ResponseCode::FormErr)),
     }
+}
+
+/// Repeats the question where it is one; several might not fit into what the client takes, and can't be cut.
+fn refuse(message: &Message, code: ResponseCode) -> Message {
+    let mut refusal = respond(message, code);
+    if refusal.queries.len() > 1 {
+        refusal.queries.clear();
+    }
+    refusal
 }
 
 /// A packet of which only the header can be read: 2 bytes id, then the bit that says response.
