@@ -3,17 +3,19 @@
 //! Both the fuzz targets and the replay of their corpora call these.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use hbone::headers::{self, Baggage, TraceParent};
-use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::op::{Message, MessageType, ResponseCode};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use identity::certificate::CertificateSummary;
 use identity::revocation::RevocationLists;
+use mesh::address::NetworkAddress;
 use mesh::destination::Authority;
 use mesh::identity::Identity;
-use mesh::snapshot::Snapshot;
+use mesh::service::Service;
+use mesh::snapshot::{Change, Snapshot};
 use mesh::workload::Workload;
 use ppp::v2::Addresses;
 use prost::Message as _;
@@ -136,13 +138,11 @@ fn address(input: &[u8], is_ipv6: bool) -> Option<(SocketAddr, &[u8])> {
 }
 
 /// Whatever a client asks is answered to it alone, and in a packet that can be read.
+/// Whatever a client asks is answered to it alone, and in a packet that it takes and can read.
 pub(crate) fn dns(input: &[u8]) {
     let question = match answer::receive(input) {
         answer::Received::Ignore => return,
-        answer::Received::Refuse(refusal) => {
-            let _ = answer::udp_bytes(None, &refusal);
-            return;
-        }
+        answer::Received::Refuse(refusal) => return check_packet(None, &refusal),
         answer::Received::Question(question) => question,
     };
     let search = Arc::from(["shop.svc.cluster.local".to_owned()]);
@@ -153,25 +153,61 @@ pub(crate) fn dns(input: &[u8]) {
     };
     let client = Workload::new("Kubernetes//Pod/shop/web-0", "web-0", "shop");
     let mut random = StdRng::seed_from_u64(0);
-    let snapshot = Snapshot::default();
-    let decided = answer::decide(&snapshot, &client, setting, &question, &mut random);
+    let decided = answer::decide(&NAMES, &client, setting, &question, &mut random);
     let answered = match decided {
-        Decision::Answer(message) => message,
+        Decision::Answer(message) => {
+            let first = message.answers.first().map(|record| &record.name);
+            assert!(first.is_none_or(|name| name == question.queries[0].name()));
+            message
+        }
         Decision::Forward => answer::respond(&question, ResponseCode::ServFail),
     };
     // The same bytes, as if a nameserver had sent them.
-    let relayed = answer::relayed(&question, &question);
+    let mut upstream = question.clone();
+    upstream.metadata.message_type = MessageType::Response;
+    let relayed = answer::relayed(&question, &upstream);
     let (mut cache, now) = (Cache::default(), Instant::now());
     cache.store(&question, &relayed, now);
     let kept = cache.answer(&question, now);
     for message in [Some(answered), Some(relayed), kept].into_iter().flatten() {
         assert_eq!(message.queries, question.queries);
-        if let Some(bytes) = answer::udp_bytes(Some(&question), &message) {
-            let read = Message::from_vec(&bytes).expect("an answer of ours");
-            assert_eq!(read.metadata.id, message.metadata.id);
-        }
+        check_packet(Some(&question), &message);
     }
 }
+
+fn check_packet(question: Option<&Message>, message: &Message) {
+    let Some(bytes) = answer::udp_bytes(question, message) else {
+        return;
+    };
+    // RFC 1035 §4.2.1, RFC 6891 §6.2.3.
+    let most = question.map_or(512, Message::max_payload);
+    assert!(bytes.len() <= usize::from(most), "{} bytes", bytes.len());
+    let read = Message::from_vec(&bytes).expect("an answer of ours");
+    assert_eq!(read.metadata.id, message.metadata.id);
+    assert_eq!(read.metadata.message_type, MessageType::Response);
+    let code = |message: &Message| message.metadata.response_code.low();
+    assert_eq!(code(&read), code(message));
+}
+
+/// What the names in the corpus stand for: a service of both families, one without an address of
+/// its own, and one for a whole domain.
+static NAMES: LazyLock<Snapshot> = LazyLock::new(|| {
+    let mut web = Service::new("web", "shop", "web.shop.svc.cluster.local");
+    let addresses: [IpAddr; 2] = [[10, 96, 0, 1].into(), [0xfd00, 0, 0, 0, 0, 0, 0, 1].into()];
+    web.addresses = addresses
+        .map(|address| NetworkAddress::new("", address))
+        .into();
+    let headless = Service::new("db", "shop", "db.shop.svc.cluster.local");
+    let mut wildcard = Service::new("example", "shop", "*.example");
+    wildcard.addresses = vec![NetworkAddress::new("", addresses[0])];
+    let mut endpoint = Workload::new("Kubernetes//Pod/shop/db-0", "db-0", "shop");
+    endpoint.addresses = addresses.to_vec().into();
+    endpoint.services.insert(headless.key(), Vec::new());
+    let mut names = Snapshot::default();
+    names.apply([web, headless, wildcard].map(Change::Service));
+    names.apply([Change::Workload(endpoint)]);
+    names
+});
 
 /// A packet without descriptors: what asks for one is refused.
 pub(crate) fn zds(input: &[u8]) {
@@ -188,8 +224,8 @@ pub(crate) fn zds(input: &[u8]) {
     }
 }
 
-/// What a response brings can be applied and taken back, at either layer; of one that can't be
-/// read nothing is taken in.
+/// What a response brings can be applied and taken back without a trace, at either layer; of one
+/// that can't be read nothing is taken in.
 pub(crate) fn xds(input: &[u8]) {
     let Ok(response) = EncodedResponse::decode(input) else {
         return;
@@ -222,9 +258,19 @@ pub(crate) fn xds(input: &[u8]) {
             removed_resources: names,
             ..Default::default()
         };
-        if let Ok(removed) = state.receive(EncodedResponse::from(&removal)) {
-            snapshot.apply(removed.update.into_iter().flat_map(|update| update.changes));
-        }
+        let removed = state.receive(EncodedResponse::from(&removal));
+        let update = removed
+            .expect("names only")
+            .update
+            .expect("of a known type");
+        snapshot.apply(update.changes);
+        // In every index of it.
+        assert_eq!(
+            format!("{snapshot:?}"),
+            format!("{:?}", Snapshot::default())
+        );
+        let mut requests = state.initial_requests().into_iter();
+        assert!(requests.all(|request| request.initial_resource_versions.is_empty()));
     }
 }
 
