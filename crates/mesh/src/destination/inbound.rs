@@ -78,15 +78,23 @@ impl FromStr for Authority {
             return Ok(Self::Address(SocketAddr::new(ip, address.port())));
         }
         let (host, port) = text.rsplit_once(':').ok_or(MalformedAuthority)?;
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-        // What is nearly an address is no name: 10.0.0.256 would be looked up for nothing.
-        let names = !host.is_empty() && host.bytes().all(is_name);
-        let port = port.parse().ok().filter(|port| *port != 0);
-        match port {
-            Some(port) if names => Ok(Self::Hostname(host.into(), port)),
-            _ => Err(MalformedAuthority),
+        // `parse` alone would take a sign.
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        match port.parse() {
+            Ok(port) if digits && port != 0 && is_name(host) => {
+                Ok(Self::Hostname(host.into(), port))
+            }
+            Ok(_) | Err(_) => Err(MalformedAuthority),
         }
     }
+}
+
+/// What is nearly an address is no name: 10.0.0.256 would be looked up for nothing.
+fn is_name(host: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let labels = host.strip_suffix('.').unwrap_or(host);
+    let last = labels.rsplit('.').next().unwrap_or_default();
+    host.bytes().all(is_allowed) && !last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Decides whether a CONNECT that arrived at `local` (this pod's address) for

@@ -169,6 +169,47 @@ fn describe_hop(hop: &Hop) -> String {
 }
 
 #[test]
+fn an_authority_is_an_address_or_a_name_with_a_port() {
+    for (text, address) in [
+        ("10.0.0.1:80", "10.0.0.1:80"),
+        ("[::ffff:10.0.0.1]:80", "10.0.0.1:80"),
+        ("[fd00::1]:80", "[fd00::1]:80"),
+    ] {
+        assert_eq!(text.parse(), Ok(Authority::Address(socket(address))));
+    }
+    for host in ["web", "web.shop.svc", "web.shop.svc.", "1.web", "10.0.0.1a"] {
+        let name = Authority::Hostname(host.into(), 80);
+        assert_eq!(format!("{host}:80").parse(), Ok(name));
+    }
+    for text in [
+        "",
+        "web",
+        "web:",
+        "web:0",
+        "web:x",
+        "web:+80",
+        "web:65536",
+        ":80",
+        ".:80",
+        "a/b:80",
+        "a@b:80",
+        "10.0.0.256:80",
+        "10.0.0.1.:80",
+        "10.0.0:80",
+        "10.0.0.1:+80",
+        "1:80",
+        "fd00::1:80",
+        "[fd00::1:80",
+    ] {
+        assert_eq!(
+            text.parse::<Authority>(),
+            Err(MalformedAuthority),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
 fn what_the_mesh_does_not_know_is_unknown() {
     let scenario = Scenario::new(&[], &[]);
     assert_eq!(scenario.route("192.0.2.1:443"), "unknown");
