@@ -156,38 +156,5 @@ fn read_authority(request: &Request) -> Option<Authority> {
     if request.method != Method::CONNECT {
         return None;
     }
-    parse_authority(request.authority.as_ref()?.as_str())
-}
-
-fn parse_authority(text: &str) -> Option<Authority> {
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        return Some(Authority::Address(address));
-    }
-    let (host, port) = text.rsplit_once(':')?;
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    // What is nearly an address is no name: 10.0.0.256 would be looked up for nothing.
-    let names = !host.is_empty() && host.bytes().all(is_name);
-    let port = port.parse().ok().filter(|port| *port != 0)?;
-    names.then(|| Authority::Hostname(host.into(), port))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_authority_is_an_address_or_a_name_with_a_port() {
-        assert!(matches!(
-            parse_authority("[::ffff:10.0.0.1]:80"),
-            Some(Authority::Address(address)) if address == "10.0.0.1:80".parse().unwrap()
-        ));
-        assert!(matches!(
-            parse_authority("web.shop.svc:80"),
-            Some(Authority::Hostname(_, 80))
-        ));
-        for text in ["", "web", "web:0", "web:x", ":80", "a/b:80", "a@b:80"] {
-            assert!(parse_authority(text).is_none(), "{text:?}");
-        }
-    }
+    request.authority.as_ref()?.as_str().parse().ok()
 }
