@@ -137,7 +137,6 @@ fn address(input: &[u8], is_ipv6: bool) -> Option<(SocketAddr, &[u8])> {
     Some((SocketAddr::new(ip, u16::from_be_bytes(*port)), rest))
 }
 
-/// Whatever a client asks is answered to it alone, and in a packet that can be read.
 /// Whatever a client asks is answered to it alone, and in a packet that it takes and can read.
 pub(crate) fn dns(input: &[u8]) {
     let question = match answer::receive(input) {
