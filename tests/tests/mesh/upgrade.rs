@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Child;
 use std::thread;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::lab::scale::{is_full, scaled};
 use tests::lab::{Lab, SOON, program};
@@ -211,6 +211,47 @@ fn a_crowd_both_ways_outlives_the_upgrade_of_one_end() {
     for (client, server) in ways {
         Crowd::open(&lab, client, server, CROWD);
     }
+}
+
+/// Captured, beside the shop's client.
+const LATE: &str = "\
+apiVersion: v1
+kind: Pod
+metadata: {name: late, namespace: shop}
+spec:
+  nodeName: node-1
+  containers: [{name: peer, command: [peer, serve, --name, late]}]
+";
+
+#[test]
+fn pods_come_and_go_while_the_former_process_drains() {
+    let lab = own();
+    let mut held = Held::open(&lab, "shop/server");
+    upgrade(&lab, &["--node", "node-1"]).expect("upgraded");
+    lab.write("late.yaml", LATE).expect("written");
+    lab.eventually(SOON, "the pod is served", || {
+        let addresses = lab.addresses("shop/late")?;
+        let address = addresses.first().context("no address")?;
+        lab.peer("shop/remote", &["get", &format!("{address}:8080")])?;
+        Ok(())
+    })
+    .expect("served");
+    lab.remove("late.yaml").expect("removed");
+    lab.eventually(SOON, "the pod is gone", || {
+        let dump = lab.config_dump("node-1")?;
+        ensure!(
+            !dump["workloadState"].to_string().contains("\"late\""),
+            "{dump}"
+        );
+        Ok(())
+    })
+    .expect("gone");
+    let former = &lab.ztunnel("node-1").expect("known")["former"];
+    assert_ne!(*former, serde_json::json!([]), "it drains");
+    assert!(held.is_open());
+    let log = lab.run_file("nodes/node-1/ztunnel.log");
+    assert!(!log.contains("hands nothing over"), "{log}");
+    held.stop();
 }
 
 /// A program that is no successor: the shell script `text`.

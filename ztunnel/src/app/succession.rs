@@ -16,7 +16,7 @@ use super::servers::Servers;
 use crate::config::Config;
 use crate::dns::DnsProxy;
 use crate::handover::predecessor::{self, Lender, Successor};
-use crate::handover::successor::{self, Found, Succession};
+use crate::handover::successor::{self, Former, Found, Succession};
 use crate::handover::{Owner, Port};
 use crate::inpod::NetnsId;
 use crate::proxy::workers::Listeners;
@@ -103,10 +103,13 @@ pub(super) fn begin(
         // Before anything stops, so that the next successor meets this process, not the former.
         let predecessor = path.as_deref().and_then(listen);
         if let Some(succession) = &succession {
-            let left = succession.take_over().await;
+            let former = succession.take_over().await;
+            let left = former.as_ref().map(|former| former.left);
             tracing::info!(left, after = ?started.elapsed(), "took over from the former process");
             metrics::counter!("weft_handovers_total", "outcome" => "taken").increment(1);
-            tokio::spawn(hear_the_end_of(succession.clone()));
+            if let Some(former) = former {
+                tokio::spawn(hear_the_end_of(former));
+            }
         }
         drop(taking_over);
         tokio::spawn(async move {
@@ -134,8 +137,8 @@ fn listen(path: &Path) -> Option<predecessor::Predecessor> {
 }
 
 /// The former process's last word: nobody else can be asked for its metrics any more.
-async fn hear_the_end_of(succession: Arc<Succession>) {
-    match succession.farewell().await {
+async fn hear_the_end_of(former: Former) {
+    match former.farewell().await {
         Some(cut) => {
             tracing::info!(cut, "the former process has ended");
             metrics::counter!("weft_handover_connections_cut_total").increment(cut);

@@ -34,10 +34,19 @@ pub enum Found {
 /// A handover under way.
 #[derive(Debug)]
 pub struct Succession {
-    socket: Mutex<Socket>,
+    /// None once this process has taken over: nothing is lent any more.
+    socket: Mutex<Option<Socket>>,
     gatekeeper: Gatekeeper,
     /// Of its program.
     release: String,
+}
+
+/// A predecessor that lets what it has open end.
+#[derive(Debug)]
+pub struct Former {
+    socket: Socket,
+    /// Connections that go on there.
+    pub left: u64,
 }
 
 /// Looks for a predecessor.
@@ -52,7 +61,7 @@ pub async fn find(path: &Path) -> Found {
     match exchange(&socket, hello).await {
         Ok((Answer::Welcome(welcome), _)) if welcome.refusal.is_empty() => {
             Found::Predecessor(Succession {
-                socket: Mutex::new(socket),
+                socket: Mutex::new(Some(socket)),
                 gatekeeper: Gatekeeper::new(),
                 release: welcome.release,
             })
@@ -97,12 +106,15 @@ impl Succession {
     }
 
     /// The sockets that an owner has in the predecessor; those of its ports that it has none of
-    /// are to be made anew.
+    /// are to be made anew. After the handover these are all.
     pub async fn inherit(&self, owner: &Owner, ports: &[Port]) -> Inherited {
-        let socket = self.socket.lock().await;
+        let lock = self.socket.lock().await;
+        let Some(socket) = &*lock else {
+            return Inherited::none();
+        };
         let mut inherited = Inherited::behind(self.gate());
         for port in ports {
-            match sockets(&socket, owner, *port).await {
+            match sockets(socket, owner, *port).await {
                 Ok(sockets) => match port {
                     Port::Tcp(port) => inherited.add_tcp(*port, sockets),
                     Port::Udp(port) => inherited.add_udp(*port, sockets),
@@ -116,14 +128,17 @@ impl Succession {
         inherited
     }
 
-    /// Accepts from here on, and has the predecessor stop. How many connections go on there;
-    /// none where it is gone.
-    pub async fn take_over(&self) -> Option<u64> {
+    /// Accepts from here on, and has the predecessor stop; none where it is gone. It is heard of
+    /// again only at its end, so nobody else may wait for it from here on.
+    pub async fn take_over(&self) -> Option<Former> {
         // First this, so that there is no moment in which nobody accepts.
         self.gatekeeper.open();
-        let socket = self.socket.lock().await;
+        let socket = self.socket.lock().await.take()?;
         match exchange(&socket, Ask::Ready(Ready {})).await {
-            Ok((Answer::Released(released), _)) => Some(released.connections),
+            Ok((Answer::Released(released), _)) => Some(Former {
+                socket,
+                left: released.connections,
+            }),
             Ok(_) => None,
             Err(error) => {
                 tracing::warn!(%error, "the former process did not hear that it is replaced");
@@ -131,11 +146,14 @@ impl Succession {
             }
         }
     }
+}
 
-    /// Waits for the predecessor's end; how many connections it cut, if it could still tell.
-    pub async fn farewell(&self) -> Option<u64> {
-        let socket = self.socket.lock().await;
-        match receive(&socket).await {
+// === impl Former ===
+
+impl Former {
+    /// Waits for its end; how many connections it cut, if it could still tell.
+    pub async fn farewell(self) -> Option<u64> {
+        match receive(&self.socket).await {
             Ok((Answer::Farewell(Farewell { cut }), _)) => Some(cut),
             Ok(_) | Err(_) => None,
         }

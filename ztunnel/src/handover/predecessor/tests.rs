@@ -111,7 +111,7 @@ async fn a_successor_gets_the_sockets_takes_over_and_hears_the_end() {
     assert!(nothing.tcp(15001).is_empty());
 
     let mut gate = succession.gate();
-    let (left, ()) = tokio::join!(succession.take_over(), async {
+    let (former, successor) = tokio::join!(succession.take_over(), async {
         gate.opened().await;
         let mut successor = test.serving.await.expect("replaced");
         assert_eq!(
@@ -119,10 +119,15 @@ async fn a_successor_gets_the_sockets_takes_over_and_hears_the_end() {
             i32::try_from(std::process::id()).expect("a pid")
         );
         successor.release(12).await;
-        tokio::spawn(successor.farewell(3));
+        successor
     });
-    assert_eq!(left, Some(12));
-    assert_eq!(succession.farewell().await, Some(3));
+    let former = former.expect("it is there");
+    assert_eq!(former.left, 12);
+    // Whoever comes now does not wait for that end.
+    let mut late = succession.inherit(&pod(), &ports).await;
+    assert!(late.tcp(15001).is_empty());
+    let (cut, ()) = tokio::join!(former.farewell(), successor.farewell(3));
+    assert_eq!(cut, Some(3));
     // The path is the successor's to bind.
     assert!(test.folder.path().join("h").exists());
 }
