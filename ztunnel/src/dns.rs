@@ -90,6 +90,8 @@ enum Command {
     Remove(Arc<str>),
     /// Duplicates of a pod's sockets.
     Lend(Arc<str>, NetnsId, Port, oneshot::Sender<Vec<OwnedFd>>),
+    /// Whoever had duplicates is gone.
+    TakeBack,
     HandOver,
 }
 
@@ -145,6 +147,12 @@ impl DnsProxy {
         }
     }
 
+    /// Whoever had duplicates is gone, and the queues are this process's alone.
+    pub fn take_back(&self) {
+        // A proxy that is gone serves nobody.
+        let _ = self.commands.send(Command::TakeBack);
+    }
+
     /// Takes no more questions, and answers those it has.
     pub fn hand_over(&self) {
         let _ = self.commands.send(Command::HandOver);
@@ -173,6 +181,7 @@ async fn run(mut commands: mpsc::UnboundedReceiver<Command>, shared: Arc<Shared>
                 let lent = serving.map(|serving| serving.lend(netns, port));
                 let _ = answer.send(lent.unwrap_or_default());
             }
+            Command::TakeBack => pods.values().for_each(Serving::take_back),
             Command::HandOver => {
                 shared.handed_over.send_replace(true);
                 // Whoever binds the port anew must not share it with a socket that nobody reads.

@@ -56,7 +56,7 @@ pub mod connections;
 
 pub mod ejections;
 
-mod sockets;
+pub(crate) mod sockets;
 
 mod names;
 

@@ -392,17 +392,34 @@ fn upgrade(folder: &std::path::Path, settings: &[(String, String)]) -> Output {
     }
 }
 
+/// The sockets, by their inodes, on which a port is listened to.
+fn listening(port: u16) -> Vec<String> {
+    let filter = format!("sport = :{port}");
+    let output = Command::new("ss").args(["-Hltne", &filter]).output();
+    let output = text(&output.expect("ss is installed").stdout);
+    let words = output.split_whitespace();
+    let mut all: Vec<_> = words
+        .filter(|word| word.starts_with("ino:"))
+        .map(str::to_owned)
+        .collect();
+    all.sort();
+    all
+}
+
 /// What `systemctl reload` does with the unit of manifests/systemd.
 #[test]
 fn an_upgrade_by_command_starts_what_is_installed_and_serves_all_the_while() {
     alone(|| {
         let folder = tempfile::tempdir().expect("temporary directory");
         let folder = folder.path();
-        let settings = replaceable(folder);
+        let mut settings = replaceable(folder);
+        settings.push(("UNSTABLE_ENABLE_SOCKS5".to_owned(), "true".to_owned()));
         let manager = std::os::unix::net::UnixDatagram::bind(folder.join("notify.sock"));
         let manager = manager.expect("binds");
         let mut first = installed(folder, &settings).spawn().expect("starts");
         assert_eq!(main_pid(&manager), first.id());
+        let of_pod = || [15001, 15006, 15008, 15080].map(listening);
+        let sockets = of_pod();
 
         let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let stop = done.clone();
@@ -410,7 +427,7 @@ fn an_upgrade_by_command_starts_what_is_installed_and_serves_all_the_while() {
             // Threads keep the namespace of the one that made them.
             let mut connected = 0;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                for port in [15001, 15006, 15008, 15053, 15000, 15020, 15021] {
+                for port in [15001, 15006, 15008, 15053, 15080, 15000, 15020, 15021] {
                     TcpStream::connect(("127.0.0.1", port)).expect("never refused");
                     connected += 1;
                 }
@@ -430,6 +447,8 @@ fn an_upgrade_by_command_starts_what_is_installed_and_serves_all_the_while() {
         // What it accepted has ended.
         let status = until(|| first.try_wait().expect("waits"));
         assert_eq!(status.code(), Some(0));
+        assert!(sockets.iter().all(|sockets| !sockets.is_empty()));
+        assert_eq!(of_pod(), sockets);
 
         // One whose mesh can't be read ends before it serves: the second serves on, and the
         // command says why.

@@ -8,7 +8,6 @@ use crate::dns::{DnsPod, DnsProxy};
 use crate::handover::inherited::Inherited;
 use crate::handover::{Owner, Port};
 use crate::inpod::{NetnsId, Pod, Proxies};
-use crate::proxy::config::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT};
 use crate::proxy::{PodSpec, Workers};
 
 pub(super) struct PodProxies {
@@ -40,7 +39,7 @@ impl PodProxies {
 
     async fn listen(&self, spec: PodSpec, search_domains: Arc<[String]>) -> Result<(), String> {
         let named = |error: std::io::Error| error.to_string();
-        let ports = [OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT].map(Port::Tcp);
+        let ports: Vec<_> = self.workers.ports().map(Port::Tcp).collect();
         let inherited = self.inherited(&spec, &ports).await;
         self.workers
             .add_pod_with(spec.clone(), inherited)

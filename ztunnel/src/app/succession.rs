@@ -228,4 +228,11 @@ impl Lender for Lent {
             }
         }
     }
+
+    fn take_back(&self) {
+        self.listeners.take_back();
+        if let Some(dns) = &self.dns {
+            dns.take_back();
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use super::{Config, DnsPod, Shared};
 use crate::handover::Port;
 use crate::handover::inherited::{Gate, Inherited};
 use crate::inpod::NetnsId;
-use crate::proxy::netns;
+use crate::proxy::{netns, sockets};
 
 /// Questions of one pod that wait for nameservers at most; what is more fails at once.
 const WAITING: usize = 512;
@@ -46,9 +47,15 @@ pub(super) struct PodServer {
 /// A pod being served: dropping it closes its sockets.
 pub(super) struct Serving {
     pod: Arc<Served>,
-    udp: Vec<Arc<UdpSocket>>,
-    tcp: Vec<Arc<TcpListener>>,
+    udp: Vec<Arc<Listening<UdpSocket>>>,
+    tcp: Vec<Arc<Listening<TcpListener>>>,
     _tasks: JoinSet<()>,
+}
+
+struct Listening<S> {
+    socket: S,
+    /// Whether a successor has the same queue.
+    lent: AtomicBool,
 }
 
 /// What every question of the pod needs.
@@ -148,8 +155,8 @@ impl PodServer {
 
     pub(super) fn spawn(self) -> Serving {
         let mut tasks = JoinSet::new();
-        let udp: Vec<_> = self.udp.into_iter().map(Arc::new).collect();
-        let tcp: Vec<_> = self.tcp.into_iter().map(Arc::new).collect();
+        let udp: Vec<_> = self.udp.into_iter().map(Listening::new).collect();
+        let tcp: Vec<_> = self.tcp.into_iter().map(Listening::new).collect();
         for socket in &udp {
             let (pod, socket, mut gate) = (self.pod.clone(), socket.clone(), self.gate.clone());
             tasks.spawn(async move {
@@ -184,18 +191,44 @@ impl Serving {
             return Vec::new();
         }
         let sockets: Vec<_> = match port {
-            Port::Tcp(port) if port == number => self.tcp.iter().map(|one| one.as_fd()).collect(),
-            Port::Udp(port) if port == number => self.udp.iter().map(|one| one.as_fd()).collect(),
+            Port::Tcp(port) if port == number => self.tcp.iter().map(|one| one.lend()).collect(),
+            Port::Udp(port) if port == number => self.udp.iter().map(|one| one.lend()).collect(),
             Port::Tcp(_) | Port::Udp(_) => return Vec::new(),
         };
-        let duplicates = sockets.iter().map(|fd| fd.try_clone_to_owned());
-        duplicates.filter_map(Result::ok).collect()
+        sockets.into_iter().filter_map(Result::ok).collect()
+    }
+
+    pub(super) fn take_back(&self) {
+        let tcp = self.tcp.iter().map(|one| &one.lent);
+        let all = tcp.chain(self.udp.iter().map(|one| &one.lent));
+        all.for_each(|lent| lent.store(false, Ordering::Relaxed));
     }
 
     /// Closes the sockets as soon as what was asked is answered.
     pub(super) fn let_go(&mut self) {
         self.udp.clear();
         self.tcp.clear();
+    }
+}
+
+// === impl Listening ===
+
+impl<S> Listening<S> {
+    fn new(socket: S) -> Arc<Self> {
+        let lent = AtomicBool::new(false);
+        Arc::new(Self { socket, lent })
+    }
+
+    fn is_lent(&self) -> bool {
+        self.lent.load(Ordering::Relaxed)
+    }
+}
+
+impl<S: AsFd> Listening<S> {
+    fn lend(&self) -> io::Result<OwnedFd> {
+        let duplicate = self.socket.as_fd().try_clone_to_owned()?;
+        self.lent.store(true, Ordering::Relaxed);
+        Ok(duplicate)
     }
 }
 
@@ -214,7 +247,7 @@ fn bind(address: SocketAddr, kind: Type, config: &Config) -> io::Result<Socket> 
     Ok(socket)
 }
 
-async fn serve_udp(pod: Arc<Served>, socket: Arc<UdpSocket>) {
+async fn serve_udp(pod: Arc<Served>, socket: Arc<Listening<UdpSocket>>) {
     // Questions end with their socket.
     let mut questions = JoinSet::new();
     let mut buffer = vec![0; LARGEST_QUESTION];
@@ -222,38 +255,22 @@ async fn serve_udp(pod: Arc<Served>, socket: Arc<UdpSocket>) {
     loop {
         while questions.try_join_next().is_some() {}
         let received = tokio::select! {
-            received = socket.recv_from(&mut buffer) => received,
+            received = socket.socket.recv_from(&mut buffer) => received,
             _ = handed_over.wait_for(|handed_over| *handed_over) => break,
         };
-        let (length, client) = match received {
-            Ok(received) => received,
+        match received {
+            Ok((length, client)) => pod.hear(&socket, &buffer[..length], client, &mut questions),
             Err(error) => {
                 // An earlier answer met a closed port, or memory is short.
                 tracing::debug!(%error, "DNS socket");
                 time::sleep(Duration::from_millis(1)).await;
-                continue;
             }
-        };
-        let message = match answer::receive(&buffer[..length]) {
-            Received::Ignore => continue,
-            Received::Refuse(refusal) => {
-                send(&socket, client, None, &refusal);
-                continue;
-            }
-            Received::Question(message) => message,
-        };
-        let waiting = match pod.ask(&message, Via::Udp) {
-            Asked::Answered(answer) => {
-                send(&socket, client, Some(&message), &answer);
-                continue;
-            }
-            Asked::Waits(waiting) => waiting,
-        };
-        let (pod, socket) = (pod.clone(), socket.clone());
-        questions.spawn(async move {
-            let answer = pod.forward(&message, waiting).await;
-            send(&socket, client, Some(&message), &answer);
-        });
+        }
+    }
+    if !socket.is_lent() {
+        while let Ok((length, client)) = socket.socket.try_recv_from(&mut buffer) {
+            pod.hear(&socket, &buffer[..length], client, &mut questions);
+        }
     }
     while questions.join_next().await.is_some() {}
 }
@@ -265,33 +282,27 @@ fn send(socket: &UdpSocket, client: SocketAddr, question: Option<&Message>, answ
     }
 }
 
-async fn serve_tcp(pod: Arc<Served>, listener: Arc<TcpListener>) {
+async fn serve_tcp(pod: Arc<Served>, listener: Arc<Listening<TcpListener>>) {
     let mut connections = JoinSet::new();
     let mut handed_over = pod.shared.handed_over.subscribe();
     loop {
         while connections.try_join_next().is_some() {}
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.socket.accept() => accepted,
             _ = handed_over.wait_for(|handed_over| *handed_over) => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        match accepted {
+            Ok((stream, _)) => pod.admit(stream, &mut connections),
             Err(error) => {
                 tracing::debug!(%error, "DNS listener");
                 time::sleep(Duration::from_millis(10)).await;
-                continue;
             }
-        };
-        let Ok(permit) = pod.connections.clone().try_acquire_owned() else {
-            pod.turn_away(Turned::Connection);
-            continue;
-        };
-        let pod = pod.clone();
-        connections.spawn(async move {
-            // However it ends, it only concerns this client.
-            let _ = serve_connection(&pod, stream).await;
-            drop(permit);
-        });
+        }
+    }
+    if !listener.is_lent() {
+        while let Ok((stream, _)) = sockets::waiting(&listener.socket) {
+            pod.admit(stream, &mut connections);
+        }
     }
     while connections.join_next().await.is_some() {}
 }
@@ -324,6 +335,45 @@ async fn read_packet(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 // === impl Served ===
 
 impl Served {
+    /// Answers a datagram, if it is a question.
+    fn hear(
+        self: &Arc<Self>,
+        socket: &Arc<Listening<UdpSocket>>,
+        datagram: &[u8],
+        client: SocketAddr,
+        questions: &mut JoinSet<()>,
+    ) {
+        let message = match answer::receive(datagram) {
+            Received::Ignore => return,
+            Received::Refuse(refusal) => return send(&socket.socket, client, None, &refusal),
+            Received::Question(message) => message,
+        };
+        let waiting = match self.ask(&message, Via::Udp) {
+            Asked::Answered(answer) => {
+                return send(&socket.socket, client, Some(&message), &answer);
+            }
+            Asked::Waits(waiting) => waiting,
+        };
+        let (pod, socket) = (self.clone(), socket.clone());
+        questions.spawn(async move {
+            let answer = pod.forward(&message, waiting).await;
+            send(&socket.socket, client, Some(&message), &answer);
+        });
+    }
+
+    /// Serves a connection, unless there are too many.
+    fn admit(self: &Arc<Self>, stream: TcpStream, connections: &mut JoinSet<()>) {
+        let Ok(permit) = self.connections.clone().try_acquire_owned() else {
+            return self.turn_away(Turned::Connection);
+        };
+        let pod = self.clone();
+        connections.spawn(async move {
+            // However it ends, it only concerns this client.
+            let _ = serve_connection(&pod, stream).await;
+            drop(permit);
+        });
+    }
+
     /// Answers a question, where that takes no nameserver.
     fn ask(&self, message: &Message, via: Via) -> Asked {
         let shared = &self.shared;

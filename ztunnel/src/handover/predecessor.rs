@@ -30,6 +30,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub trait Lender: Sync {
     /// Duplicates of an owner's sockets of one port; none where it has none.
     fn lend(&self, owner: Owner, port: Port) -> impl Future<Output = Vec<OwnedFd>> + Send;
+
+    /// Whoever borrowed is gone.
+    fn take_back(&self);
 }
 
 /// Where successors come to.
@@ -107,6 +110,7 @@ impl Predecessor {
                             return Successor { socket, pid };
                         }
                         Ended::Gone(reason) => {
+                            lender.take_back();
                             tracing::warn!(pid, reason, "the successor is gone; serving on");
                         }
                     }

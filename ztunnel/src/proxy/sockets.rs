@@ -11,7 +11,7 @@ use mesh::workload::Workload;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use runtime::descriptors;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{self, TcpSocket, TcpStream};
 use tokio::time;
 
 use super::config::{Config, HBONE_PORT, OriginalSource};
@@ -130,6 +130,14 @@ fn spoofing(config: &Config, result: io::Result<()>) -> io::Result<()> {
         OriginalSource::Required => result,
         OriginalSource::BestEffort | OriginalSource::Never => Ok(()),
     }
+}
+
+/// Who waits in a listener's queue now, whether or not the runtime has heard of them.
+pub(crate) fn waiting(listener: &net::TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (socket, peer) = SockRef::from(listener).accept()?;
+    socket.set_nonblocking(true)?;
+    let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+    Ok((TcpStream::from_std(socket.into())?, peer))
 }
 
 /// Sets what every accepted connection has.
@@ -290,7 +298,7 @@ mod tests {
     #[tokio::test]
     async fn a_port_of_ours_is_known_by_the_address_a_connection_came_to() {
         // An address of the pod's that the mesh has not heard of.
-        let listener = tokio::net::TcpListener::bind("[::]:0").await.expect("bind");
+        let listener = net::TcpListener::bind("[::]:0").await.expect("bind");
         let port = listener.local_addr().expect("address").port();
         let target = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), port));
         let (client, accepted) = tokio::join!(TcpStream::connect(target), listener.accept());

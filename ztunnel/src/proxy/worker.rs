@@ -1,6 +1,6 @@
 //! One thread of the data path: its listeners, its tunnels, its policies.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::FutureExt;
 use hbone::client::Tunnel;
 use hbone::copy;
 use hbone::pool::{Key, Pool};
@@ -53,6 +52,8 @@ pub(crate) enum Command {
     RemovePod(Arc<str>),
     /// Duplicates of the sockets on which a pod's port is listened to.
     Lend(Arc<str>, u16, oneshot::Sender<Vec<OwnedFd>>),
+    /// Whoever had duplicates is gone.
+    TakeBack,
 }
 
 /// What the connections of one thread share.
@@ -98,14 +99,20 @@ async fn pause(direction: Direction) {
 
 /// The accept loops of one pod; they end when this is dropped.
 struct Listening {
-    listeners: Vec<(u16, Rc<TcpListener>)>,
+    listeners: Vec<Rc<Listener>>,
     _stop: Vec<oneshot::Sender<()>>,
+}
+
+struct Listener {
+    port: u16,
+    tcp: TcpListener,
+    /// Whether a successor has the same queue.
+    lent: Cell<bool>,
 }
 
 /// A listener that is accepted from once its gate is open.
 struct Opening {
-    port: u16,
-    listener: Rc<TcpListener>,
+    listener: Rc<Listener>,
     gate: Gate,
 }
 
@@ -172,6 +179,7 @@ impl Worker {
                         // Whoever asked may have given up.
                         let _ = answer.send(self.lend(&uid, port));
                     }
+                    Some(Command::TakeBack) => self.take_back(),
                     None => return,
                 },
                 Ok(()) = changes.changed() => self.follow(&mut seen),
@@ -238,19 +246,19 @@ impl Worker {
         };
         let (mut listeners, mut stop) = (Vec::new(), Vec::new());
         for opening in outbound {
-            listeners.push((opening.port, opening.listener.clone()));
+            listeners.push(opening.listener.clone());
             stop.push(self.accept(opening, &pod, drain, Direction::Outbound, outbound::serve));
         }
         for opening in plaintext {
-            listeners.push((opening.port, opening.listener.clone()));
+            listeners.push(opening.listener.clone());
             stop.push(self.accept(opening, &pod, drain, Direction::Inbound, plaintext::serve));
         }
         for opening in tunnels {
-            listeners.push((opening.port, opening.listener.clone()));
+            listeners.push(opening.listener.clone());
             stop.push(self.accept(opening, &pod, drain, Direction::Inbound, inbound::serve));
         }
         for opening in socks5 {
-            listeners.push((opening.port, opening.listener.clone()));
+            listeners.push(opening.listener.clone());
             stop.push(self.accept(opening, &pod, drain, Direction::Outbound, socks5::serve));
         }
         let all = Listening {
@@ -267,10 +275,19 @@ impl Worker {
             .get(uid)
             .into_iter()
             .flat_map(|all| &all.listeners);
-        listeners
-            .filter(|(own, _)| *own == port)
-            .filter_map(|(_, listener)| listener.as_fd().try_clone_to_owned().ok())
-            .collect()
+        let of_port = listeners.filter(|listener| listener.port == port);
+        let lend = |listener: &Rc<Listener>| {
+            let duplicate = listener.tcp.as_fd().try_clone_to_owned().ok()?;
+            listener.lent.set(true);
+            Some(duplicate)
+        };
+        of_port.filter_map(lend).collect()
+    }
+
+    fn take_back(&self) {
+        let listening = self.listening.borrow();
+        let listeners = listening.values().flat_map(|all| &all.listeners);
+        listeners.for_each(|listener| listener.lent.set(false));
     }
 
     fn remove_pod(&self, uid: &str) {
@@ -290,9 +307,7 @@ impl Worker {
         F: Future<Output = ()> + 'static,
     {
         let (stop, mut stopped) = oneshot::channel();
-        let Opening {
-            listener, mut gate, ..
-        } = opening;
+        let Opening { listener, mut gate } = opening;
         let (worker, pod, drain) = (self.clone(), pod.clone(), drain.clone());
         let shared = self.shared.clone();
         let admit = move |tcp: TcpStream, peer| {
@@ -318,7 +333,7 @@ impl Worker {
             }
             loop {
                 let accepted = tokio::select! {
-                    accepted = listener.accept() => accepted,
+                    accepted = listener.tcp.accept() => accepted,
                     _ = &mut stopped => break,
                 };
                 let short = match accepted {
@@ -337,12 +352,11 @@ impl Worker {
                     pause(direction).await;
                 }
             }
-            // A successor has the same queue.
-            if shared.handed_over.load(Ordering::Acquire) {
+            // Who is already in the queue would see a reset, unless a successor has the same queue.
+            if shared.handed_over.load(Ordering::Acquire) && listener.lent.get() {
                 return;
             }
-            // Who is already in the queue would see a reset.
-            while let Some(Ok((tcp, peer))) = listener.accept().now_or_never() {
+            while let Ok((tcp, peer)) = sockets::waiting(&listener.tcp) {
                 admit(tcp, peer);
             }
         });
@@ -459,9 +473,13 @@ impl Worker {
 
 impl Opening {
     fn new(port: u16, listener: std::net::TcpListener, gate: Gate) -> io::Result<Self> {
-        Ok(Self {
+        let listener = Listener {
             port,
-            listener: Rc::new(TcpListener::from_std(listener)?),
+            tcp: TcpListener::from_std(listener)?,
+            lent: Cell::new(false),
+        };
+        Ok(Self {
+            listener: Rc::new(listener),
             gate,
         })
     }

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::Shared;
+use super::config::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT, SOCKS5_PORT};
 use super::pods::{Pod, PodSpec};
 use super::worker::{Command, Worker};
 use crate::handover::inherited::Inherited;
@@ -96,7 +97,14 @@ impl Workers {
         }
     }
 
-    /// Whoever waits in the queues is left to a successor.
+    /// The ports of each pod that are listened to.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        let socks5 = self.shared.config.socks5.then_some(SOCKS5_PORT);
+        let always = [OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT];
+        always.into_iter().chain(socks5)
+    }
+
+    /// Whoever waits in the queues of what was lent is left to a successor.
     pub fn hand_over(&self) {
         self.shared.handed_over.store(true, Ordering::Release);
     }
@@ -172,6 +180,14 @@ impl Listeners {
             }
         }
         all
+    }
+
+    /// Whoever had duplicates is gone, and the queues are this process's alone.
+    pub fn take_back(&self) {
+        for commands in self.threads.iter().filter_map(|thread| thread.upgrade()) {
+            // A worker that has ended listens to nothing.
+            let _ = commands.send(Command::TakeBack);
+        }
     }
 }
 

@@ -37,6 +37,8 @@ impl Lender for Lent {
             _ => Vec::new(),
         }
     }
+
+    fn take_back(&self) {}
 }
 
 fn pod() -> Owner {
