@@ -58,8 +58,22 @@ pub enum CopyError {
     MemoryShort,
 }
 
-/// Copies between a socket and a stream until both directions have ended. On an error
-/// both ends are aborted.
+/// One end of a copy.
+trait End {
+    /// Has its peer see a broken connection.
+    fn abort(&mut self);
+}
+
+/// Both ends of a copy. They are aborted unless it runs to its end, whatever keeps it from that:
+/// a peer must not take what was cut for all there was.
+struct Ends<'a, E: End> {
+    tcp: &'a mut TcpStream,
+    other: &'a mut E,
+    complete: bool,
+}
+
+/// Copies between a socket and a stream until both directions have ended. On an error, and where
+/// it is dropped, both ends are aborted.
 pub async fn tunnel(
     tcp: &mut TcpStream,
     stream: &mut Stream,
@@ -68,31 +82,27 @@ pub async fn tunnel(
     meter: &impl Meter,
 ) -> Result<(), CopyError> {
     let progress = Progress::new(meter, side);
+    let mut ends = Ends::new(tcp, stream);
     let result = {
-        let (mut reader, mut writer) = tcp.split();
-        let sender = &mut stream.sender;
+        let (mut reader, mut writer) = ends.tcp.split();
+        let Stream {
+            sender, receiver, ..
+        } = &mut *ends.other;
         let outgoing = pin!(tunnel::to_stream(
             &mut reader,
             sender,
             half_closed,
             &progress
         ));
-        let incoming = pin!(tunnel::from_stream(
-            &mut stream.receiver,
-            &mut writer,
-            &progress
-        ));
+        let incoming = pin!(tunnel::from_stream(receiver, &mut writer, &progress));
         both(outgoing, incoming, half_closed, &progress).await
     };
-    if result.is_err() {
-        stream.abort();
-        abort(tcp);
-    }
+    ends.complete = result.is_ok();
     result
 }
 
 /// Copies between a client's and a server's socket until both directions have ended.
-/// On an error both are aborted.
+/// On an error, and where it is dropped, both are aborted.
 pub async fn sockets(
     client: &mut TcpStream,
     server: &mut TcpStream,
@@ -100,9 +110,10 @@ pub async fn sockets(
     meter: &impl Meter,
 ) -> Result<(), CopyError> {
     let progress = Progress::new(meter, Side::Client);
+    let mut ends = Ends::new(client, server);
     let result = {
-        let (mut client_reader, mut client_writer) = client.split();
-        let (mut server_reader, mut server_writer) = server.split();
+        let (mut client_reader, mut client_writer) = ends.tcp.split();
+        let (mut server_reader, mut server_writer) = ends.other.split();
         let outgoing = |bytes| progress.outgoing(bytes);
         let incoming = |bytes| progress.incoming(bytes);
         let to_server = pin!(socket::pump(
@@ -119,10 +130,7 @@ pub async fn sockets(
         ));
         both(to_server, to_client, half_closed, &progress).await
     };
-    if result.is_err() {
-        abort(client);
-        abort(server);
-    }
+    ends.complete = result.is_ok();
     result
 }
 
@@ -163,6 +171,41 @@ async fn until_silent<M: Meter>(
             Ok(result) => return result,
             Err(_) if progress.moved.get() == before => return Err(CopyError::HalfClosed),
             Err(_) => {}
+        }
+    }
+}
+
+// === impl End ===
+
+impl End for TcpStream {
+    fn abort(&mut self) {
+        abort(self);
+    }
+}
+
+impl End for Stream {
+    fn abort(&mut self) {
+        self.abort();
+    }
+}
+
+// === impl Ends ===
+
+impl<'a, E: End> Ends<'a, E> {
+    fn new(tcp: &'a mut TcpStream, other: &'a mut E) -> Self {
+        Self {
+            tcp,
+            other,
+            complete: false,
+        }
+    }
+}
+
+impl<E: End> Drop for Ends<'_, E> {
+    fn drop(&mut self) {
+        if !self.complete {
+            self.tcp.abort();
+            self.other.abort();
         }
     }
 }

@@ -313,15 +313,15 @@ impl Lab {
         self.nodes[node - 1].workers.remove_pod(name);
     }
 
-    /// Drains a node's proxy and tells how long that took.
-    pub(crate) fn drain(&mut self, node: usize, deadline: Duration) -> Duration {
+    /// Drains a node's proxy and tells how long that took, and how many connections it cut.
+    pub(crate) fn drain(&mut self, node: usize, deadline: Duration) -> (Duration, usize) {
         let drained = self.nodes.remove(node - 1);
         let started = Instant::now();
-        self.runtime.block_on(async {
+        let cut = self.runtime.block_on(async {
             let expired = tokio::time::sleep(deadline);
             drained.workers.drain(expired).await
         });
-        started.elapsed()
+        (started.elapsed(), cut)
     }
 
     pub(crate) fn workload(&self, name: &str, node: usize) -> Workload {

@@ -158,7 +158,7 @@ fn on_one_node_the_sockets_are_joined_without_a_tunnel() {
     let (mut stream, caller) = lab.call("client", lab.address("server")).expect("call");
     assert_eq!(caller, lab.ip("client"));
     echo(&mut stream);
-    assert_eq!(lab.open_connections(1), 2);
+    assert_eq!(lab.open_connections(1), 1);
     close(stream);
     for direction in [Direction::Outbound, Direction::Inbound] {
         let record = lab.log_of(1, direction, |_| true);
@@ -596,15 +596,36 @@ fn a_drain_waits_for_what_runs_and_cuts_at_its_deadline() {
         closed.store(true, Ordering::SeqCst);
         close(stream);
     });
-    let took = lab.drain(2, PATIENCE);
+    let (took, cut_off) = lab.drain(2, PATIENCE);
     assert!(is_closed.load(Ordering::SeqCst), "it did not wait");
     assert!(took < PATIENCE, "{took:?}");
+    assert_eq!(cut_off, 0);
     closing.join().expect("undisturbed");
+}
 
-    let mut lab = Lab::new();
-    lab.pod("client", 1);
-    lab.pod("server", 2);
-    let mut stream = lab.call("client", lab.address("server")).expect("call").0;
-    lab.drain(2, Duration::from_millis(100));
-    cut(&mut stream);
+/// Whichever end a connection has on the drained node, both applications see that it is broken:
+/// what came so far is not all there was.
+#[test]
+fn what_is_cut_at_the_deadline_does_not_look_complete() {
+    for (drained, server_node, plain) in [(2, 2, false), (1, 2, false), (1, 1, false), (1, 2, true)]
+    {
+        let mut lab = Lab::new();
+        lab.pod("client", 1);
+        match plain {
+            true => lab.bare_pod("server"),
+            false => lab.pod("server", server_node),
+        }
+        let address = SocketAddr::new(lab.ip("server"), APPLICATION + 1);
+        let listener = lab.within("server", || TcpListener::bind(address));
+        let listener = listener.expect("application");
+        let mut client = lab.dial("client", address).expect("taken");
+        let (mut server, _) = listener.accept().expect("accepted");
+        server.set_read_timeout(Some(PATIENCE)).expect("socket");
+        server.write_all(b"half").expect("write");
+        client.read_exact(&mut [0; 4]).expect("arrives");
+        let (_, cut_off) = lab.drain(drained, Duration::ZERO);
+        assert_eq!(cut_off, 1, "node {drained} of a server on {server_node}");
+        cut(&mut client);
+        cut(&mut server);
+    }
 }

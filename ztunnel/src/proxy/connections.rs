@@ -25,6 +25,8 @@ struct Entry {
     pod: Arc<str>,
     direction: Direction,
     connection: OpenConnection,
+    /// Whether the other side of the same connection is listed too.
+    is_other_side: bool,
 }
 
 /// One connection as dumps show it.
@@ -79,9 +81,10 @@ impl Connections {
         pods
     }
 
+    /// How many there are; one between two pods of this process is one.
     pub fn count(&self) -> usize {
         let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.len()
+        open.values().filter(|entry| !entry.is_other_side).count()
     }
 
     pub(crate) fn list(
@@ -95,6 +98,7 @@ impl Connections {
             pod: pod.clone(),
             direction,
             connection,
+            is_other_side: false,
         };
         let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.insert(id, entry);
@@ -106,6 +110,17 @@ impl Connections {
 }
 
 // === impl Listed ===
+
+impl Listed {
+    /// The other side of this connection is about to be listed.
+    pub(crate) fn is_other_side(&self) {
+        let open = &self.connections.0.open;
+        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = open.get_mut(&self.id) {
+            entry.is_other_side = true;
+        }
+    }
+}
 
 impl Drop for Listed {
     fn drop(&mut self) {

@@ -122,12 +122,13 @@ fn join(
         conversation: inbound,
         mut application,
         mut admission,
-        listed,
+        listed: listed_inbound,
     } = passage;
     let outbound = conversation.open(&client.worker);
     let inbound = inbound.open(&client.worker);
+    listed_inbound.is_other_side();
     let listed = (
-        listed,
+        listed_inbound,
         client.list(application_address(&application, client), Protocol::Hbone),
     );
     // Only what this holds stays with the connection.

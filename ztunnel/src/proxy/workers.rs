@@ -137,11 +137,10 @@ impl Workers {
 
     /// Says what is about to be cut: one line a pod, each connection has its own in the access log.
     fn report_cut(&self) -> usize {
-        let mut cut = 0;
+        let cut = self.connections();
         for (uid, connections) in self.shared.connections.by_pod() {
             let pod = self.shared.pods.get(&uid);
             let (inbound, outbound) = (connections.inbound.len(), connections.outbound.len());
-            cut += inbound + outbound;
             tracing::warn!(
                 name = pod.as_ref().map(|pod| &*pod.info.name),
                 namespace = pod.as_ref().map(|pod| &*pod.info.namespace),
