@@ -473,6 +473,89 @@ fn an_upgrade_by_command_starts_what_is_installed_and_serves_all_the_while() {
     });
 }
 
+/// Listens like an agent or a former process.
+fn listen_for_packets(path: &std::path::Path) -> Socket {
+    let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).expect("a socket");
+    let address = socket2::SockAddr::unix(path).expect("an address");
+    socket.bind(&address).expect("binds");
+    socket.listen(1).expect("listens");
+    socket
+}
+
+fn hear<M: prost::Message + Default>(socket: &mut Socket) -> M {
+    let mut packet = [0; 4096];
+    let length = socket.read(&mut packet).expect("reads");
+    M::decode(&packet[..length]).expect("a message")
+}
+
+fn say(socket: &mut Socket, message: &impl prost::Message) {
+    let packet = message.encode_to_vec();
+    socket.write_all(&packet).expect("writes");
+}
+
+fn answer(socket: &mut Socket, payload: proto::handover::reply::Payload) {
+    let payload = Some(payload);
+    say(socket, &proto::handover::Reply { payload });
+}
+
+/// Welcomes a successor and lends it nothing, until it is ready.
+fn lend_nothing(former: &Socket) -> Socket {
+    use proto::handover::{Request, Sockets, VERSION, Welcome, reply, request};
+    let (mut successor, _) = former.accept().expect("accepts");
+    let _: Request = hear(&mut successor);
+    let welcome = Welcome {
+        version: VERSION,
+        ..Default::default()
+    };
+    answer(&mut successor, reply::Payload::Welcome(welcome));
+    loop {
+        let request: Request = hear(&mut successor);
+        match request.payload.expect("a request") {
+            request::Payload::Ready(_) => return successor,
+            request::Payload::Sockets(_) => {
+                let none = Sockets { more: false };
+                answer(&mut successor, reply::Payload::Sockets(none));
+            }
+            request::Payload::Hello(_) => panic!("once"),
+        }
+    }
+}
+
+/// Its readiness does not follow any more, and whoever started it must not think it failed.
+#[test]
+fn who_has_taken_over_says_so_though_the_agent_is_gone_by_then() {
+    use proto::zds::{SnapshotSent, WorkloadRequest, ZdsHello, workload_request};
+    alone(|| {
+        let folder = tempfile::tempdir().expect("temporary directory");
+        let path = |name: &str| folder.path().join(name);
+        let manager = std::os::unix::net::UnixDatagram::bind(path("notify.sock"));
+        let manager = manager.expect("binds");
+        let former = listen_for_packets(&path("handover.sock"));
+        let agent = listen_for_packets(&path("agent.sock"));
+        let mut settings = replaceable(folder.path());
+        settings.retain(|(name, _)| !name.starts_with("PROXY_"));
+        let socket = path("agent.sock").to_str().expect("text").to_owned();
+        settings.push(("INPOD_UDS".to_owned(), socket));
+        let mut child = installed(folder.path(), &settings).spawn().expect("starts");
+        let lending = thread::spawn(move || lend_nothing(&former));
+        let (mut asking, _) = agent.accept().expect("accepts");
+        let _: ZdsHello = hear(&mut asking);
+        let snapshot_sent = workload_request::Payload::SnapshotSent(SnapshotSent {});
+        let payload = Some(snapshot_sent);
+        say(&mut asking, &WorkloadRequest { payload });
+        let mut successor = lending.join().expect("ready");
+        drop((asking, agent));
+        until(|| {
+            ask("GET", 15021, "/healthz/ready").filter(|a| a.contains("workload proxy manager"))
+        });
+        let released = proto::handover::Released { connections: 0 };
+        let released = proto::handover::reply::Payload::Released(released);
+        answer(&mut successor, released);
+        assert_eq!(main_pid(&manager), child.id());
+        assert_eq!(stop(&mut child).code(), Some(0));
+    });
+}
+
 /// A former process that hands nothing over still has the ports for people.
 #[test]
 fn beside_a_process_that_hands_nothing_over_it_listens_and_waits_for_ports() {
@@ -481,26 +564,18 @@ fn beside_a_process_that_hands_nothing_over_it_listens_and_waits_for_ports() {
         let settings = replaceable(folder.path());
         let manager = std::os::unix::net::UnixDatagram::bind(folder.path().join("notify.sock"));
         let manager = manager.expect("binds");
-        let former = Socket::new(Domain::UNIX, Type::SEQPACKET, None).expect("a socket");
-        let path = folder.path().join("handover.sock");
-        let address = socket2::SockAddr::unix(path).expect("an address");
-        former.bind(&address).expect("binds");
-        former.listen(1).expect("listens");
+        let former = listen_for_packets(&folder.path().join("handover.sock"));
         let taken = std::net::TcpListener::bind("0.0.0.0:15020").expect("binds");
         let refusing = thread::spawn(move || {
             let (mut successor, _) = former.accept().expect("accepts");
-            let mut hello = [0; 256];
-            let _ = successor.read(&mut hello).expect("reads");
+            let _: proto::handover::Request = hear(&mut successor);
             let welcome = proto::handover::Welcome {
                 refusal: "of another time".to_owned(),
                 version: 77,
                 release: String::new(),
             };
-            let reply = proto::handover::Reply {
-                payload: Some(proto::handover::reply::Payload::Welcome(welcome)),
-            };
-            let bytes = prost::Message::encode_to_vec(&reply);
-            successor.write_all(&bytes).expect("writes");
+            let welcome = proto::handover::reply::Payload::Welcome(welcome);
+            answer(&mut successor, welcome);
             successor
         });
         let mut child = installed(folder.path(), &settings).spawn().expect("starts");

@@ -113,7 +113,11 @@ pub(super) fn begin(
         }
         drop(taking_over);
         tokio::spawn(async move {
-            readiness.only(&[]).await;
+            // Whoever has taken over serves, and nobody else does: it must not be stopped for want
+            // of an agent that went away in this moment.
+            if succession.is_none() {
+                readiness.only(&[]).await;
+            }
             runtime::notify::ready("serving", more);
             // Capturing the pods that are there is part of the start, and begins only now.
             time::sleep(SETTLED).await;
