@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use identity::WorkloadCertificate;
-use identity::manager::CertificateManager;
+use identity::ca_client::Fault;
+use identity::manager::{CertificateManager, Unavailable};
 use mesh::identity::Identity;
 
 use crate::proxy::{Certificates, WorkloadInfo};
@@ -76,8 +77,9 @@ impl PodCertificates {
         }
     }
 
-    /// Waits until every pod has its certificate. What the CA has said no to will not come, and
-    /// is not waited for.
+    /// Waits until every pod has its certificate. What the CA has said no to will not come, and is
+    /// not waited for; nor is what it has no certificate for while it has some for others, so that
+    /// this is not about who asks.
     pub async fn all_present(&self) {
         let Some(manager) = &self.manager else {
             return;
@@ -89,8 +91,17 @@ impl PodCertificates {
             };
             let asked = identities.iter().map(|one| manager.certificate(one));
             let answers = futures::future::join_all(asked).await;
-            let mut missing = answers.into_iter().filter_map(Result::err);
-            let Some(missing) = missing.find(|missing| !missing.refused) else {
+            let is_known = answers.iter().any(Result::is_ok);
+            let missing: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
+            let may_come = |missing: &&Unavailable| match missing.fault {
+                Fault::Refused => false,
+                Fault::Answered => !is_known,
+                Fault::Unanswered => true,
+            };
+            let Some(missing) = missing.iter().find(may_come) else {
+                for missing in missing {
+                    tracing::warn!(reason = %missing, "not waiting for a certificate that the CA has not given");
+                }
                 return;
             };
             tracing::warn!(reason = %missing, "waiting for certificates");
@@ -179,8 +190,10 @@ impl Users {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use identity::ca_client::{CaClient, FetchError};
+    use identity::authority::Signer;
+    use identity::ca_client::{CaClient, FetchError, LocalCa};
     use tokio::sync::Notify;
+    use tonic::Code;
 
     use super::*;
 
@@ -239,6 +252,66 @@ mod tests {
         let refused = certificates.certificate(&web).await;
         refused.expect_err("its pod is gone");
         assert!(manager.snapshot().is_empty());
+    }
+
+    /// A CA that signs, but for who has an error.
+    struct Partial {
+        signing: LocalCa,
+        errors: Vec<(&'static str, Code)>,
+    }
+
+    impl CaClient for Partial {
+        fn fetch<'a>(
+            &'a self,
+            identity: &'a Identity,
+        ) -> BoxFuture<'a, Result<WorkloadCertificate, FetchError>> {
+            let mut errors = self.errors.iter();
+            match errors.find(|(account, _)| *account == &*identity.service_account) {
+                Some((_, code)) => {
+                    let (code, message) = (*code, "no".to_owned());
+                    std::future::ready(Err(FetchError::Refused { code, message })).boxed()
+                }
+                None => self.signing.fetch(identity),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_that_the_ca_has_for_others_only_is_not_waited_for() {
+        for (errors, waits) in [
+            (vec![], false),
+            (vec![("web", Code::PermissionDenied)], false),
+            (vec![("web", Code::Unauthenticated)], false),
+            (vec![("web", Code::Unavailable)], true),
+            // It may be the asker that it does not know.
+            (
+                vec![
+                    ("web", Code::Unauthenticated),
+                    ("api", Code::Unauthenticated),
+                ],
+                true,
+            ),
+        ] {
+            let (hour, now) = (Duration::from_secs(3600), std::time::SystemTime::now());
+            let signer = Signer::self_signed("cluster.local", hour, now).expect("root");
+            let signing = LocalCa {
+                signer,
+                lifetime: hour,
+            };
+            let text = format!("{errors:?}");
+            let manager = CertificateManager::new(Arc::new(Partial { signing, errors }));
+            let certificates = PodCertificates::new(Some(manager), "cluster.local".into());
+            for account in ["web", "api"] {
+                let info = WorkloadInfo {
+                    name: account.into(),
+                    namespace: "shop".into(),
+                    service_account: account.into(),
+                };
+                certificates.pod_added(&account.into(), &info);
+            }
+            let all = tokio::time::timeout(Duration::from_secs(600), certificates.all_present());
+            assert_eq!(all.await.is_err(), waits, "{text}");
+        }
     }
 
     #[test]

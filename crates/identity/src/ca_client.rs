@@ -45,6 +45,18 @@ pub enum FetchError {
     Expired,
 }
 
+/// Who has failed, and so whether asking again may help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The CA has judged the request: asking again changes nothing.
+    Refused,
+    /// The CA has answered without a certificate. istiod says the same (`Unauthenticated`) to an
+    /// asker that it does not know and of an identity that the asker may not have.
+    Answered,
+    /// Nobody has answered.
+    Unanswered,
+}
+
 /// For whom a client asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -76,18 +88,22 @@ pub struct WithRevocations {
 // === impl FetchError ===
 
 impl FetchError {
-    /// Whether the CA has judged the request, so that the same one will fail again.
-    pub(crate) fn is_refusal(&self) -> bool {
+    pub(crate) fn fault(&self) -> Fault {
+        use tonic::Code;
         match self {
-            Self::Refused { code, .. } => matches!(
-                code,
-                tonic::Code::PermissionDenied | tonic::Code::InvalidArgument
-            ),
-            Self::Request(_)
-            | Self::Timeout
-            | Self::Answer(_)
-            | Self::OtherIdentity(_)
-            | Self::Expired => false,
+            Self::Refused { code, .. } => match code {
+                Code::PermissionDenied | Code::InvalidArgument => Fault::Refused,
+                // Those by which a connection without an answer is told, and a CA that has no time.
+                Code::Unavailable
+                | Code::Unknown
+                | Code::Cancelled
+                | Code::DeadlineExceeded
+                | Code::ResourceExhausted
+                | Code::Aborted => Fault::Unanswered,
+                _ => Fault::Answered,
+            },
+            Self::Answer(_) | Self::OtherIdentity(_) | Self::Expired => Fault::Answered,
+            Self::Request(_) | Self::Timeout => Fault::Unanswered,
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::WorkloadCertificate;
-use crate::ca_client::CaClient;
+use crate::ca_client::{CaClient, Fault};
 
 mod dump;
 mod schedule;
@@ -46,8 +46,7 @@ pub enum State {
 #[error("{reason}")]
 pub struct Failure {
     pub reason: Arc<str>,
-    /// The CA has judged the request: asking again changes nothing.
-    pub refused: bool,
+    pub fault: Fault,
 }
 
 /// There is no certificate to use now.
@@ -56,8 +55,7 @@ pub struct Failure {
 pub struct Unavailable {
     pub identity: Identity,
     pub reason: Arc<str>,
-    /// The CA has judged the request: asking again changes nothing.
-    pub refused: bool,
+    pub fault: Fault,
 }
 
 /// A handle on the certificates of this process; clones share them. When the last one goes, fetching ends.
@@ -111,7 +109,7 @@ impl CertificateManager {
         let stopped = || Unavailable {
             identity: identity.clone(),
             reason: "certificates are no longer fetched".into(),
-            refused: false,
+            fault: Fault::Unanswered,
         };
         self.commands.send(want).map_err(|_| stopped())?;
         answer.await.unwrap_or_else(|_| Err(stopped()))
@@ -197,7 +195,7 @@ impl Failure {
         let until = humantime::format_rfc3339_seconds(certificate.not_after());
         Self {
             reason: format!("{EXPIRED}: it was valid until {until}; {renewal}").into(),
-            refused: false,
+            fault: Fault::Unanswered,
         }
     }
 }

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 use super::schedule::{Priority, Schedule, renew_after};
 use super::{EXPIRED, Failure, State, States, Unavailable};
 use crate::WorkloadCertificate;
-use crate::ca_client::{CaClient, FetchError};
+use crate::ca_client::{CaClient, Fault, FetchError};
 
 /// A CA that accepts and then says nothing must not hold one of the few places.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -131,7 +131,7 @@ impl Worker {
         self.publish(identity, None);
         let gone = Failure {
             reason: "no workload with this identity is left".into(),
-            refused: true,
+            fault: Fault::Refused,
         };
         self.answer(identity, Err(gone));
     }
@@ -183,7 +183,7 @@ impl Worker {
             Some(State::Available(_) | State::Unavailable(_) | State::Initializing) | None => {
                 Failure {
                     reason: error.to_string().into(),
-                    refused: error.is_refusal(),
+                    fault: error.fault(),
                 }
             }
         }
@@ -224,6 +224,6 @@ fn unavailable(identity: &Identity, failure: Failure) -> Unavailable {
     Unavailable {
         identity: identity.clone(),
         reason: failure.reason,
-        refused: failure.refused,
+        fault: failure.fault,
     }
 }
