@@ -99,10 +99,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .map(|_| Freshness::new(SystemTime::now()));
     let (synced, on_demand) =
         follow_control_plane(&config, &readiness, state.clone(), freshness.clone())?;
-    let certificates = PodCertificates::new(
-        certificate_manager(&config)?,
-        config.node.trust_domain.clone(),
-    );
+    let certificates = PodCertificates::new(certificate_manager(&config)?);
     let proxy = Shared::new(
         config.proxy.clone(),
         state.clone(),
@@ -129,6 +126,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
 
     let starting = readiness.task("proxy");
+    tokio::spawn(follow_identities(proxy.clone(), certificates.clone()));
     let proxies = PodProxies {
         workers: Workers::start(config.worker_threads.get(), proxy)
             .context("cannot start the workers")?,
@@ -202,6 +200,19 @@ async fn drain(proxies: PodProxies, config: &Config, readiness: &Readiness) {
 async fn listen_to_signals(shutdown: Shutdown) {
     if let Err(error) = shutdown.listen().await {
         tracing::error!(%error, "cannot listen to signals");
+    }
+}
+
+/// Has certificates fetched once the mesh tells who the pods here are, before they are needed.
+async fn follow_identities(proxy: Arc<Shared>, certificates: PodCertificates) {
+    let mut changes = proxy.state.changes();
+    loop {
+        for identity in proxy.identities() {
+            certificates.will_be_needed(&identity);
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 

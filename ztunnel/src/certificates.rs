@@ -1,7 +1,7 @@
 //! Certificates of the pods on this node: asked for before they are needed, forgotten with the last pod.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -21,15 +21,37 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct PodCertificates {
     /// None where no CA is configured: every connection that needs a certificate is refused.
     manager: Option<CertificateManager>,
-    trust_domain: Arc<str>,
     pods: Arc<Mutex<Users>>,
+}
+
+/// What the agent tells of a pod's identity.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Account {
+    namespace: Arc<str>,
+    service_account: Arc<str>,
 }
 
 /// Which pods use which identity.
 #[derive(Debug, Default)]
 struct Users {
-    identity_of: HashMap<Arc<str>, Identity>,
-    pods_with: BTreeMap<Identity, usize>,
+    account_of: HashMap<Arc<str>, Account>,
+    used: HashMap<Account, Used>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    pods: usize,
+    /// None until the mesh has told the trust domain.
+    identity: Option<Identity>,
+}
+
+/// What asking for an identity's certificate means.
+#[derive(Debug, PartialEq, Eq)]
+enum Use {
+    Nobodys,
+    Known,
+    /// From now on, and no more this other one.
+    New(Option<Identity>),
 }
 
 /// A certificate being asked for, which may be for nobody by the time it comes.
@@ -41,10 +63,9 @@ struct Asking<'a> {
 // === impl PodCertificates ===
 
 impl PodCertificates {
-    pub fn new(manager: Option<CertificateManager>, trust_domain: Arc<str>) -> Self {
+    pub fn new(manager: Option<CertificateManager>) -> Self {
         Self {
             manager,
-            trust_domain,
             pods: Arc::default(),
         }
     }
@@ -53,27 +74,29 @@ impl PodCertificates {
         self.manager.as_ref()
     }
 
-    /// A pod is here: its certificate will be needed.
+    /// A pod is here.
     pub fn pod_added(&self, uid: &Arc<str>, info: &WorkloadInfo) {
-        let identity = Identity {
-            trust_domain: self.trust_domain.clone(),
+        let account = Account {
             namespace: info.namespace.clone(),
             service_account: info.service_account.clone(),
         };
-        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(former) = pods.add(uid, &identity) {
-            self.forget(&former);
+        if let Some(unused) = self.users().add(uid, account) {
+            self.forget(&unused);
         }
-        if let Some(manager) = &self.manager {
-            manager.prefetch(&identity);
+    }
+
+    /// A pod here is known to have this identity: its certificate will be needed.
+    pub fn will_be_needed(&self, identity: &Identity) {
+        let is_new = self.uses(identity) == Some(true);
+        if let (Some(manager), true) = (&self.manager, is_new) {
+            manager.prefetch(identity);
         }
     }
 
     /// A pod is gone, and with the last one of its identity the certificate.
     pub fn pod_removed(&self, uid: &Arc<str>) {
-        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(identity) = pods.remove(uid) {
-            self.forget(&identity);
+        if let Some(unused) = self.users().remove(uid) {
+            self.forget(&unused);
         }
     }
 
@@ -86,8 +109,9 @@ impl PodCertificates {
         };
         loop {
             let identities: Vec<_> = {
-                let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-                pods.pods_with.keys().cloned().collect()
+                let users = self.users();
+                let used = users.used.values();
+                used.filter_map(|used| used.identity.clone()).collect()
             };
             let asked = identities.iter().map(|one| manager.certificate(one));
             let answers = futures::future::join_all(asked).await;
@@ -109,9 +133,23 @@ impl PodCertificates {
         }
     }
 
-    fn is_used(&self, identity: &Identity) -> bool {
-        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        pods.pods_with.contains_key(identity)
+    /// Whether it is used from now on only; none where nobody here has its account.
+    fn uses(&self, identity: &Identity) -> Option<bool> {
+        let uses = self.users().uses(identity);
+        match uses {
+            Use::Nobodys => None,
+            Use::Known => Some(false),
+            Use::New(former) => {
+                if let Some(former) = former {
+                    self.forget(&former);
+                }
+                Some(true)
+            }
+        }
+    }
+
+    fn users(&self) -> MutexGuard<'_, Users> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn forget(&self, identity: &Identity) {
@@ -134,7 +172,7 @@ impl Certificates for PodCertificates {
         async move {
             let manager = certificates.manager.as_ref();
             let manager = manager.ok_or("no CA is configured (CA_ADDRESS is empty)")?;
-            if !certificates.is_used(&identity) {
+            if certificates.uses(&identity).is_none() {
                 return Err("no pod with this identity is left".to_owned());
             }
             // A connection may outlast its pod: the last one is not to keep a certificate renewed.
@@ -151,10 +189,19 @@ impl Certificates for PodCertificates {
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        let pods = self.certificates.pods.lock();
-        let pods = pods.unwrap_or_else(PoisonError::into_inner);
-        if !pods.pods_with.contains_key(self.identity) {
+        if !self.certificates.users().is_used(self.identity) {
             self.certificates.forget(self.identity);
+        }
+    }
+}
+
+// === impl Account ===
+
+impl Account {
+    fn of(identity: &Identity) -> Self {
+        Self {
+            namespace: identity.namespace.clone(),
+            service_account: identity.service_account.clone(),
         }
     }
 }
@@ -163,26 +210,39 @@ impl Drop for Asking<'_> {
 
 impl Users {
     /// Returns an identity that nobody uses any more.
-    fn add(&mut self, uid: &Arc<str>, identity: &Identity) -> Option<Identity> {
-        if self.identity_of.get(uid) == Some(identity) {
+    fn add(&mut self, uid: &Arc<str>, account: Account) -> Option<Identity> {
+        if self.account_of.get(uid) == Some(&account) {
             return None;
         }
         let unused = self.remove(uid);
-        self.identity_of.insert(uid.clone(), identity.clone());
-        *self.pods_with.entry(identity.clone()).or_default() += 1;
+        self.account_of.insert(uid.clone(), account.clone());
+        self.used.entry(account).or_default().pods += 1;
         unused
     }
 
     /// Returns the pod's identity if nobody uses it any more.
     fn remove(&mut self, uid: &Arc<str>) -> Option<Identity> {
-        let identity = self.identity_of.remove(uid)?;
-        let count = self.pods_with.get_mut(&identity)?;
-        *count -= 1;
-        if *count > 0 {
+        let account = self.account_of.remove(uid)?;
+        let used = self.used.get_mut(&account)?;
+        used.pods -= 1;
+        if used.pods > 0 {
             return None;
         }
-        self.pods_with.remove(&identity);
-        Some(identity)
+        self.used.remove(&account)?.identity
+    }
+
+    /// An account is of one trust domain at a time.
+    fn uses(&mut self, identity: &Identity) -> Use {
+        match self.used.get_mut(&Account::of(identity)) {
+            None => Use::Nobodys,
+            Some(used) if used.identity.as_ref() == Some(identity) => Use::Known,
+            Some(used) => Use::New(used.identity.replace(identity.clone())),
+        }
+    }
+
+    fn is_used(&self, identity: &Identity) -> bool {
+        let used = self.used.get(&Account::of(identity));
+        used.is_some_and(|used| used.identity.as_ref() == Some(identity))
     }
 }
 
@@ -224,7 +284,7 @@ mod tests {
     async fn a_late_connection_does_not_bring_a_forgotten_certificate_back() {
         let ca = Arc::<Answering>::default();
         let manager = CertificateManager::new(Arc::new(Slow(ca.clone())));
-        let certificates = PodCertificates::new(Some(manager.clone()), "cluster.local".into());
+        let certificates = PodCertificates::new(Some(manager.clone()));
         let web = Identity::new("cluster.local", "shop", "web");
         let refused = certificates.certificate(&web).await.expect_err("no pod");
         assert!(refused.contains("no pod"), "{refused}");
@@ -300,7 +360,7 @@ mod tests {
             };
             let text = format!("{errors:?}");
             let manager = CertificateManager::new(Arc::new(Partial { signing, errors }));
-            let certificates = PodCertificates::new(Some(manager), "cluster.local".into());
+            let certificates = PodCertificates::new(Some(manager));
             for account in ["web", "api"] {
                 let info = WorkloadInfo {
                     name: account.into(),
@@ -308,6 +368,7 @@ mod tests {
                     service_account: account.into(),
                 };
                 certificates.pod_added(&account.into(), &info);
+                certificates.will_be_needed(&Identity::new("cluster.local", "shop", account));
             }
             let all = tokio::time::timeout(Duration::from_secs(600), certificates.all_present());
             assert_eq!(all.await.is_err(), waits, "{text}");
@@ -318,15 +379,25 @@ mod tests {
     fn an_identity_goes_with_its_last_pod() {
         let mut users = Users::default();
         let web = Identity::new("cluster.local", "shop", "web");
-        let api = Identity::new("cluster.local", "shop", "api");
+        let corp = Identity::new("corp", "shop", "web");
+        let (account, api) = (
+            Account::of(&web),
+            Account::of(&Identity::new("corp", "shop", "api")),
+        );
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        assert_eq!(users.add(&a, &web), None);
-        assert_eq!(users.add(&a, &web), None);
-        assert_eq!(users.add(&b, &web), None);
+        assert_eq!(users.uses(&web), Use::Nobodys);
+        assert_eq!(users.add(&a, account.clone()), None);
+        assert_eq!(users.add(&a, account.clone()), None);
+        assert_eq!(users.add(&b, account), None);
+        assert!(!users.is_used(&web));
+        assert_eq!(users.uses(&web), Use::New(None));
+        assert_eq!(users.uses(&web), Use::Known);
+        assert!(users.is_used(&web));
+        assert_eq!(users.uses(&corp), Use::New(Some(web.clone())));
+        assert!(!users.is_used(&web));
         assert_eq!(users.remove(&a), None);
-        assert_eq!(users.add(&b, &api), Some(web));
-        assert_eq!(users.remove(&b), Some(api));
+        assert_eq!(users.add(&b, api), Some(corp));
         assert_eq!(users.remove(&b), None);
-        assert!(users.pods_with.is_empty());
+        assert!(users.used.is_empty() && users.account_of.is_empty());
     }
 }

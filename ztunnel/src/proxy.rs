@@ -146,6 +146,15 @@ impl Shared {
         }
     }
 
+    /// Who the pods here are, as far as the mesh has told.
+    pub fn identities(&self) -> Vec<Identity> {
+        let (pods, snapshot) = (self.pods.all(), self.state.snapshot());
+        let identities = pods
+            .iter()
+            .filter_map(|pod| pod.known_identity(&snapshot, &self.config));
+        identities.collect()
+    }
+
     /// Has addresses asked for when they are needed.
     pub fn with_on_demand(mut self, on_demand: Option<Arc<OnDemand>>) -> Self {
         self.on_demand = on_demand;

@@ -284,6 +284,58 @@ fn text(request: &DeltaDiscoveryRequest, key: &str) -> Option<String> {
     }
 }
 
+/// As the chart leaves it: which trust domain a pod is of, the mesh tells, and only the mesh.
+#[test]
+fn the_mesh_tells_the_trust_domain_of_a_pod() {
+    for direct in ["true", "false"] {
+        let variables = [("ENABLE_SAME_NODE_DIRECT", direct)];
+        let cluster = Cluster::start(&["client", "server", "stranger"], &variables);
+        let of = |pod: &str, trust_domain: &str| {
+            let mut of = cluster.workload(pod);
+            of.trust_domain = trust_domain.to_owned();
+            workload(of)
+        };
+        cluster
+            .istiod
+            .set(vec![of("client", "corp"), of("stranger", "")]);
+        let agent = cluster.agent.accept();
+        for pod in ["client", "server", "stranger"] {
+            let netns = cluster.lab.netns(pod);
+            assert_eq!(agent.add(&format!("uid-{pod}"), pod, &netns), "");
+        }
+        assert_eq!(agent.snapshot_sent(), "");
+        // Told before its connections, and after.
+        cluster
+            .istiod
+            .certificate("spiffe://corp/ns/shop/sa/client");
+        let state = cluster.dump()["workloadState"].clone();
+        assert_eq!(state["uid-client"]["info"]["trustDomain"], "corp");
+        assert_eq!(state["uid-server"]["info"]["trustDomain"], Value::Null);
+        cluster.istiod.set(vec![of("server", "corp")]);
+        cluster
+            .istiod
+            .certificate("spiffe://corp/ns/shop/sa/server");
+
+        let server = cluster.lab.address("server");
+        let (mut stream, _) = cluster.lab.call("client", server).expect("call");
+        echo(&mut stream);
+        close(stream);
+        cluster.until("the access log", || {
+            cluster.log().lines().any(|line| {
+                line.contains("src.identity=\"spiffe://corp/ns/shop/sa/client\"")
+                    && line.contains("dst.identity=\"spiffe://corp/ns/shop/sa/server\"")
+                    && line.contains("direction=\"inbound\"")
+            })
+        });
+        assert!(is_refused(cluster.lab.call("stranger", server)), "{direct}");
+        cluster.until("the refusal", || {
+            let log = cluster.log();
+            log.contains("not of the trust domain of")
+                || log.contains("not of our trust domain corp")
+        });
+    }
+}
+
 #[test]
 fn a_node_of_an_istio_cluster_needs_nothing_else() {
     let mut cluster = Cluster::start(&["client", "server"], &[]);

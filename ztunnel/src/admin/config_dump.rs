@@ -79,20 +79,21 @@ impl Dumped {
 
     fn workload_state(&self) -> BTreeMap<String, Value> {
         let mut connections = self.proxy.connections.by_pod();
+        let snapshot = self.proxy.state.snapshot();
         self.proxy
             .pods
             .all()
             .iter()
             .map(|pod| {
                 let connections: PodConnections = connections.remove(&pod.uid).unwrap_or_default();
+                let identity = pod.known_identity(&snapshot, &self.proxy.config);
+                let mut info = to_value(&pod.info);
+                if let Some(identity) = identity {
+                    info["trustDomain"] = (*identity.trust_domain).into();
+                }
                 let state = json!({
                     "state": "Up",
-                    "info": {
-                        "name": pod.info.name,
-                        "namespace": pod.info.namespace,
-                        "serviceAccount": pod.info.service_account,
-                        "trustDomain": pod.identity.trust_domain,
-                    },
+                    "info": info,
                     "connections": connections,
                 });
                 (pod.uid.to_string(), state)

@@ -26,7 +26,7 @@ fn dumped(changes: Vec<Change>) -> Dumped {
     let proxy = Shared::new(
         config.proxy.clone(),
         Arc::new(MeshState::new(snapshot)),
-        Arc::new(PodCertificates::new(None, "cluster.local".into())),
+        Arc::new(PodCertificates::new(None)),
         Arc::new(ProcessLog),
         Arc::default(),
     );

@@ -45,6 +45,9 @@ impl PodProxies {
             .add_pod_with(spec.clone(), inherited)
             .await
             .map_err(named)?;
+        if let Some(identity) = self.workers.identity(&spec.uid) {
+            self.certificates.will_be_needed(&identity);
+        }
         if let (Some(dns), Some(port)) = (&self.dns, self.dns_port) {
             let inherited = self
                 .inherited(&spec, &[Port::Udp(port), Port::Tcp(port)])

@@ -39,6 +39,8 @@ pub(crate) struct Arrival {
     pub(crate) local: SocketAddr,
     /// Who the peer proved to be; none for plaintext.
     pub(crate) identity: Option<Identity>,
+    /// Who the pod proved to be to the peer; none for plaintext.
+    pub(crate) own: Option<Rc<Identity>>,
     pub(crate) tls_group: Option<&'static str>,
     /// Set when the peer's certificate is revoked, and with it all that the peer has open cut.
     pub(crate) revoked: Rc<Cell<bool>>,
@@ -98,7 +100,7 @@ impl Arrival {
             destination: Party {
                 address: self.local,
                 workload: None,
-                identity: self.identity.as_ref().map(|_| self.pod.identity.clone()),
+                identity: self.own.as_deref().cloned(),
             },
             hbone_address: None,
             service: None,

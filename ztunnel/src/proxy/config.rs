@@ -24,7 +24,7 @@ pub struct Config {
     pub cluster_id: Arc<str>,
     /// The domain of services' names.
     pub cluster_domain: Arc<str>,
-    /// Of the identities of pods handed to this process.
+    /// Of the identity of a workload that has this process to itself.
     pub trust_domain: Arc<str>,
     /// SO_MARK of every socket made for a pod, so that it is not redirected again.
     pub packet_mark: Option<u32>,

@@ -43,6 +43,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         peer,
         local,
         identity: None,
+        own: None,
         tls_group: None,
         revoked: Rc::default(),
         source: None,
@@ -52,7 +53,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         let reason = format!("{} has too many tunnels into this pod", peer.ip());
         return arrival.conversation(started).reject(&worker, reason);
     };
-    let certificate = match worker.certificate(&arrival.pod.identity).await {
+    let Some(own) = worker.identity(&arrival.pod).await else {
+        let reason = "the pod is not known to the mesh";
+        return arrival.conversation(started).reject(&worker, reason);
+    };
+    let own = Rc::new(own);
+    let certificate = match worker.certificate(&own).await {
         Ok(certificate) => certificate,
         Err(reason) => return arrival.conversation(started).reject(&worker, reason),
     };
@@ -75,6 +81,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         Err(error) => return arrival.conversation(started).reject(&worker, error),
     };
     arrival.identity = connection.peer().cloned();
+    arrival.own = Some(own);
     arrival.tls_group = Some(connection.key_exchange());
     worker.count_handshake(connection.key_exchange(), Direction::Inbound);
     let revoked = certificate.revocation_of(connection.peer_chain());

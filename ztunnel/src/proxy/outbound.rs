@@ -214,6 +214,11 @@ impl Client {
         &self.accepted.pod
     }
 
+    /// Who the application is.
+    pub(crate) fn identity(&self) -> Identity {
+        self.pod().identity(&self.workload)
+    }
+
     /// Gives up before any endpoint has been tried.
     async fn refuse(mut self, reason: String) {
         let conversation = self.conversation(None, self.original);
@@ -312,7 +317,7 @@ impl Client {
         let mut conversation = self.conversation(Some(&hop.workload), address);
         conversation.hbone_address = Some(hop.target.into());
         conversation.security = ConnectionSecurityPolicy::MutualTls;
-        conversation.source.identity = Some(self.pod().identity.clone());
+        conversation.source.identity = Some(self.identity());
         conversation.destination.identity = Some(hop.workload.identity());
         conversation
     }
@@ -325,20 +330,16 @@ impl Client {
         request: ConnectRequest,
         asks_for_itself: bool,
     ) -> Result<Opened, (Failure, Fault)> {
-        let pod = self.pod();
-        let certificate = self
-            .worker
-            .certificate(&pod.identity)
-            .await
-            .map_err(|reason| {
-                (
-                    Failure::new(ResponseFlags::TlsFailure, reason),
-                    Fault::Final,
-                )
-            })?;
+        let (pod, identity) = (self.pod(), self.identity());
+        let certificate = self.worker.certificate(&identity).await.map_err(|reason| {
+            (
+                Failure::new(ResponseFlags::TlsFailure, reason),
+                Fault::Final,
+            )
+        })?;
         let tls = certificate.client_config(expected);
         let key = Key {
-            source: pod.identity.clone(),
+            source: identity,
             pod: pod.uid.clone(),
             expected: expected.clone(),
             workload: workload.cloned(),

@@ -23,6 +23,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
         peer: accepted.peer,
         local: original,
         identity: None,
+        own: None,
         tls_group: None,
         revoked: Rc::default(),
         source: None,

@@ -40,8 +40,9 @@ pub struct WorkloadInfo {
 pub struct Pod {
     pub uid: Arc<str>,
     pub info: WorkloadInfo,
-    pub identity: Identity,
     pub netns: Option<Arc<OwnedFd>>,
+    /// Who it is where this process is its alone, and asks the CA as itself.
+    own: Option<Identity>,
     workload_uid: WorkloadUid,
     addresses: Mutex<Addresses>,
     /// Sockets on their way to all workers, where each can't have one of its own.
@@ -67,11 +68,12 @@ pub struct Pods {
 impl Pod {
     pub(crate) fn new(spec: PodSpec, config: &Config) -> Self {
         let info = spec.info;
-        let identity = Identity {
+        let own = || Identity {
             trust_domain: config.trust_domain.clone(),
             namespace: info.namespace.clone(),
             service_account: info.service_account.clone(),
         };
+        let own = spec.netns.is_none().then(own);
         let workload_uid = WorkloadUid::new(format!(
             "{}//Pod/{}/{}",
             config.cluster_id, info.namespace, info.name
@@ -79,7 +81,7 @@ impl Pod {
         Self {
             uid: spec.uid,
             info,
-            identity,
+            own,
             netns: spec.netns,
             workload_uid,
             addresses: Mutex::default(),
@@ -136,7 +138,6 @@ impl Pod {
         workload.name() == &*self.info.name
             && workload.namespace == self.info.namespace
             && workload.service_account == self.info.service_account
-            && workload.trust_domain == config.trust_domain
             && workload.cluster_id == config.cluster_id
             && (workload.node == config.node || config.node.is_empty())
     }
@@ -154,6 +155,20 @@ impl Pod {
                     .find(|workload| self.is(workload, config)),
             })
             .cloned()
+    }
+
+    /// Who the pod is, which is this workload. The agent tells its account; of which trust domain
+    /// that is, only the mesh knows.
+    pub(crate) fn identity(&self, workload: &Workload) -> Identity {
+        let own = self.own.clone();
+        own.unwrap_or_else(|| workload.identity())
+    }
+
+    /// The same, as far as it is known.
+    pub(crate) fn known_identity(&self, snapshot: &Snapshot, config: &Config) -> Option<Identity> {
+        self.own
+            .clone()
+            .or_else(|| Some(self.workload(snapshot, config)?.identity()))
     }
 }
 

@@ -31,7 +31,8 @@ pub(crate) async fn run(
     pod: &Arc<Pod>,
 ) -> Result<(), HopFailure> {
     let conversation = client.mutual(hop, address);
-    let revoked = match resolve_identities(client, expected, pod).await {
+    let own = pod.identity(&hop.workload);
+    let revoked = match resolve_identities(client, expected, &own).await {
         Ok(revoked) => revoked,
         Err(failure) => {
             return Err(HopFailure {
@@ -46,7 +47,8 @@ pub(crate) async fn run(
         pod: pod.clone(),
         peer: client.accepted.peer,
         local: address,
-        identity: Some(client.pod().identity.clone()),
+        identity: Some(client.identity()),
+        own: Some(Rc::new(own)),
         tls_group: None,
         revoked: Rc::default(),
         source: Some(client.workload.clone()),
@@ -81,22 +83,27 @@ pub(crate) async fn run(
 /// Resolves when one of two certificates is revoked; none where no lists are kept.
 type Revoked = OptionFuture<LocalBoxFuture<'static, ()>>;
 
-/// Both ends must hold valid certificates, none of them revoked, and the server's must be an
-/// expected one: what the handshake would have proved.
+/// Both ends must hold valid certificates of one trust domain, none of them revoked, and the
+/// server's must be an expected one: what the handshake would have proved.
 async fn resolve_identities(
     client: &Client,
     expected: &Arc<[Identity]>,
-    pod: &Arc<Pod>,
+    peer: &Identity,
 ) -> Result<Revoked, Failure> {
-    if !expected.contains(&pod.identity) {
-        let reason = format!("the peer is {}, which is not expected", pod.identity);
+    if !expected.contains(peer) {
+        let reason = format!("the peer is {peer}, which is not expected");
+        return Err(Failure::new(ResponseFlags::IdentityError, reason));
+    }
+    let identity = client.identity();
+    if identity.trust_domain != peer.trust_domain {
+        let reason = format!("{identity} is not of the trust domain of {peer}");
         return Err(Failure::new(ResponseFlags::IdentityError, reason));
     }
     let worker = &client.worker;
     let unavailable = |reason| Failure::new(ResponseFlags::TlsFailure, reason);
-    let own = worker.certificate(&client.pod().identity).await;
+    let own = worker.certificate(&identity).await;
     let own = own.map_err(unavailable)?;
-    let peer = worker.certificate(&pod.identity).await;
+    let peer = worker.certificate(peer).await;
     let peer = peer.map_err(unavailable)?;
     let either = own
         .revocation_of_peer(&peer)

@@ -425,6 +425,16 @@ impl Worker {
         }
     }
 
+    /// Who the pod is, waited for like the workload that says so.
+    pub(crate) async fn identity(&self, pod: &Pod) -> Option<Identity> {
+        let known = pod.known_identity(&self.shared.state.load(), &self.shared.config);
+        if known.is_some() {
+            return known;
+        }
+        let workload = self.workload(pod).await?;
+        Some(pod.identity(&workload))
+    }
+
     /// The pod as the mesh knows it, waited for a little: a pod may start before the
     /// mesh has heard of it.
     pub(crate) async fn workload(&self, pod: &Pod) -> Option<Arc<Workload>> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
+use mesh::identity::Identity;
 use runtime::drain::{self, Mode};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
@@ -95,6 +96,12 @@ impl Workers {
             shared: self.shared.clone(),
             threads: threads.map(|thread| thread.commands.downgrade()).collect(),
         }
+    }
+
+    /// Who a pod here is, as far as the mesh has told.
+    pub fn identity(&self, uid: &str) -> Option<Identity> {
+        let pod = self.shared.pods.get(uid)?;
+        pod.known_identity(&self.shared.state.snapshot(), &self.shared.config)
     }
 
     /// The ports of each pod that are listened to.

@@ -233,7 +233,7 @@ fn dump(changes: Vec<Change>, certificates: Option<CertificateManager>) -> Read 
     let proxy = Shared::new(
         config.proxy.clone(),
         Arc::new(State::new(snapshot)),
-        Arc::new(PodCertificates::new(None, "cluster.local".into())),
+        Arc::new(PodCertificates::new(None)),
         Arc::new(ProcessLog),
         Arc::default(),
     );

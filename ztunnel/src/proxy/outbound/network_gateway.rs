@@ -93,7 +93,7 @@ impl Client {
         // It serves endpoints of all its network: their names make no difference to its tunnels.
         let opening = self.open_tunnel(None, address, expected, outer, false);
         let opened = Box::pin(opening).await?;
-        let certificate = self.worker.certificate(&self.pod().identity).await;
+        let certificate = self.worker.certificate(&self.identity()).await;
         let certificate = certificate.map_err(|reason| {
             let failure = Failure::new(ResponseFlags::TlsFailure, reason);
             (failure, Fault::Final)

@@ -45,7 +45,7 @@ async fn accepted_at_the_end(lent: bool, handed_over: bool) -> usize {
     let shared = Arc::new(Shared::new(
         Config::default(),
         Arc::default(),
-        Arc::new(PodCertificates::new(None, "cluster.local".into())),
+        Arc::new(PodCertificates::new(None)),
         Arc::new(ProcessLog),
         Arc::default(),
     ));
