@@ -81,6 +81,8 @@ pub struct Config {
     #[serde(skip)]
     pub key_exchange: KeyExchange,
     pub ipv6: bool,
+    /// What was not understood and is gone without, for the log.
+    pub oddities: Vec<String>,
     #[serde(skip)]
     pub log_levels: logs::Levels,
     #[serde(skip)]

@@ -96,6 +96,9 @@ fn run(config: Config) -> anyhow::Result<()> {
     startup::confine(&config)?;
     let _flush = runtime::logs::install(config.log_format, config.log_levels.clone())?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting ztunnel");
+    for oddity in &config.oddities {
+        tracing::warn!(oddity, "a setting is not understood and ignored");
+    }
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

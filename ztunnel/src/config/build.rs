@@ -1,5 +1,6 @@
 //! From settings as text to the typed configuration.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,10 @@ const ZDS: &str = "/var/run/ztunnel/ztunnel.sock";
 /// Beside the agent's socket, in a folder that all tunnels of a node see.
 const HANDOVER: &str = "handover.sock";
 const HANDOVER_DEADLINE: Duration = Duration::from_secs(600);
+/// RFC 9113 §6.9.1.
+const WINDOWS: RangeInclusive<u32> = 1..=(1 << 31) - 1;
+/// RFC 9113 §6.5.2.
+const FRAMES: RangeInclusive<u32> = 1 << 14..=(1 << 24) - 1;
 
 pub(super) fn config(raw: &mut Raw, cpus: usize) -> Option<Config> {
     let mode = mode(raw);
@@ -66,6 +71,7 @@ pub(super) fn config(raw: &mut Raw, cpus: usize) -> Option<Config> {
         metrics_idle_timeout: metrics_idle_timeout(raw),
         key_exchange: key_exchange(raw),
         ipv6: raw.truth("IPV6_ENABLED", true),
+        oddities: raw.oddities(),
         log_levels: raw.parsed("RUST_LOG").unwrap_or_default(),
         log_format: raw.parsed("LOG_FORMAT").unwrap_or_default(),
         node,
@@ -178,8 +184,8 @@ fn node(raw: &mut Raw) -> Node {
 }
 
 fn cluster_id(raw: &Raw) -> String {
-    raw.text("CLUSTER_ID")
-        .or_else(|| raw.text("ISTIO_META_CLUSTER_ID"))
+    raw.text("ISTIO_META_CLUSTER_ID")
+        .or_else(|| raw.text("CLUSTER_ID"))
         .unwrap_or_else(|| "Kubernetes".to_owned())
 }
 
@@ -195,9 +201,8 @@ fn control_plane(raw: &mut Raw, prefix: &str) -> Option<grpc::Config> {
 fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
     let defaults = proxy::config::Config::default();
     let settings = Settings::default();
-    let stream_window = raw
-        .parsed("HTTP2_STREAM_WINDOW_SIZE")
-        .unwrap_or(settings.stream_window);
+    let stream_window =
+        within(raw, "HTTP2_STREAM_WINDOW_SIZE", WINDOWS).unwrap_or(settings.stream_window);
     let client_streams = raw
         .parsed("POOL_MAX_STREAMS_PER_CONNECTION")
         .unwrap_or(settings.client_streams);
@@ -235,12 +240,9 @@ fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
         tunnel: Settings {
             stream_window,
             // Follows the windows it is the sum of, where it is not said.
-            connection_window: raw
-                .parsed("HTTP2_CONNECTION_WINDOW_SIZE")
+            connection_window: within(raw, "HTTP2_CONNECTION_WINDOW_SIZE", WINDOWS)
                 .unwrap_or_else(|| Settings::window_for(stream_window, client_streams)),
-            frame_size: raw
-                .parsed("HTTP2_FRAME_SIZE")
-                .unwrap_or(settings.frame_size),
+            frame_size: within(raw, "HTTP2_FRAME_SIZE", FRAMES).unwrap_or(settings.frame_size),
             client_streams,
             ping_interval: raw.duration("HTTP2_PING_INTERVAL", settings.ping_interval),
             ping_timeout: raw.duration("HTTP2_PING_TIMEOUT", settings.ping_timeout),
@@ -250,6 +252,16 @@ fn proxy(raw: &mut Raw, node: &Node, mode: &Mode) -> proxy::config::Config {
         },
         ..defaults
     }
+}
+
+fn within(raw: &mut Raw, name: &str, range: RangeInclusive<u32>) -> Option<u32> {
+    let value = raw.parsed(name)?;
+    if !range.contains(&value) {
+        let (least, most) = range.into_inner();
+        raw.mistake(format!("{name}: {value} is not from {least} to {most}"));
+        return None;
+    }
+    Some(value)
 }
 
 /// As Kubernetes' own settings name them: `10.244.0.0/16,10.96.0.0/12`.
@@ -299,11 +311,9 @@ fn ejection(raw: &mut Raw) -> Limits {
 }
 
 fn dns(raw: &mut Raw) -> Option<Dns> {
-    let on = raw.meta("ISTIO_META_DNS_CAPTURE").as_deref() != Some("false")
-        && raw
-            .meta("ISTIO_META_DNS_CAPTURE")
-            .is_none_or(|text| text == "true");
-    let port = match raw.meta("ISTIO_META_DNS_PROXY_ADDR") {
+    let capture = raw.meta("DNS_CAPTURE");
+    let on = capture.is_none_or(|text| text.eq_ignore_ascii_case("true"));
+    let port = match raw.meta("DNS_PROXY_ADDR") {
         None => Some(15053),
         // Only the port can differ: the listeners are on the pods' loopback addresses.
         Some(text) => match text.rsplit_once(':').map(|(_, port)| port.parse()) {

@@ -14,6 +14,7 @@ const MESH_CONFIG: &str = "./etc/istio/config/mesh";
 pub struct Raw {
     environment: Environment,
     pub(super) proxy_config: ProxyConfig,
+    oddities: Vec<String>,
 }
 
 /// The keys of Istio's ProxyConfig that a tunnel reads; others are for other proxies.
@@ -59,6 +60,7 @@ impl Raw {
         let mut raw = Self {
             environment,
             proxy_config: ProxyConfig::default(),
+            oddities: Vec::new(),
         };
         let mesh: MeshConfig = match mesh_config {
             Some(text) => raw.yaml(MESH_CONFIG, text),
@@ -76,10 +78,17 @@ impl Raw {
         self.environment.finish()
     }
 
-    /// A variable that proxyMetadata may give too.
+    /// `ISTIO_META_name`, which proxyMetadata may give too, with the prefix or without.
     pub(super) fn meta(&self, name: &str) -> Option<String> {
-        self.text(name)
-            .or_else(|| self.proxy_config.proxy_metadata.get(name).cloned())
+        let full = format!("ISTIO_META_{name}");
+        let given = &self.proxy_config.proxy_metadata;
+        self.text(&full)
+            .or_else(|| given.get(&full).or_else(|| given.get(name)).cloned())
+    }
+
+    /// What is not understood and can be done without.
+    pub(super) fn oddities(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.oddities)
     }
 
     /// What xDS is told of the node besides the tunnel's own name: `ISTIO_META_X` as X,
@@ -98,7 +107,11 @@ impl Raw {
                 Ok(value) => {
                     metadata.insert(name, value);
                 }
-                Err(error) => self.mistake(format!("ISTIO_METAJSON_{name}: {error}")),
+                // The control plane's business, and Istio's tunnel goes on too.
+                Err(error) => {
+                    let oddity = format!("ISTIO_METAJSON_{name}: {error}");
+                    self.oddities.push(oddity);
+                }
             }
         }
         metadata

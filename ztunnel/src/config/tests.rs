@@ -173,6 +173,11 @@ fn worker_threads_by_number_share_and_resources() {
     check(&[("ZTUNNEL_WORKER_THREADS", "5")], 5);
     check(&[("ZTUNNEL_WORKER_THREADS", "0")], 8);
     check(&[("ZTUNNEL_WORKER_THREADS", "30%")], 3);
+    check(&[("ZTUNNEL_WORKER_THREADS", "12.5%")], 1);
+    check(&[("ZTUNNEL_WORKER_THREADS", "12.5001%")], 2);
+    check(&[("ZTUNNEL_RESOURCE_CPU_LIMIT", "2.0")], 2);
+    check(&[("ZTUNNEL_RESOURCE_CPU_LIMIT", "1.5")], 2);
+    check(&[("ZTUNNEL_RESOURCE_CPU_LIMIT", "4.0000001")], 5);
     check(
         &[
             ("ZTUNNEL_WORKER_THREADS", "100%"),
@@ -414,10 +419,70 @@ fn ejection_has_limits_that_make_sense() {
 }
 
 #[test]
-fn the_own_name_of_a_cluster_wins_over_the_metadata() {
+fn the_metadata_wins_over_the_own_name_of_a_cluster() {
     let both = [("CLUSTER_ID", "own"), ("ISTIO_META_CLUSTER_ID", "meta")];
     let config = valid(&both);
-    assert_eq!(&*config.node.cluster_id, "own");
+    assert_eq!(&*config.node.cluster_id, "meta");
     let xds = config.xds.expect("on");
-    assert_eq!(xds.headers[0], ("clusterid".into(), "own".into()));
+    assert_eq!(xds.headers[0], ("clusterid".into(), "meta".into()));
+}
+
+#[test]
+fn dns_is_as_proxy_metadata_says_with_the_prefix_or_without() {
+    let on = |port| Some(Dns { port });
+    for (metadata, expected) in [
+        ("{}", on(15053)),
+        ("{DNS_CAPTURE: 'False'}", None),
+        (
+            "{DNS_CAPTURE: 'TRUE', DNS_PROXY_ADDR: 'localhost:53'}",
+            on(53),
+        ),
+        ("{ISTIO_META_DNS_CAPTURE: 'false'}", None),
+        (
+            "{ISTIO_META_DNS_CAPTURE: 'True', DNS_CAPTURE: 'false'}",
+            on(15053),
+        ),
+    ] {
+        let text = format!("{{proxyMetadata: {metadata}}}");
+        assert_eq!(valid(&[("PROXY_CONFIG", &text)]).dns, expected, "{text}");
+        let over = [
+            ("PROXY_CONFIG", &*text),
+            ("ISTIO_META_DNS_CAPTURE", "false"),
+        ];
+        assert_eq!(valid(&over).dns, None, "{text}");
+    }
+}
+
+#[test]
+fn what_no_tunnel_could_be_opened_with_is_refused_at_the_start() {
+    for (name, value) in [
+        ("HTTP2_FRAME_SIZE", "16383"),
+        ("HTTP2_FRAME_SIZE", "16777216"),
+        ("HTTP2_STREAM_WINDOW_SIZE", "0"),
+        ("HTTP2_STREAM_WINDOW_SIZE", "2147483648"),
+        ("HTTP2_CONNECTION_WINDOW_SIZE", "2147483648"),
+    ] {
+        let mistakes = parse(&[(name, value)], None).expect_err("refused");
+        let start = format!("{name}: {value} is not from ");
+        assert!(mistakes[0].starts_with(&start), "{mistakes:?}");
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+    }
+    for (name, value) in [
+        ("HTTP2_FRAME_SIZE", "16384"),
+        ("HTTP2_FRAME_SIZE", "16777215"),
+        ("HTTP2_STREAM_WINDOW_SIZE", "2147483647"),
+    ] {
+        valid(&[(name, value)]);
+    }
+}
+
+#[test]
+fn metadata_that_is_no_json_is_gone_without() {
+    let config = valid(&[("ISTIO_METAJSON_D", "{"), ("ISTIO_METAJSON_E", "1")]);
+    assert_eq!(
+        serde_json::Value::Object(config.node_metadata),
+        serde_json::json!({"E": 1})
+    );
+    assert_eq!(config.oddities.len(), 1);
+    assert!(config.oddities[0].starts_with("ISTIO_METAJSON_D: "));
 }

@@ -38,30 +38,42 @@ pub(super) fn threads(raw: &mut Raw, cpus: usize) -> NonZeroUsize {
 
 fn said(raw: &mut Raw, text: &str, cpus: usize) -> Option<usize> {
     let threads = match text.strip_suffix('%') {
-        Some(share) => share
-            .parse::<usize>()
-            .ok()
-            .filter(|share| (1..=100).contains(share))
-            .map(|share| (cpus * share).div_ceil(100)),
+        Some(share) => thousandths(share)
+            .filter(|share| (1..=100_000).contains(share))
+            .map(|share| cpus.saturating_mul(share).div_ceil(100_000)),
         None => text.parse().ok().map(|n| if n == 0 { cpus } else { n }),
     };
     if threads.is_none() {
         raw.mistake(format!(
-            "ZTUNNEL_WORKER_THREADS: {text:?} is neither a number nor a share from 1% to 100%"
+            "ZTUNNEL_WORKER_THREADS: {text:?} is neither a number nor a share up to 100%"
         ));
     }
     threads
 }
 
-/// Whole cores, from `2`, or millicores as Kubernetes writes them (`1500m`), rounded up.
+/// Whole cores, from `2`, `1.5`, or millicores as Kubernetes writes them (`1500m`), rounded up.
 fn cores(raw: &mut Raw, name: &str) -> Option<usize> {
     let text = raw.text(name)?;
     let cores = match text.strip_suffix('m') {
-        Some(millicores) => millicores.parse::<usize>().ok().map(|m| m.div_ceil(1000)),
-        None => text.parse().ok(),
+        Some(millicores) => millicores.parse::<usize>().ok(),
+        None => thousandths(&text),
     };
+    let cores = cores.map(|thousandths| thousandths.div_ceil(1000));
     if cores.is_none() {
         raw.mistake(format!("{name}: {text:?} is not a number of CPUs"));
     }
     cores
+}
+
+/// Of a decimal number; what is smaller counts as one.
+fn thousandths(text: &str) -> Option<usize> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) || fraction.is_empty() {
+        return None;
+    }
+    let (three, rest) = fraction.split_at(fraction.len().min(3));
+    let three = format!("{three:0<3}").parse::<usize>().ok()?;
+    let rest = usize::from(rest.bytes().any(|byte| byte != b'0'));
+    let whole = whole.parse::<usize>().ok()?.checked_mul(1000)?;
+    whole.checked_add(three + rest)
 }
