@@ -20,6 +20,8 @@ use tokio_rustls::client::TlsStream;
 
 pub mod flood;
 
+pub mod held;
+
 /// How long any answer may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use tests::forge;
 use tests::forge::flood::{self, Abuse, Flood};
+use tests::forge::held::{self, Held};
 
 #[derive(Parser)]
 struct Arguments {
@@ -58,6 +59,19 @@ enum Command {
         /// How long at most.
         #[arg(long)]
         seconds: u64,
+    },
+    /// Holds a tunnel until its server takes no more streams; prints `open`, and then `goaway CODE,
+    /// and the stream goes on`.
+    Hold {
+        to: SocketAddr,
+        #[arg(long)]
+        ca: PathBuf,
+        #[arg(long)]
+        identity: String,
+        #[arg(long)]
+        server: String,
+        #[arg(long)]
+        authority: String,
     },
     /// Asks the CA for an identity; prints `issued IDENTITY`, or `refused: CODE`.
     Certificate {
@@ -120,6 +134,22 @@ fn main() -> ExitCode {
                 };
                 let outcome = flood::flood(&flood).await;
                 outcome.and_then(|outcome| Ok(serde_json::to_string(&outcome)?))
+            }
+            Command::Hold {
+                to,
+                ca,
+                identity,
+                server,
+                authority,
+            } => {
+                let held = Held {
+                    to,
+                    ca,
+                    identity,
+                    server,
+                    authority,
+                };
+                held::hold(&held).await
             }
             Command::Certificate {
                 to,

@@ -12,16 +12,16 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Connection, connect};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PING: u8 = 6;
+pub(super) const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
+pub(super) const END_HEADERS: u8 = 4;
 const CANCEL: u32 = 8;
 /// Frames written at a time.
 const BATCH: u64 = 500;
@@ -175,7 +175,7 @@ fn next(abuse: Abuse, request: &[u8], stream: &mut u32) -> Vec<u8> {
     }
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     let mut frame = vec![length[1], length[2], length[3], kind, flags];
     frame.extend(stream.to_be_bytes());
@@ -184,7 +184,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// CONNECT, literally: `:method` and `:authority` by the static table's names.
-fn request(authority: &str) -> Vec<u8> {
+pub(super) fn request(authority: &str) -> Vec<u8> {
     let mut block = b"\x02\x07CONNECT\x01".to_vec();
     block.push(authority.len() as u8);
     block.extend(authority.bytes());

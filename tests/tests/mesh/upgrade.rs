@@ -213,6 +213,27 @@ fn a_crowd_both_ways_outlives_the_upgrade_of_one_end() {
     }
 }
 
+/// The other end of a tunnel is told to go elsewhere, and what it has open there goes on.
+#[test]
+fn the_former_process_says_goaway_on_its_tunnels() {
+    let lab = own();
+    let address = lab.addresses("shop/server").expect("addresses")[0];
+    let (to, authority) = (format!("{address}:15008"), format!("{address}:9000"));
+    let ca = lab.state().join("ca");
+    let [client, server] =
+        ["client", "server"].map(|account| format!("spiffe://cluster.local/ns/shop/sa/{account}"));
+    let mut command = vec!["forge", "hold", &to, "--ca", ca.to_str().expect("text")];
+    command.extend(["--identity", &client, "--server", &server]);
+    command.extend(["--authority", &authority]);
+    let mut holding = lab.exec_spawn("plain/outsider", &command).expect("starts");
+    let mut lines = BufReader::new(holding.stdout.take().expect("piped")).lines();
+    let mut line = || lines.next().expect("a line").expect("reads");
+    assert_eq!(line(), "open");
+    upgrade(&lab, &["--node", "node-2"]).expect("upgraded");
+    assert_eq!(line(), "goaway 0, and the stream goes on");
+    let _ = holding.wait();
+}
+
 /// Captured, beside the shop's client.
 const LATE: &str = "\
 apiVersion: v1
