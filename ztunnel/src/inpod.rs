@@ -41,6 +41,9 @@ pub trait Proxies {
 
     /// Stops serving a pod.
     fn remove(&self, uid: &Arc<str>) -> impl Future<Output = ()>;
+
+    /// Hears which pods can't be served for now.
+    fn pending(&self, pods: Vec<Pod>);
 }
 
 /// Follows the agent for as long as the process runs.
@@ -226,6 +229,7 @@ impl<P: Proxies> Client<P> {
         let (active, pending) = self.roster.counts();
         metrics::gauge!("workload_manager_active_proxy_count").set(active as f64);
         metrics::gauge!("workload_manager_pending_proxy_count").set(pending as f64);
+        self.proxies.pending(self.roster.pending());
         self.retry_at = match (pending, self.retry_at) {
             (0, _) => None,
             (_, Some(at)) => Some(at),

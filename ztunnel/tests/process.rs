@@ -131,6 +131,12 @@ fn it_serves_and_stops_when_told() {
             log.contains("\tinfo\tapp\tshutting down\treason=\"SIGTERM\""),
             "{log}"
         );
+        let ordered = |order: &str, levels: &str| {
+            let text = format!("user=0 order=\"{order}\" levels=\"{levels}\"");
+            assert!(log.contains(&text), "{text}: {log}");
+        };
+        ordered("/logging?level=access:off,xds:debug", "info");
+        ordered("/logging?reset", "access=off,xds=debug,info");
     });
 }
 

@@ -7,7 +7,7 @@ use identity::manager::CertificateManager;
 use mesh::address::{GatewayAddress, GatewayDestination};
 use mesh::authorization::{Authorization, Match, StringMatch};
 use mesh::balancing::Ejected;
-use mesh::service::{Port, Service};
+use mesh::service::{Port, Service, WeightedWaypoint};
 use mesh::snapshot::{ServiceEntry, Snapshot};
 use mesh::workload::Workload;
 use serde::Serialize;
@@ -80,25 +80,27 @@ impl Dumped {
     fn workload_state(&self) -> BTreeMap<String, Value> {
         let mut connections = self.proxy.connections.by_pod();
         let snapshot = self.proxy.state.snapshot();
-        self.proxy
-            .pods
-            .all()
-            .iter()
-            .map(|pod| {
-                let connections: PodConnections = connections.remove(&pod.uid).unwrap_or_default();
-                let identity = pod.known_identity(&snapshot, &self.proxy.config);
-                let mut info = to_value(&pod.info);
-                if let Some(identity) = identity {
-                    info["trustDomain"] = (*identity.trust_domain).into();
-                }
-                let state = json!({
-                    "state": "Up",
-                    "info": info,
-                    "connections": connections,
-                });
-                (pod.uid.to_string(), state)
-            })
-            .collect()
+        let mut state = |state: &str, uid: &Arc<str>, info: Value| {
+            let connections: PodConnections = connections.remove(uid).unwrap_or_default();
+            let state = json!({
+                "state": state,
+                "info": info,
+                "connections": connections,
+            });
+            (uid.to_string(), state)
+        };
+        let mut states = BTreeMap::new();
+        for (uid, info) in &*self.proxy.pods.pending() {
+            states.extend([state("Pending", uid, to_value(info))]);
+        }
+        for pod in self.proxy.pods.all() {
+            let mut info = to_value(&pod.info);
+            if let Some(identity) = pod.known_identity(&snapshot, &self.proxy.config) {
+                info["trustDomain"] = (*identity.trust_domain).into();
+            }
+            states.extend([state("Up", &pod.uid, info)]);
+        }
+        states
     }
 }
 
@@ -174,6 +176,7 @@ fn service(entry: &ServiceEntry) -> Value {
         "members": entry.members,
         "subjectAltNames": service.subject_alt_names,
         "waypoint": gateway(service.waypoint.as_ref()),
+        "weightedWaypoints": weighted(&service.weighted_waypoints),
         "loadBalancer": service.load_balancing,
         "ipFamilies": service.ip_families,
         "canonical": service.canonical,
@@ -181,7 +184,8 @@ fn service(entry: &ServiceEntry) -> Value {
     });
     if let Value::Object(fields) = &mut value {
         fields.retain(|name, value| {
-            !(value.is_null() || (name == "cidrVips" && *value == json!([])))
+            let is_rare = ["cidrVips", "weightedWaypoints"].contains(&name.as_str());
+            !(value.is_null() || (is_rare && *value == json!([])))
         });
     }
     value
@@ -264,6 +268,16 @@ fn gateway(gateway: Option<&GatewayAddress>) -> Value {
         "destination": destination,
         "hboneMtlsPort": gateway.hbone_mtls_port,
     })
+}
+
+fn weighted(waypoints: &[WeightedWaypoint]) -> Vec<Value> {
+    let one = |one: &WeightedWaypoint| {
+        json!({
+            "destination": gateway(Some(&one.destination)),
+            "weight": one.weight,
+        })
+    };
+    waypoints.iter().map(one).collect()
 }
 
 fn to_value(value: &impl Serialize) -> Value {

@@ -90,4 +90,9 @@ impl Proxies for PodProxies {
     async fn remove(&self, uid: &Arc<str>) {
         self.release(uid);
     }
+
+    fn pending(&self, pods: Vec<Pod>) {
+        let named = pods.into_iter().map(|pod| (pod.spec.uid, pod.spec.info));
+        self.workers.set_pending(named.collect());
+    }
 }

@@ -21,6 +21,7 @@ use super::*;
 struct Recorder {
     calls: Arc<Mutex<Vec<String>>>,
     failing: Arc<Mutex<bool>>,
+    pending: Arc<Mutex<Vec<Arc<str>>>>,
 }
 
 impl Proxies for Recorder {
@@ -40,11 +41,20 @@ impl Proxies for Recorder {
         let mut calls = self.calls.lock().expect("lock");
         calls.push(format!("remove {uid}"));
     }
+
+    fn pending(&self, pods: Vec<Pod>) {
+        let uids = pods.into_iter().map(|pod| pod.spec.uid);
+        *self.pending.lock().expect("lock") = uids.collect();
+    }
 }
 
 impl Recorder {
     fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.calls.lock().expect("lock"))
+    }
+
+    fn pending(&self) -> Vec<Arc<str>> {
+        self.pending.lock().expect("lock").clone()
     }
 }
 
@@ -208,11 +218,13 @@ async fn a_pod_that_cannot_be_served_is_tried_again() {
     assert_eq!(peer.ask(add("a"), Some(&netns())).await, "port in use");
     let sent = Ask::SnapshotSent(SnapshotSent {});
     assert_eq!(peer.ask(sent, None).await, "");
+    assert_eq!(recorder.pending(), [Arc::from("a")]);
     assert_eq!(readiness.open(), [TASK]);
 
     *recorder.failing.lock().expect("lock") = false;
     until_ready(&readiness, true).await;
     assert!(recorder.take().len() >= 2);
+    assert!(recorder.pending().is_empty());
     client.abort();
 }
 

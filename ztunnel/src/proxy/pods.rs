@@ -61,6 +61,8 @@ struct Addresses {
 #[derive(Debug, Default)]
 pub struct Pods {
     by_uid: ArcSwap<HashMap<Arc<str>, Arc<Pod>>>,
+    /// Those that can't be served for now.
+    pending: ArcSwap<Vec<(Arc<str>, WorkloadInfo)>>,
 }
 
 // === impl Pod ===
@@ -181,6 +183,15 @@ impl Pods {
 
     pub fn all(&self) -> Vec<Arc<Pod>> {
         self.by_uid.load().values().cloned().collect()
+    }
+
+    pub fn pending(&self) -> Arc<Vec<(Arc<str>, WorkloadInfo)>> {
+        self.pending.load_full()
+    }
+
+    /// These, and no others, can't be served for now.
+    pub fn set_pending(&self, pods: Vec<(Arc<str>, WorkloadInfo)>) {
+        self.pending.store(Arc::new(pods));
     }
 
     /// The pod served here that a workload of the mesh is, and that has this address.

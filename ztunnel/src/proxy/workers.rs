@@ -15,7 +15,7 @@ use tokio::task::LocalSet;
 
 use super::Shared;
 use super::config::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT, SOCKS5_PORT};
-use super::pods::{Pod, PodSpec};
+use super::pods::{Pod, PodSpec, WorkloadInfo};
 use super::worker::{Command, Worker};
 use crate::handover::inherited::Inherited;
 use crate::inpod::NetnsId;
@@ -96,6 +96,11 @@ impl Workers {
             shared: self.shared.clone(),
             threads: threads.map(|thread| thread.commands.downgrade()).collect(),
         }
+    }
+
+    /// Which pods can't be served for now, for dumps.
+    pub fn set_pending(&self, pods: Vec<(Arc<str>, WorkloadInfo)>) {
+        self.shared.pods.set_pending(pods);
     }
 
     /// Who a pod here is, as far as the mesh has told.

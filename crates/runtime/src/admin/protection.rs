@@ -21,6 +21,8 @@ use axum::serve::IncomingStream;
 use nix::unistd::Uid;
 use tokio::net::TcpListener;
 
+use crate::logs;
+
 /// Both ends of an accepted connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ends {
@@ -44,7 +46,14 @@ pub(super) async fn protect(
 ) -> Response {
     let user = || ends.client_user().ok().flatten();
     match judge(request.method(), request.headers(), user) {
-        Ok(()) => next.run(request).await,
+        Ok(user) => {
+            if let Some(user) = user {
+                // Before it is carried out: it may be that nothing of this is logged any more.
+                let (order, levels) = (request.uri().to_string(), logs::levels().to_string());
+                tracing::info!(client = %ends.client, %user, order, levels, "order at the admin port");
+            }
+            next.run(request).await
+        }
         Err(refusal) => {
             tracing::warn!(client = %ends.client, path = request.uri().path(), "{}", refusal.reason());
             (StatusCode::FORBIDDEN, format!("{}\n", refusal.reason())).into_response()
@@ -52,11 +61,12 @@ pub(super) async fn protect(
     }
 }
 
+/// The user of an order; none where nothing can change.
 fn judge(
     method: &Method,
     headers: &HeaderMap,
     user: impl FnOnce() -> Option<Uid>,
-) -> Result<(), Refusal> {
+) -> Result<Option<Uid>, Refusal> {
     if headers
         .get(HOST)
         .is_some_and(|host| !is_here(host.as_bytes()))
@@ -64,7 +74,7 @@ fn judge(
         return Err(Refusal::Host);
     }
     if method.is_safe() {
-        return Ok(());
+        return Ok(None);
     }
     let site = headers.get("sec-fetch-site");
     let from_elsewhere = site.is_some_and(|site| site != "none" && site != "same-origin");
@@ -72,7 +82,7 @@ fn judge(
         return Err(Refusal::Page);
     }
     match user() {
-        Some(user) if user.is_root() || user == Uid::effective() => Ok(()),
+        Some(user) if user.is_root() || user == Uid::effective() => Ok(Some(user)),
         _ => Err(Refusal::User),
     }
 }

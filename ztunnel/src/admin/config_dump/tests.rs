@@ -15,6 +15,7 @@ use tokio::time::Duration;
 use super::*;
 use crate::access_log::ProcessLog;
 use crate::certificates::PodCertificates;
+use crate::proxy::WorkloadInfo;
 use crate::proxy::connections::{OpenConnection, Protocol};
 use crate::proxy::state::State;
 
@@ -189,6 +190,13 @@ fn mesh() -> Vec<Change> {
     service.addresses = vec![NetworkAddress::new("west", address("10.96.0.7"))];
     service.ports = vec![port];
     service.waypoint = workload.waypoint.clone();
+    service.weighted_waypoints = vec![WeightedWaypoint {
+        destination: gateway(GatewayDestination::Hostname(NamespacedHostname::new(
+            "shop",
+            "canary.shop.svc.cluster.local",
+        ))),
+        weight: 30,
+    }];
     service.subject_alt_names = vec!["spiffe://td/ns/shop/sa/web".into()];
     service.load_balancing.mode = LoadBalancingMode::Failover;
     service.load_balancing.routing_preference = vec![RoutingScope::Network, RoutingScope::Zone];
@@ -227,6 +235,11 @@ fn mesh() -> Vec<Change> {
 }
 
 fn dump(changes: Vec<Change>, certificates: Option<CertificateManager>) -> Read {
+    let dumped = dumped(changes, certificates);
+    serde_json::from_str(&dumped.to_json().expect("serialises")).expect("istioctl's shape")
+}
+
+fn dumped(changes: Vec<Change>, certificates: Option<CertificateManager>) -> Dumped {
     let config = Config::parse(Default::default(), None, 2).expect("valid");
     let mut snapshot = Snapshot::default();
     snapshot.apply(changes);
@@ -237,13 +250,37 @@ fn dump(changes: Vec<Change>, certificates: Option<CertificateManager>) -> Read 
         Arc::new(ProcessLog),
         Arc::default(),
     );
-    let dumped = Dumped {
+    Dumped {
         config: Arc::new(config),
         proxy: Arc::new(proxy),
         certificates,
         freshness: None,
+    }
+}
+
+#[test]
+fn what_waits_to_be_served_and_what_has_several_waypoints_is_shown() {
+    let dumped = dumped(mesh(), None);
+    let info = WorkloadInfo {
+        name: "web-0".into(),
+        namespace: "shop".into(),
+        service_account: "web".into(),
     };
-    serde_json::from_str(&dumped.to_json().expect("serialises")).expect("istioctl's shape")
+    dumped.proxy.pods.set_pending(vec![("a".into(), info)]);
+    let dump = dumped.to_json().expect("serialises");
+    let _: Read = serde_json::from_str(&dump).expect("istioctl's shape");
+    let dump: Value = serde_json::from_str(&dump).expect("JSON");
+    let state = &dump["workloadState"]["a"];
+    assert_eq!(state["state"], "Pending");
+    assert_eq!(state["info"]["serviceAccount"], "web");
+    let weighted = json!([{
+        "destination": {
+            "destination": "shop/canary.shop.svc.cluster.local",
+            "hboneMtlsPort": 15008,
+        },
+        "weight": 30,
+    }]);
+    assert_eq!(dump["services"][0]["weightedWaypoints"], weighted);
 }
 
 #[test]

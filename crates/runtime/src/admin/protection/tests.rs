@@ -23,6 +23,10 @@ fn check(
         })
         .collect();
     let judged = judge(&method, &headers, || user.map(Uid::from_raw));
+    let asked = (!method.is_safe())
+        .then_some(user.map(Uid::from_raw))
+        .flatten();
+    let expected = expected.map(|()| asked);
     assert_eq!(judged, expected, "{method} {headers:?} by {user:?}");
 }
 
