@@ -268,7 +268,11 @@ async fn serve_udp(pod: Arc<Served>, socket: Arc<Listening<UdpSocket>>) {
         }
     }
     if !socket.is_lent() {
-        while let Ok((length, client)) = socket.socket.try_recv_from(&mut buffer) {
+        // More would not be answered, and others may come without end.
+        for _ in 0..WAITING {
+            let Ok((length, client)) = socket.socket.try_recv_from(&mut buffer) else {
+                break;
+            };
             pod.hear(&socket, &buffer[..length], client, &mut questions);
         }
     }
@@ -300,7 +304,7 @@ async fn serve_tcp(pod: Arc<Served>, listener: Arc<Listening<TcpListener>>) {
         }
     }
     if !listener.is_lent() {
-        while let Ok((stream, _)) = sockets::waiting(&listener.socket) {
+        for (stream, _) in sockets::waiting(&listener.socket) {
             pod.admit(stream, &mut connections);
         }
     }

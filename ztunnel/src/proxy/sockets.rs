@@ -2,6 +2,7 @@
 //! destination a redirected connection had.
 
 use std::io;
+use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use super::netns;
 
 /// Connections that wait to be accepted: as many as the kernel admits unless told otherwise. Where
 /// more arrive while a thread is held up, theirs are dropped and come again after a second.
-const BACKLOG: i32 = 4096;
+const BACKLOG: u16 = 4096;
 
 /// What a listener is for; inbound ones can answer for the addresses they intercept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +99,7 @@ fn bind(address: SocketAddr, kind: Kind, config: &Config) -> io::Result<TcpListe
         clamp(&socket, config)?;
     }
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(BACKLOG.into())?;
     Ok(socket.into())
 }
 
@@ -132,12 +133,19 @@ fn spoofing(config: &Config, result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Who waits in a listener's queue now, whether or not the runtime has heard of them.
-pub(crate) fn waiting(listener: &net::TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
-    let (socket, peer) = SockRef::from(listener).accept()?;
-    socket.set_nonblocking(true)?;
-    let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidData)?;
-    Ok((TcpStream::from_std(socket.into())?, peer))
+/// Who waits in a listener's queue now, whether or not the runtime has heard of them: no more than a
+/// queue holds, for others may come without end.
+pub(crate) fn waiting(
+    listener: &net::TcpListener,
+) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    let accept = move || -> io::Result<_> {
+        let (socket, peer) = SockRef::from(listener).accept()?;
+        socket.set_nonblocking(true)?;
+        let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+        Ok((TcpStream::from_std(socket.into())?, peer))
+    };
+    let waiting = iter::repeat_with(accept).map_while(Result::ok);
+    waiting.take(BACKLOG.into())
 }
 
 /// Sets what every accepted connection has.

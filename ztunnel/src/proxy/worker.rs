@@ -356,7 +356,7 @@ impl Worker {
             if shared.handed_over.load(Ordering::Acquire) && listener.lent.get() {
                 return;
             }
-            while let Ok((tcp, peer)) = sockets::waiting(&listener.tcp) {
+            for (tcp, peer) in sockets::waiting(&listener.tcp) {
                 admit(tcp, peer);
             }
         });
