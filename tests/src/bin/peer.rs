@@ -57,6 +57,8 @@ enum Command {
     Crowd { target: String, count: usize },
     /// Writes to connections until none takes more, holds them until the input ends.
     Pour { target: String, count: usize },
+    /// Opens connections to a port that echoes, and writes until none takes any more.
+    Flood { target: String, count: usize },
     /// Opens connections that say only this much, waits until all are closed.
     Silent {
         target: String,
@@ -108,6 +110,7 @@ fn main() -> ExitCode {
         Command::HalfClose { target, count } => stubborn::half_close(&target, count),
         Command::Crowd { target, count } => stubborn::crowd(&target, count),
         Command::Pour { target, count } => stubborn::pour(&target, count),
+        Command::Flood { target, count } => stubborn::flood(&target, count),
         Command::Silent {
             target,
             count,

@@ -1,9 +1,9 @@
 //! Servers and clients that nobody wishes for: they don't read, don't close, or come in crowds.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Mutex;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -106,26 +106,45 @@ fn echo(stream: &mut TcpStream) -> Result<()> {
 /// Opens connections and writes to all of them at once until none takes any more. Prints how many
 /// bytes that were and how many connections were cut, and holds the others until the input ends.
 pub fn pour(target: &str, count: usize) -> Result<()> {
-    let pouring: Vec<_> = (0..count)
-        .map(|_| {
-            let mut stream = connect(target)?;
-            Ok(thread::spawn(move || {
-                stream.set_write_timeout(Some(STALLED))?;
-                let chunk = vec![b'x'; 64 << 10];
-                let mut poured = 0_u64;
-                loop {
-                    match stream.write(&chunk) {
-                        Ok(amount) => poured += amount as u64,
-                        Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                            return Ok((Some(stream), poured));
-                        }
-                        Err(error) if is_cut(error.kind()) => return Ok((None, poured)),
-                        Err(error) => return Err(error),
-                    }
+    let pouring = (0..count).map(|_| Ok(thread::spawn(pour_into(connect(target)?))));
+    report(pouring.collect::<Result<_>>()?)
+}
+
+/// The same to a port that echoes, of which nothing is read, once all connections are made.
+pub fn flood(target: &str, count: usize) -> Result<()> {
+    let connected = (0..count).map(|_| {
+        let mut stream = connect(target)?;
+        echo(&mut stream)?;
+        Ok(stream)
+    });
+    let connected = connected.collect::<Result<Vec<_>>>()?;
+    let pouring = connected.into_iter().map(pour_into);
+    report(pouring.map(thread::spawn).collect())
+}
+
+/// What one connection took, and the connection, unless it was cut.
+type Poured = io::Result<(Option<TcpStream>, u64)>;
+
+fn pour_into(mut stream: TcpStream) -> impl FnOnce() -> Poured {
+    move || {
+        stream.set_write_timeout(Some(STALLED))?;
+        let chunk = vec![b'x'; 64 << 10];
+        let mut poured = 0_u64;
+        loop {
+            match stream.write(&chunk) {
+                Ok(amount) => poured += amount as u64,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Ok((Some(stream), poured));
                 }
-            }))
-        })
-        .collect::<Result<_>>()?;
+                Err(error) if is_cut(error.kind()) => return Ok((None, poured)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn report(pouring: Vec<JoinHandle<Poured>>) -> Result<()> {
+    let count = pouring.len();
     let mut total = 0;
     let mut held = Vec::new();
     for thread in pouring {

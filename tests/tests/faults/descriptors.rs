@@ -69,10 +69,12 @@ fn bulk_between_pods_of_a_node_leaves_the_last_descriptors_alone() {
     let lab = mesh_with("ulimit -n 160");
     let baseline = warm(&lab);
     let neighbour = lab.addresses("shop/neighbour").expect("an address")[0];
-    let target = format!("{neighbour}:9005");
-    // Each of them takes two descriptors, and two more to be spliced.
-    let mut bulk = Running::start(&lab, "shop/client", &["pour", &target, "35"]);
+    let target = format!("{neighbour}:9000");
+    // Each of them takes two descriptors, and two more for each direction that is spliced.
+    let mut bulk = Running::start(&lab, "shop/client", &["flood", &target, "20"]);
     bulk.line();
+    let open = lab.metric("node-1", "process_open_fds").expect("answers");
+    assert!(open < 150.0, "{open} of 160, of which 20 are reserved");
     hears_of_a_new_service(&lab);
     bulk.end();
     lab.exec("shop/neighbour", &["pkill", "-KILL", "-x", "peer"])
