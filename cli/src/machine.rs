@@ -1,7 +1,7 @@
 //! The mesh on one machine: what Kubernetes and its kubelets would do, in namespaces of our own.
 //!
 //! - [`launch`], [`namespaces`], [`record`]: the host's side: checks, the lock, the fork into new namespaces
-//! - [`start`], [`piece`], [`token`]: the mesh's own processes, kept running
+//! - [`start`], [`piece`], [`settings`], [`token`]: the mesh's own processes, kept running
 //! - [`controller`]: what pods there are to be; [`replicas`], [`schedule`], [`allocation`],
 //!   and [`pod_status`] decide for it; [`desired`] and [`store`] are its input and output
 //! - [`waypoint`]: what a waypoint's pod is given besides
@@ -13,6 +13,7 @@ mod namespaces;
 pub(crate) mod record;
 
 mod piece;
+mod settings;
 mod start;
 mod token;
 

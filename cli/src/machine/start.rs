@@ -1,5 +1,4 @@
 //! Starts the mesh's own processes and says when the mesh is ready.
-use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -18,6 +17,7 @@ use super::network::{Network, plan};
 use super::node::Node;
 use super::piece::{self, Piece};
 use super::resolv_conf::ResolvConf;
+use super::settings::passed_on;
 use super::token::{self, Issuer};
 use super::{Machine, file, node};
 use crate::exit::{Exit, Result};
@@ -334,23 +334,6 @@ fn ztunnel(config: &Config, node: &Node, resolv_conf: &Path) -> anyhow::Result<P
         netns: node.netns().try_clone_to_owned()?,
         resolv_conf: Some(resolv_conf.to_owned()),
     })
-}
-
-/// Settings of the pieces that the user gave `weft up` in its own environment.
-pub(super) fn passed_on() -> BTreeMap<&'static str, String> {
-    [
-        "RUST_LOG",
-        "LOG_FORMAT",
-        "RUST_BACKTRACE",
-        "SECRET_TTL",
-        "ZTUNNEL_HANDOVER_DEADLINE",
-        "ZTUNNEL_HANDOVER_UDS",
-        "ZTUNNEL_WORKER_THREADS",
-        "WAYPOINT_WORKER_THREADS",
-    ]
-    .into_iter()
-    .filter_map(|name| Some((name, std::env::var(name).ok()?)))
-    .collect()
 }
 
 // === impl Machine ===

@@ -12,6 +12,7 @@ use istio_compat::waypoint::deployment::CONTAINER;
 use super::launch::Config;
 use super::network::plan;
 use super::node::Node;
+use super::settings;
 use super::start::{self, CONTROL_PLANE_PORT};
 use super::token::{self, Issuer, Reference, Subject};
 use crate::state::State;
@@ -58,7 +59,7 @@ impl Outfitter {
                 .retain(|known| told.iter().all(|one| one.name != known.name));
             container.env.extend(told);
             // What its Gateway says is about this waypoint, and not about all.
-            for (name, value) in start::passed_on() {
+            for (name, value) in settings::passed_on() {
                 if container.env.iter().all(|known| known.name != name) {
                     container.env.push(variable(name, &value));
                 }

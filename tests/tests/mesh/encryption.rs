@@ -3,9 +3,9 @@
 use std::process::{Command, Stdio};
 
 use anyhow::ensure;
-use tests::lab::{SOON, capture, eventually};
+use tests::lab::{Lab, SOON, capture, eventually};
 
-use crate::shop::own;
+use crate::shop::{YAML, own};
 
 const CLIENT: &str = "spiffe://cluster.local/ns/shop/sa/client";
 const SERVER: &str = "spiffe://cluster.local/ns/shop/sa/server";
@@ -184,4 +184,15 @@ fn tcpdump_is_there() {
         .stderr(Stdio::null())
         .status();
     assert!(found.is_ok(), "tcpdump is missing: make deps installs it");
+}
+
+#[test]
+fn pods_of_one_node_meet_over_a_tunnel_where_the_mesh_is_started_so() {
+    let settings = [("ENABLE_SAME_NODE_DIRECT", "false")];
+    let lab = Lab::up_under(YAML, &settings).expect("the mesh starts");
+    lab.peer("shop/client", &["get", "neighbour:80"])
+        .expect("an answer");
+    let arrived = ["reporter=\"destination\""];
+    let shaken = lab.counted("node-1", "weft_tls_handshakes_total", &arrived);
+    assert!(shaken.expect("metrics") > 0.0);
 }
