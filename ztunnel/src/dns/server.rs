@@ -311,7 +311,12 @@ async fn serve_tcp(pod: Arc<Served>, listener: Arc<Listening<TcpListener>>) {
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve_connection(pod: &Served, mut stream: TcpStream) -> io::Result<()> {
+async fn serve_connection(
+    pod: &Served,
+    mut stream: TcpStream,
+    permit: OwnedSemaphorePermit,
+) -> io::Result<()> {
+    let mut permit = Some(permit);
     loop {
         let packet = time::timeout(TCP_TIMEOUT, read_packet(&mut stream)).await??;
         let answer = match answer::receive(&packet) {
@@ -319,13 +324,21 @@ async fn serve_connection(pod: &Served, mut stream: TcpStream) -> io::Result<()>
             Received::Refuse(refusal) => refusal,
             Received::Question(message) => match pod.ask(&message, Via::Tcp) {
                 Asked::Answered(answer) => answer,
-                Asked::Waits(waiting) => pod.forward(&message, waiting).await,
+                Asked::Waits(waiting) => {
+                    // It has a place of another kind now: others come in to ask for the mesh's names.
+                    permit = None;
+                    pod.forward(&message, waiting).await
+                }
             },
         };
         let bytes = answer.to_vec().map_err(io::Error::other)?;
         let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
         let packet = [&length.to_be_bytes()[..], &bytes].concat();
         time::timeout(TCP_TIMEOUT, stream.write_all(&packet)).await??;
+        if permit.is_none() {
+            let again = pod.connections.clone().try_acquire_owned();
+            permit = Some(again.map_err(io::Error::other)?);
+        }
     }
 }
 
@@ -373,8 +386,7 @@ impl Served {
         let pod = self.clone();
         connections.spawn(async move {
             // However it ends, it only concerns this client.
-            let _ = serve_connection(&pod, stream).await;
-            drop(permit);
+            let _ = serve_connection(&pod, stream, permit).await;
         });
     }
 

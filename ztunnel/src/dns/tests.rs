@@ -120,13 +120,17 @@ impl Scene {
     }
 
     async fn tcp(&self, question: &Message) -> Message {
+        let mut stream = self.connect();
+        write(&mut stream, question).await;
+        read(&mut stream).await
+    }
+
+    fn connect(&self) -> TcpStream {
         let to: SocketAddr = format!("127.0.0.1:{PORT}").parse().expect("address");
         let stream = netns::within(Some(&self.netns), || std::net::TcpStream::connect(to));
         let stream = stream.expect("connects");
         stream.set_nonblocking(true).expect("sets");
-        let mut stream = TcpStream::from_std(stream).expect("registers");
-        write(&mut stream, question).await;
-        read(&mut stream).await
+        TcpStream::from_std(stream).expect("registers")
     }
 }
 
@@ -348,4 +352,28 @@ async fn an_answer_in_another_spelling_is_not_believed() {
     assert_eq!(addresses(&answer), ["192.0.2.1"]);
     let owner = &answer.answers[0].name;
     assert!(owner.eq_case(asked.queries[0].name()), "{owner}");
+}
+
+#[tokio::test]
+async fn connections_that_wait_in_vain_hold_up_no_other() {
+    let scene = Scene::new(true).await;
+    let mesh = question("api.shop.svc.cluster.local.", RecordType::A);
+    let mut waiting = Vec::new();
+    for number in 0..100 {
+        let mut stream = scene.connect();
+        let silent = question(&format!("silent-{number}.example."), RecordType::A);
+        write(&mut stream, &silent).await;
+        // Asked after it, and so accepted and read after it.
+        let answer = scene.udp("127.0.0.1", &mesh).await;
+        assert_eq!(addresses(&answer), ["10.96.0.7"]);
+        waiting.push(stream);
+    }
+    let answer = scene.tcp(&mesh).await;
+    assert_eq!(addresses(&answer), ["10.96.0.7"]);
+    // One that has waited is not thrown out for it.
+    let mut first = waiting.remove(0);
+    let answer = read(&mut first).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    write(&mut first, &mesh).await;
+    assert_eq!(addresses(&read(&mut first).await), ["10.96.0.7"]);
 }
