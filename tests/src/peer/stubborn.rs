@@ -89,7 +89,7 @@ pub fn crowd(target: &str, count: usize) -> Result<()> {
     }
     crowd.open = streams.len();
     println!("{}", serde_json::to_string(&crowd)?);
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    let _ = io::stdin().read_to_end(&mut Vec::new());
     let alive = streams.iter_mut().filter_map(|stream| echo(stream).ok());
     println!("alive {}", alive.count());
     Ok(())
@@ -158,7 +158,7 @@ fn report(pouring: Vec<JoinHandle<Poured>>) -> Result<()> {
         }
     }
     println!("poured {total}, cut {}", count - held.len());
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    let _ = io::stdin().read_to_end(&mut Vec::new());
     Ok(())
 }
 

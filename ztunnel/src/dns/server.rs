@@ -27,7 +27,7 @@ use crate::proxy::{netns, sockets};
 
 /// Questions of one pod that wait for nameservers at most; what is more fails at once.
 const WAITING: usize = 512;
-/// TCP connections of one pod at most.
+/// TCP connections of one pod at most, besides those that wait for nameservers.
 const CONNECTIONS: usize = 64;
 /// A TCP client must ask, and take its answer, within so long.
 const TCP_TIMEOUT: Duration = Duration::from_secs(5);
