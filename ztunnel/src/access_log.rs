@@ -116,6 +116,9 @@ impl Record for Line {
         if let Some(verdict) = &record.dry_run {
             fields.text("policy.dry_run", verdict);
         }
+        if let Some(trace) = record.trace {
+            fields.display("trace", trace);
+        }
     }
 }
 

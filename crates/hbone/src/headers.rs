@@ -8,7 +8,7 @@ mod traceparent;
 
 pub use baggage::Baggage;
 pub use forwarded::{forwarded, forwarded_host};
-pub use traceparent::TraceParent;
+pub use traceparent::{TraceId, TraceParent};
 
 pub const BAGGAGE: http::HeaderName = http::HeaderName::from_static("baggage");
 pub const FORWARDED: http::HeaderName = http::header::FORWARDED;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use hbone::headers::TraceParent;
 use mesh::destination::Authority;
 use mesh::identity::Identity;
 use mesh::workload::Workload;
@@ -37,6 +38,7 @@ fn record(event: Event, error: Option<&str>) -> AccessLogRecord {
         error: error.map(str::to_owned),
         tls_group: None,
         dry_run: None,
+        trace: None,
     }
 }
 
@@ -96,10 +98,13 @@ fn json_lines_hold_the_fields_beside_the_message() {
 }
 
 #[test]
-fn what_a_dry_run_would_have_done_stands_last() {
+fn what_is_ours_stands_last() {
     let mut record = record(Event::Close, None);
     record.dry_run = Some("denied by policy shop/try".to_owned());
+    let trace = TraceParent::random(&mut rand::rng());
+    record.trace = Some(trace.trace_id());
     let line = line(Format::Plain, record);
-    let end = format!("{SUM} policy.dry_run=\"denied by policy shop/try\"\n");
+    let id = trace.to_string()[3..35].to_owned();
+    let end = format!("{SUM} policy.dry_run=\"denied by policy shop/try\" trace={id}\n");
     assert!(line.ends_with(&end), "{line}");
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hbone::headers::TraceId;
 use mesh::destination::Authority;
 use mesh::identity::Identity;
 use mesh::workload::Workload;
@@ -64,4 +65,6 @@ pub struct AccessLogRecord {
     pub tls_group: Option<&'static str>,
     /// What dry-run policies would have said, where it is something else.
     pub dry_run: Option<String>,
+    /// The same at both ends; none where nothing carried it from one to the other.
+    pub trace: Option<TraceId>,
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hbone::headers;
+use hbone::headers::{self, TraceId, TraceParent};
 use http::{HeaderMap, StatusCode};
 use mesh::address::NetworkAddress;
 use mesh::authorization::{Connection, Verdict};
@@ -46,6 +46,8 @@ pub(crate) struct Arrival {
     pub(crate) revoked: Rc<Cell<bool>>,
     /// The client's workload, as far as it is known.
     pub(crate) source: Option<Arc<Workload>>,
+    /// As the client's tunnel has it.
+    pub(crate) trace: Option<TraceId>,
 }
 
 /// Someone let in, with the application's connection made for them.
@@ -75,6 +77,7 @@ pub(crate) enum Refusal {
 impl Arrival {
     /// Takes what a request says of its sender. All of it is for telemetry.
     pub(crate) fn hear(&mut self, headers: &HeaderMap) {
+        self.trace = TraceParent::parse(headers).map(|parent| parent.trace_id());
         let config = &self.worker.shared.config;
         let network = headers.get(headers::FORWARDED_NETWORK);
         // The address is then that of a gateway, which passes on what comes from its clients.
@@ -110,6 +113,7 @@ impl Arrival {
             },
             tls_group: self.tls_group,
             dry_run: None,
+            trace: self.trace,
             started,
         }
     }

@@ -1,6 +1,9 @@
 //! Tunnels that arrive at a pod (port 15008).
 
+use std::cell::Cell;
+use std::future::Future;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::OptionFuture;
@@ -47,6 +50,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         tls_group: None,
         revoked: Rc::default(),
         source: None,
+        trace: None,
     };
     arrival.source = arrival.workload_at_peer();
     let Some(place) = worker.shared.tunnels.enter(&arrival.pod.uid, peer.ip()) else {
@@ -119,27 +123,26 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     }
 }
 
+/// What only the setup needs, the arrival included, does not stay with the connection.
 pub(crate) fn serve_request(arrival: Arrival, request: Request) -> impl Future<Output = ()> {
-    let (worker, revoked) = (arrival.worker.clone(), arrival.revoked.clone());
-    // What only the setup needs does not stay with the connection.
     let opening = Box::pin(open(arrival, request));
     async move {
         let Some(mut opened) = opening.await else {
             return;
         };
-        let half_closed = worker.shared.config.half_closed_timeout;
         let (tcp, stream) = (&mut opened.application, &mut opened.stream);
+        let (half_closed, tracked) = (opened.half_closed, &opened.tracked);
         let result = tokio::select! {
-            result = copy::tunnel(tcp, stream, Side::Server, half_closed, &opened.tracked) => Ok(result),
+            result = copy::tunnel(tcp, stream, Side::Server, half_closed, tracked) => Ok(result),
             Ok(verdict) = &mut opened.admission.denied => Err(verdict),
         };
         match result {
-            Ok(Err(_)) if revoked.get() => opened.tracked.finish(Some(Failure::revoked())),
-            Ok(result) => opened.tracked.finish(Failure::of_copy(result)),
+            Ok(Err(_)) if opened.revoked.get() => tracked.finish(Some(Failure::revoked())),
+            Ok(result) => tracked.finish(Failure::of_copy(result)),
             Err(verdict) => {
                 opened.stream.abort();
                 copy::abort(&opened.application);
-                opened.tracked.finish(Some(Failure::denied(&verdict)));
+                tracked.finish(Some(Failure::denied(&verdict)));
             }
         }
     }
@@ -151,6 +154,8 @@ struct Opened {
     stream: Stream,
     application: TcpStream,
     admission: Admission,
+    revoked: Rc<Cell<bool>>,
+    half_closed: Duration,
     _listed: Listed,
 }
 
@@ -199,6 +204,8 @@ async fn open(mut arrival: Arrival, mut request: Request) -> Option<Opened> {
             stream,
             application,
             admission,
+            half_closed: arrival.worker.shared.config.half_closed_timeout,
+            revoked: arrival.revoked,
             _listed: listed,
         }),
         Err(error) => {

@@ -175,6 +175,7 @@ impl Conversation {
             security: ConnectionSecurityPolicy::Unknown,
             tls_group: None,
             dry_run: None,
+            trace: None,
             started,
         }
     }
@@ -282,8 +283,10 @@ impl Client {
         expected: &Arc<[Identity]>,
     ) -> Result<(), HopFailure> {
         let mut conversation = self.mutual(hop, address);
+        let trace = TraceParent::random(&mut rand::rng());
+        conversation.trace = Some(trace.trace_id());
         // What only the setup needs does not stay with the connection.
-        let request = ConnectRequest::to(hop.target, self.headers());
+        let request = ConnectRequest::to(hop.target, self.headers(trace));
         let asks_for_itself = hop.target.ip() == address.ip();
         let workload = Some(&hop.workload.uid);
         let opening = self.open_tunnel(workload, address, expected, request, asks_for_itself);
@@ -375,7 +378,7 @@ impl Client {
         })
     }
 
-    fn headers(&self) -> HeaderMap {
+    fn headers(&self, trace: TraceParent) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(3);
         let service = self.service.as_ref().map(|service| &*service.hostname);
         let values = [
@@ -384,10 +387,7 @@ impl Client {
                 headers::FORWARDED,
                 headers::forwarded(self.accepted.peer, service),
             ),
-            (
-                headers::TRACEPARENT,
-                TraceParent::random(&mut rand::rng()).header(),
-            ),
+            (headers::TRACEPARENT, trace.header()),
         ];
         for (name, value) in values {
             if let Some(value) = value {

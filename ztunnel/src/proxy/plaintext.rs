@@ -27,6 +27,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
         tls_group: None,
         revoked: Rc::default(),
         source: None,
+        trace: None,
     };
     arrival.source = arrival.workload_at_peer();
     let mut conversation = arrival.conversation(Instant::now());

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::{LocalBoxFuture, OptionFuture, select};
 use hbone::copy;
+use hbone::headers::TraceParent;
 use mesh::destination::{Authority, Hop};
 use mesh::identity::Identity;
 use tokio::net::TcpStream;
@@ -30,7 +31,9 @@ pub(crate) async fn run(
     expected: &Arc<[Identity]>,
     pod: &Arc<Pod>,
 ) -> Result<(), HopFailure> {
-    let conversation = client.mutual(hop, address);
+    let mut conversation = client.mutual(hop, address);
+    let trace = TraceParent::random(&mut rand::rng()).trace_id();
+    conversation.trace = Some(trace);
     let own = pod.identity(&hop.workload);
     let revoked = match resolve_identities(client, expected, &own).await {
         Ok(revoked) => revoked,
@@ -52,6 +55,7 @@ pub(crate) async fn run(
         tls_group: None,
         revoked: Rc::default(),
         source: Some(client.workload.clone()),
+        trace: Some(trace),
     };
     let authority = Authority::Address(hop.target);
     let service = client.service.as_ref().map(|service| &*service.hostname);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use hbone::client::{ConnectError, OpenError};
 use hbone::copy::{CopyError, Meter};
+use hbone::headers::TraceId;
 use http::StatusCode;
 use mesh::authorization::Verdict;
 use mesh::destination::Authority;
@@ -29,6 +30,8 @@ pub(crate) struct Conversation {
     pub(crate) tls_group: Option<&'static str>,
     /// What dry-run policies would have said, where it is something else.
     pub(crate) dry_run: Option<Box<Verdict>>,
+    /// By which the lines at both ends are known to be of one connection.
+    pub(crate) trace: Option<TraceId>,
     pub(crate) started: Instant,
 }
 
@@ -131,6 +134,7 @@ impl Conversation {
             error,
             tls_group: self.tls_group,
             dry_run: self.dry_run.as_ref().map(ToString::to_string),
+            trace: self.trace,
         }
     }
 }

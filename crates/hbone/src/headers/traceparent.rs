@@ -10,9 +10,13 @@ use super::TRACEPARENT;
 /// Trace and span of a connection, version 00, not sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
-    trace: u128,
+    trace: TraceId,
     span: u64,
 }
+
+/// What all parts of one trace share. Bytes, so that it may stand anywhere among other fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceId([u8; 16]);
 
 // === impl TraceParent ===
 
@@ -20,7 +24,7 @@ impl TraceParent {
     pub fn random(random: &mut impl Rng) -> Self {
         Self {
             // All zeros mean "no trace" in the specification.
-            trace: random.random::<u128>().max(1),
+            trace: TraceId::new(random.random::<u128>().max(1)),
             span: random.random::<u64>().max(1),
         }
     }
@@ -40,7 +44,7 @@ impl TraceParent {
             return None;
         }
         Some(Self {
-            trace: u128::from_str_radix(trace, 16).ok()?,
+            trace: TraceId::new(u128::from_str_radix(trace, 16).ok()?),
             span: u64::from_str_radix(span, 16).ok()?,
         })
     }
@@ -49,14 +53,28 @@ impl TraceParent {
         HeaderValue::from_str(&self.to_string()).ok()
     }
 
-    pub fn trace_id(&self) -> u128 {
+    pub fn trace_id(&self) -> TraceId {
         self.trace
     }
 }
 
 impl fmt::Display for TraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-00", self.trace, self.span)
+        write!(f, "00-{}-{:016x}-00", self.trace, self.span)
+    }
+}
+
+// === impl TraceId ===
+
+impl TraceId {
+    fn new(number: u128) -> Self {
+        Self(number.to_be_bytes())
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
 

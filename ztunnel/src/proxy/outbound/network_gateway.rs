@@ -3,7 +3,7 @@
 
 use hbone::client::{self, ConnectError, ConnectRequest, OpenError, Tunnel};
 use hbone::copy::{self, Side};
-use hbone::headers;
+use hbone::headers::{self, TraceParent};
 use hbone::stream::Stream;
 use http::{HeaderMap, HeaderValue};
 use mesh::destination::{Authority, Crossing, Hop};
@@ -33,10 +33,12 @@ impl Client {
     ) -> Result<(), HopFailure> {
         let mut conversation = self.mutual(hop, crossing.address);
         conversation.hbone_address = Some(crossing.authority.clone());
+        let trace = TraceParent::random(&mut rand::rng());
+        conversation.trace = Some(trace.trace_id());
         // The endpoint stands for all of its network: who serves is known when it has answered.
         conversation.destination.workload = None;
         conversation.destination.identity = None;
-        let inner = match Box::pin(self.open_within(crossing)).await {
+        let inner = match Box::pin(self.open_within(crossing, trace)).await {
             Ok(inner) => inner,
             Err((failure, fault)) => {
                 return Err(HopFailure {
@@ -78,13 +80,17 @@ impl Client {
         }
     }
 
-    async fn open_within(&self, crossing: &Crossing) -> Result<Inner, (Failure, Fault)> {
+    async fn open_within(
+        &self,
+        crossing: &Crossing,
+        trace: TraceParent,
+    ) -> Result<Inner, (Failure, Fault)> {
         let Some(asked) = request(&crossing.authority) else {
             let reason = format!("{} can't be asked for", crossing.authority);
             let failure = Failure::new(ResponseFlags::Connect, reason);
             return Err((failure, Fault::Final));
         };
-        let headers = self.headers();
+        let headers = self.headers(trace);
         let outer = ConnectRequest {
             authority: asked.clone(),
             headers: headers.clone(),
