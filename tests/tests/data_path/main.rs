@@ -7,6 +7,7 @@ mod istio;
 mod lab;
 mod network_gateway;
 mod revocation;
+mod same_node;
 mod socks5;
 mod waypoint;
 

@@ -150,10 +150,11 @@ fn join(
         let tcp = &mut client.accepted.tcp;
         let result = tokio::select! {
             result = copy::sockets(tcp, &mut application, half_closed, &both) => Ok(result),
-            Ok(verdict) = &mut admission.denied => Err(Failure::denied(&verdict)),
+            // Whose policy it is knows why; the client is told no more than that it is over.
+            Ok(verdict) = &mut admission.denied => Err((Failure::denied(&verdict), cut())),
             Some(()) = &mut revoked => {
                 client.worker.count_revocation(Direction::Outbound);
-                Err(Failure::revoked())
+                Err((Failure::revoked(), Failure::revoked()))
             }
         };
         match result {
@@ -162,14 +163,19 @@ fn join(
                 inbound.finish(failure.clone());
                 outbound.finish(failure);
             }
-            Err(failure) => {
+            Err((at_server, at_client)) => {
                 copy::abort(&client.accepted.tcp);
                 copy::abort(&application);
-                inbound.finish(Some(failure.clone()));
-                outbound.finish(Some(failure));
+                inbound.finish(Some(at_server));
+                outbound.finish(Some(at_client));
             }
         }
     }
+}
+
+/// As a stream that its server has reset.
+fn cut() -> Failure {
+    Failure::new(ResponseFlags::None, "cut by the destination")
 }
 
 fn application_address(application: &TcpStream, client: &Client) -> SocketAddr {
