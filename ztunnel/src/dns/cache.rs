@@ -14,6 +14,8 @@ const LONGEST: Duration = Duration::from_secs(300);
 
 /// How long an answer may serve beyond its time.
 const STALE: Duration = Duration::from_secs(3600);
+/// For so long nobody is asked again who has just not answered (RFC 8767 §5).
+const REST: Duration = Duration::from_secs(30);
 /// The TTL it has then (RFC 8767 §4).
 const STALE_TTL: u32 = 30;
 
@@ -39,6 +41,8 @@ struct Entry {
     answer: Message,
     stored: Instant,
     expires: Instant,
+    /// When it was last asked for in vain.
+    failed: Option<Instant>,
 }
 
 // === impl Cache ===
@@ -63,6 +67,20 @@ impl Cache {
         serves.then(|| entry.with_ttl(|_| STALE_TTL))
     }
 
+    /// The same, where there is no use in asking again yet.
+    pub fn rested(&self, question: &Message, now: Instant) -> Option<Message> {
+        let failed = self.entries.get(&Key::of(question)?)?.failed?;
+        (now < failed + REST).then(|| self.stale(question, now))?
+    }
+
+    /// Nobody has answered a question.
+    pub fn failed(&mut self, question: &Message, now: Instant) {
+        let entry = Key::of(question).and_then(|key| self.entries.get_mut(&key));
+        if let Some(entry) = entry {
+            entry.failed = Some(now);
+        }
+    }
+
     /// Keeps an answer, if it may be kept.
     pub fn store(&mut self, question: &Message, answer: &Message, now: Instant) {
         let (Some(key), Some(lifetime)) = (Key::of(question), lifetime(answer)) else {
@@ -75,6 +93,7 @@ impl Cache {
             answer: answer.clone(),
             stored: now,
             expires: now + lifetime,
+            failed: None,
         };
         self.entries.insert(key, entry);
     }
@@ -225,6 +244,10 @@ mod tests {
         cache.store(&asked, &answer(&asked, &[60]), now);
         let expired = now + Duration::from_secs(60);
         assert!(cache.answer(&asked, expired).is_none());
+        assert!(cache.rested(&asked, expired).is_none());
+        cache.failed(&asked, expired);
+        assert!(cache.rested(&asked, expired).is_some());
+        assert!(cache.rested(&asked, expired + REST).is_none());
         let stale = cache.stale(&asked, expired).expect("kept");
         assert_eq!(stale.answers[0].ttl, STALE_TTL);
         assert!(cache.stale(&asked, expired + STALE).is_none());

@@ -421,6 +421,10 @@ impl Served {
             question.answered(Outcome::Cached(&cached));
             return Asked::Answered(answer::relayed(message, &cached));
         }
+        if let Some(stale) = self.cache().rested(message, Instant::now()) {
+            question.answered(Outcome::Stale(&stale));
+            return Asked::Answered(answer::relayed(message, &stale));
+        }
         let of_pod = self.waiting.clone().try_acquire_owned();
         let of_node = self.shared.waiting.clone().try_acquire_owned();
         let turned = match (of_pod, of_node) {
@@ -457,6 +461,7 @@ impl Served {
         match result {
             // What a nameserver in trouble says is no better than what was right a while ago.
             Ok(upstream) if has_stale && answer::is_failure(&upstream) => {
+                self.cache().failed(message, Instant::now());
                 let code = upstream.metadata.response_code;
                 self.without_nameserver(message, question, &code.to_string())
             }
@@ -465,7 +470,10 @@ impl Served {
                 question.answered(Outcome::Upstream(&upstream));
                 answer::relayed(message, &upstream)
             }
-            Err(error) => self.without_nameserver(message, question, &error.to_string()),
+            Err(error) => {
+                self.cache().failed(message, Instant::now());
+                self.without_nameserver(message, question, &error.to_string())
+            }
         }
     }
 

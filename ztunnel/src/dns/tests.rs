@@ -342,6 +342,11 @@ async fn what_was_right_a_while_ago_is_better_than_nothing() {
     let answer = scene.udp("127.0.0.1", &asked).await;
     assert_eq!(addresses(&answer), ["192.0.2.1"]);
     assert_eq!(answer.answers[0].ttl, 30);
+    // Who has just not answered is not asked again.
+    let before = scene.asked.load(Ordering::SeqCst);
+    let answer = scene.udp("127.0.0.1", &asked).await;
+    assert_eq!(addresses(&answer), ["192.0.2.1"]);
+    assert_eq!(scene.asked.load(Ordering::SeqCst), before);
 }
 
 #[tokio::test]
