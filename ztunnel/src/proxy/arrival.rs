@@ -153,12 +153,17 @@ impl Arrival {
         service: Option<&str>,
     ) -> Result<(TcpStream, Admission), Refusal> {
         let workload = self.worker.workload(&self.pod).await;
-        let workload = workload.ok_or(Refusal::UnknownWorkload)?;
+        let mut workload = workload.ok_or(Refusal::UnknownWorkload)?;
         conversation.destination.workload = Some(workload.clone());
-        self.fetch(&workload, authority)
-            .await
-            .map_err(Refusal::NotKnown)?;
-        let snapshot = self.worker.shared.state.snapshot();
+        let shared = &self.worker.shared;
+        if let (Some(on_demand), Authority::Hostname(host, _)) = (&shared.on_demand, authority) {
+            let fetched = Box::pin(on_demand.fetch_backed(&shared.state, &workload, host)).await;
+            fetched.map_err(Refusal::NotKnown)?;
+            // It may have changed meanwhile, and with it its policies.
+            let current = self.pod.workload(&shared.state.load(), &shared.config);
+            workload = current.ok_or(Refusal::UnknownWorkload)?;
+        }
+        let snapshot = shared.state.snapshot();
         let inbound = destination::inbound(&snapshot, &workload, self.local.ip(), authority)
             .map_err(Refusal::Destination)?;
         let application = inbound.application;
@@ -180,17 +185,6 @@ impl Arrival {
             self.connect(application).await
         };
         Ok((tcp.map_err(Refusal::Connect)?, admission))
-    }
-
-    /// Asks for the service that is meant by a name, where that takes asking.
-    async fn fetch(&self, workload: &Workload, authority: &Authority) -> Result<(), NotKnown> {
-        let shared = &self.worker.shared;
-        match (&shared.on_demand, authority) {
-            (Some(on_demand), Authority::Hostname(host, _)) => {
-                Box::pin(on_demand.fetch_backed(&shared.state, workload, host)).await
-            }
-            (None, _) | (_, Authority::Address(_)) => Ok(()),
-        }
     }
 
     pub(crate) fn connection(&self, destination: SocketAddr) -> Connection {
