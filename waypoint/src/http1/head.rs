@@ -448,15 +448,17 @@ impl Fields {
     /// RFC 9112 §3.2: exactly one `host`, and the target's authority instead of it.
     fn check_host(&mut self, uri: &Uri, version: Version) -> Result<(), HeadError> {
         const BAD: HeadError = HeadError::Malformed("host");
+        let is_good = |host: &[u8]| host.iter().all(|byte| is_authority(*byte));
         match self.map.get(header::HOST) {
-            Some(host) if !host.as_bytes().iter().all(|byte| is_authority(*byte)) => {
-                return Err(BAD);
-            }
+            Some(host) if !is_good(host.as_bytes()) => return Err(BAD),
             Some(host) if host.is_empty() && uri.authority().is_none() => return Err(BAD),
             None if version == Version::HTTP_11 => return Err(HeadError::Malformed("no host")),
             Some(_) | None => {}
         }
         if let Some(authority) = uri.authority() {
+            if !is_good(authority.as_str().as_bytes()) {
+                return Err(BAD);
+            }
             let host = HeaderValue::from_str(authority.as_str()).map_err(|_| BAD)?;
             self.map.insert(header::HOST, host);
         }
