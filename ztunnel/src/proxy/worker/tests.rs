@@ -18,7 +18,7 @@ fn connections_stay_small() {
     for (name, size, most) in [
         ("outbound", future_size(outbound::serve), 1024),
         ("socks5", future_size(socks5::serve), 1024),
-        ("plaintext", future_size(plaintext::serve), 2560),
+        ("plaintext", future_size(plaintext::serve), 2624),
         ("inbound", future_size(inbound::serve), 2304),
         ("request", future_size(inbound::serve_request), 1792),
     ] {
