@@ -20,7 +20,7 @@ fn connections_stay_small() {
         ("socks5", future_size(socks5::serve), 1024),
         ("plaintext", future_size(plaintext::serve), 2624),
         ("inbound", future_size(inbound::serve), 2304),
-        ("request", future_size(inbound::serve_request), 1792),
+        ("request", future_size(inbound::serve_request), 1856),
     ] {
         assert!(size <= most, "{name}: {size} bytes");
     }
