@@ -59,12 +59,11 @@ impl Cache {
         Some(entry.with_ttl(|ttl| ttl.saturating_sub(age)))
     }
 
-    /// The answer to a question that was right a while ago. That there was no such thing then is
-    /// none.
+    /// The answer to a question that was right a while ago; that there was no such thing, too:
+    /// clients ask for several names and types, and give up where one of them fails.
     pub fn stale(&self, question: &Message, now: Instant) -> Option<Message> {
         let entry = self.entries.get(&Key::of(question)?)?;
-        let serves = entry.expires + STALE > now && !entry.answer.answers.is_empty();
-        serves.then(|| entry.with_ttl(|_| STALE_TTL))
+        (entry.expires + STALE > now).then(|| entry.with_ttl(|_| STALE_TTL))
     }
 
     /// The same, where there is no use in asking again yet.
@@ -81,9 +80,15 @@ impl Cache {
         }
     }
 
-    /// Keeps an answer, if it may be kept.
+    /// Keeps an answer, if it may be kept; what was right before it no longer is.
     pub fn store(&mut self, question: &Message, answer: &Message, now: Instant) {
-        let (Some(key), Some(lifetime)) = (Key::of(question), lifetime(answer)) else {
+        let Some(key) = Key::of(question) else {
+            return;
+        };
+        let Some(lifetime) = lifetime(answer) else {
+            if says_something(answer) {
+                self.entries.remove(&key);
+            }
             return;
         };
         if self.entries.len() >= ENTRIES && !self.entries.contains_key(&key) {
@@ -122,6 +127,12 @@ impl Entry {
         }
         answer
     }
+}
+
+/// Whether an answer is about the name, and not about the server.
+fn says_something(answer: &Message) -> bool {
+    let code = answer.metadata.response_code;
+    matches!(code, ResponseCode::NoError | ResponseCode::NXDomain)
 }
 
 /// How long an answer holds: its least TTL, or for "no such thing" what the zone's SOA says
@@ -251,6 +262,24 @@ mod tests {
         let stale = cache.stale(&asked, expired).expect("kept");
         assert_eq!(stale.answers[0].ttl, STALE_TTL);
         assert!(cache.stale(&asked, expired + STALE).is_none());
+    }
+
+    #[test]
+    fn what_an_answer_that_is_not_kept_replaces_serves_no_more() {
+        let asked = question("example.com.");
+        let now = Instant::now();
+        for (newer, serves) in [(answer(&asked, &[0]), false), (failure(&asked), true)] {
+            let mut cache = Cache::default();
+            cache.store(&asked, &answer(&asked, &[60]), now);
+            cache.store(&asked, &newer, now);
+            assert_eq!(cache.stale(&asked, now).is_some(), serves);
+        }
+    }
+
+    fn failure(asked: &Message) -> Message {
+        let mut failure = answer(asked, &[]);
+        failure.metadata.response_code = ResponseCode::ServFail;
+        failure
     }
 
     #[test]

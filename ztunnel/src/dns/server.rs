@@ -18,7 +18,7 @@ use tokio::time;
 use super::answer::{self, Decision, Received, Setting};
 use super::cache::Cache;
 use super::log::{self, Outcome, Question, Turned, Via};
-use super::upstream::{Origin, UpstreamError};
+use super::upstream::Origin;
 use super::{Config, DnsPod, Shared};
 use crate::handover::Port;
 use crate::handover::inherited::{Gate, Inherited};
@@ -312,7 +312,7 @@ async fn serve_tcp(pod: Arc<Served>, listener: Arc<Listening<TcpListener>>) {
 }
 
 async fn serve_connection(
-    pod: &Served,
+    pod: &Arc<Served>,
     mut stream: TcpStream,
     permit: OwnedSemaphorePermit,
 ) -> io::Result<()> {
@@ -442,37 +442,57 @@ impl Served {
         Asked::Answered(self.without_nameserver(message, &question, "too many wait"))
     }
 
-    async fn forward(&self, message: &Message, waiting: Waiting) -> Message {
-        let question = &waiting.question;
+    /// Answers with what nameservers say. Where something is known that was right a while ago, that
+    /// is said after a moment; they go on being asked, so that the next one hears of it.
+    async fn forward(self: &Arc<Self>, message: &Message, waiting: Waiting) -> Message {
+        let waiting = Arc::new(waiting);
+        let asking = self
+            .clone()
+            .ask_nameservers(message.clone(), waiting.clone());
+        let has_stale = self.cache().stale(message, Instant::now()).is_some();
+        let result = match has_stale {
+            false => asking.await,
+            true => match time::timeout(STALE_PATIENCE, tokio::spawn(asking)).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) | Err(_) => {
+                    self.cache().failed(message, Instant::now());
+                    Err("no nameserver has answered in time".into())
+                }
+            },
+        };
+        result.unwrap_or_else(|why| self.without_nameserver(message, &waiting.question, &why))
+    }
+
+    /// What nameservers say and is worth more than what was right a while ago, or why there is none.
+    async fn ask_nameservers(
+        self: Arc<Self>,
+        message: Message,
+        waiting: Arc<Waiting>,
+    ) -> Result<Message, String> {
         let origin = Origin {
             netns: self.pod.spec.netns.as_deref(),
             packet_mark: self.shared.config.packet_mark,
         };
         let asked = Instant::now();
-        let answering = self.shared.nameservers.ask(message, origin);
-        let has_stale = self.cache().stale(message, asked).is_some();
-        let result = match has_stale {
-            true => time::timeout(STALE_PATIENCE, answering)
-                .await
-                .unwrap_or(Err(UpstreamError::Patience)),
-            false => answering.await,
-        };
-        question.forwarded(asked.elapsed(), result.is_ok());
+        let result = self.shared.nameservers.ask(&message, origin).await;
+        waiting.question.forwarded(asked.elapsed(), result.is_ok());
+        let now = Instant::now();
+        let mut cache = self.cache();
         match result {
-            // What a nameserver in trouble says is no better than what was right a while ago.
-            Ok(upstream) if has_stale && answer::is_failure(&upstream) => {
-                self.cache().failed(message, Instant::now());
-                let code = upstream.metadata.response_code;
-                self.without_nameserver(message, question, &code.to_string())
+            Ok(upstream)
+                if answer::is_failure(&upstream) && cache.stale(&message, now).is_some() =>
+            {
+                cache.failed(&message, now);
+                Err(upstream.metadata.response_code.to_string())
             }
             Ok(upstream) => {
-                self.cache().store(message, &upstream, Instant::now());
-                question.answered(Outcome::Upstream(&upstream));
-                answer::relayed(message, &upstream)
+                cache.store(&message, &upstream, now);
+                waiting.question.answered(Outcome::Upstream(&upstream));
+                Ok(answer::relayed(&message, &upstream))
             }
             Err(error) => {
-                self.cache().failed(message, Instant::now());
-                self.without_nameserver(message, question, &error.to_string())
+                cache.failed(&message, now);
+                Err(error.to_string())
             }
         }
     }

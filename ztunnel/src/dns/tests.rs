@@ -42,7 +42,7 @@ struct Scene {
     netns: Arc<OwnedFd>,
     asked: Arc<AtomicUsize>,
     _proxy: DnsProxy,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Scene {
@@ -97,7 +97,7 @@ impl Scene {
             netns,
             asked,
             _proxy: proxy,
-            _dir: dir,
+            dir,
         }
     }
 
@@ -189,6 +189,29 @@ fn nameserver(netns: &OwnedFd, asked: Arc<AtomicUsize>) {
             let (mut stream, _) = tcp.accept().await.expect("accepts");
             let question = read(&mut stream).await;
             write(&mut stream, &upstream_answer(&question)).await;
+        }
+    });
+}
+
+/// One at 127.0.0.2 that answers all questions with 192.0.2.2.
+fn second_nameserver(netns: &OwnedFd) {
+    let bound = netns::within(Some(netns), || {
+        let udp = std::net::UdpSocket::bind("127.0.0.2:53")?;
+        udp.set_nonblocking(true)?;
+        Ok(udp)
+    });
+    let udp = UdpSocket::from_std(bound.expect("binds")).expect("registers");
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 4096];
+        loop {
+            let (length, client) = udp.recv_from(&mut buffer).await.expect("receives");
+            let question = Message::from_vec(&buffer[..length]).expect("decodes");
+            let mut answer = answer::respond(&question, ResponseCode::NoError);
+            let address = RData::A(A::new(192, 0, 2, 2));
+            let name = question.queries[0].name().clone();
+            answer.add_answer(Record::from_rdata(name, 60, address));
+            let bytes = answer::udp_bytes(Some(&question), &answer).expect("encodes");
+            udp.send_to(&bytes, client).await.expect("sends");
         }
     });
 }
@@ -342,11 +365,42 @@ async fn what_was_right_a_while_ago_is_better_than_nothing() {
     let answer = scene.udp("127.0.0.1", &asked).await;
     assert_eq!(addresses(&answer), ["192.0.2.1"]);
     assert_eq!(answer.answers[0].ttl, 30);
+    // Once the first time, and everything twice in vain, this one also after its answer.
+    let all = 1 + 2 + 2;
+    while scene.asked.load(Ordering::SeqCst) < all {
+        time::sleep(Duration::from_millis(10)).await;
+    }
     // Who has just not answered is not asked again.
-    let before = scene.asked.load(Ordering::SeqCst);
     let answer = scene.udp("127.0.0.1", &asked).await;
     assert_eq!(addresses(&answer), ["192.0.2.1"]);
-    assert_eq!(scene.asked.load(Ordering::SeqCst), before);
+    assert_eq!(scene.asked.load(Ordering::SeqCst), all);
+}
+
+#[tokio::test]
+async fn what_another_nameserver_says_replaces_what_was_right_a_while_ago() {
+    let scene = Scene::new(true).await;
+    second_nameserver(&scene.netns);
+    let both = "nameserver 127.0.0.1\nnameserver 127.0.0.2\n";
+    std::fs::write(scene.dir.path().join("resolv.conf"), both).expect("writes");
+    let asked = question("fading.example.", RecordType::A);
+    assert_eq!(
+        addresses(&scene.udp("127.0.0.1", &asked).await),
+        ["192.0.2.1"]
+    );
+    // Its TTL is over by the time the second nameserver is asked for another name.
+    let silent = question("silent.example.", RecordType::A);
+    let answer = scene.udp("127.0.0.1", &silent).await;
+    assert_eq!(addresses(&answer), ["192.0.2.2"]);
+    let answer = scene.udp("127.0.0.1", &asked).await;
+    assert_eq!(addresses(&answer), ["192.0.2.1"]);
+    let replaced = async {
+        while addresses(&scene.udp("127.0.0.1", &asked).await) != ["192.0.2.2"] {
+            time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    time::timeout(Duration::from_secs(60), replaced)
+        .await
+        .expect("the second one's answer");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Message, MessageType};
+use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::Name;
 use rand::Rng;
 use runtime::descriptors;
@@ -42,6 +42,14 @@ pub(super) struct Origin<'a> {
     pub(super) packet_mark: Option<u32>,
 }
 
+/// Which answers are to a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    /// Those that repeat its letters' case.
+    Kept,
+    Any,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UpstreamError {
     #[error("no nameserver is configured")]
@@ -50,8 +58,8 @@ pub(super) enum UpstreamError {
     Io(SocketAddr, io::Error),
     #[error("nameserver {0}: no answer in time")]
     Timeout(SocketAddr),
-    #[error("no nameserver has answered in time")]
-    Patience,
+    #[error("nameserver {0}: another spelling than was asked for, and over TCP {1}")]
+    Spelling(SocketAddr, Box<UpstreamError>),
     #[error("the question cannot be encoded")]
     Encode,
 }
@@ -126,7 +134,15 @@ async fn exchange(
         let spelled = respelled(query.name(), &mut rand::rng());
         query.set_name(spelled);
     }
-    let mut answer = exchange_as_is(&disguised, server, origin).await?;
+    let mut answer = match exchange_as_is(&disguised, server, origin, Spelling::Kept).await {
+        // A server that keeps no spelling and can't be reached over TCP is believed as it is: its
+        // id and port are what there is.
+        Err(error @ UpstreamError::Spelling(..)) => {
+            tracing::debug!(%error, "asked again without a spelling");
+            exchange_as_is(&disguised, server, origin, Spelling::Any).await?
+        }
+        answer => answer?,
+    };
     for (asked, disguise) in question.queries.iter().zip(&disguised.queries) {
         let sections = [
             &mut answer.answers,
@@ -168,6 +184,7 @@ async fn exchange_as_is(
     question: &Message,
     server: SocketAddr,
     origin: Origin<'_>,
+    spelling: Spelling,
 ) -> Result<Message, UpstreamError> {
     let bytes = question.to_vec().map_err(|_| UpstreamError::Encode)?;
     let failed = |error| UpstreamError::Io(server, error);
@@ -179,14 +196,19 @@ async fn exchange_as_is(
         .map_err(failed)?;
     // Another spelling is a server's that does not keep it, or a forger's. Over TCP the address is
     // proof enough.
-    if !answer.metadata.truncation && is_spelled_alike(question, &answer) {
+    let is_spelled = spelling == Spelling::Any || is_spelled_alike(question, &answer);
+    if !answer.metadata.truncation && is_spelled {
         return Ok(answer);
     }
     let over_tcp = over_tcp(question, &bytes, server, origin);
-    time::timeout(TCP_TIMEOUT, over_tcp)
-        .await
-        .map_err(timeout)?
-        .map_err(failed)
+    let result = match time::timeout(TCP_TIMEOUT, over_tcp).await {
+        Ok(answer) => answer.map_err(failed),
+        Err(elapsed) => Err(timeout(elapsed)),
+    };
+    match is_spelled {
+        true => result,
+        false => result.map_err(|error| UpstreamError::Spelling(server, error.into())),
+    }
 }
 
 async fn over_udp(
@@ -242,8 +264,18 @@ fn answers(question: &Message, answer: &Message) -> bool {
     answer.metadata.message_type == MessageType::Response
         && answer.metadata.id == question.metadata.id
         && (answer.queries == question.queries
-            // A server that could not even read the question.
-            || (answer.queries.is_empty() && answer.answers.is_empty()))
+            // A server that could not even read the question says no more than that.
+            || (answer.queries.is_empty() && is_of_the_server(answer)))
+}
+
+fn is_of_the_server(answer: &Message) -> bool {
+    matches!(
+        answer.metadata.response_code,
+        ResponseCode::FormErr
+            | ResponseCode::ServFail
+            | ResponseCode::NotImp
+            | ResponseCode::Refused
+    )
 }
 
 fn is_spelled_alike(question: &Message, answer: &Message) -> bool {
@@ -281,6 +313,26 @@ mod tests {
         assert_eq!(one, name);
         assert!(!one.eq_case(&other));
         assert_eq!(one.is_fqdn(), name.is_fqdn());
+    }
+
+    #[test]
+    fn only_what_a_server_says_of_itself_needs_no_question() {
+        let mut question = Message::query();
+        question.add_query(hickory_proto::op::Query::query(
+            Name::from_str("example.com.").expect("a name"),
+            hickory_proto::rr::RecordType::A,
+        ));
+        let id = question.metadata.id;
+        for (code, is_answer) in [
+            (ResponseCode::FormErr, true),
+            (ResponseCode::ServFail, true),
+            (ResponseCode::Refused, true),
+            (ResponseCode::NoError, false),
+            (ResponseCode::NXDomain, false),
+        ] {
+            let bare = Message::error_msg(id, question.metadata.op_code, code);
+            assert_eq!(answers(&question, &bare), is_answer, "{code}");
+        }
     }
 
     #[test]
