@@ -205,7 +205,10 @@ impl<E: End> Drop for Ends<'_, E> {
     fn drop(&mut self) {
         if !self.complete {
             self.tcp.abort();
-            self.other.abort();
+            // A panic within h2 leaves a lock that nobody may take again: trying to ends the process.
+            if !std::thread::panicking() {
+                self.other.abort();
+            }
         }
     }
 }
