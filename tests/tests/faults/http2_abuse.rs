@@ -45,6 +45,7 @@ fn abuse_closes_the_connection_and_costs_little() {
     let baseline = warm(&lab);
     let memory = || lab.own_memory("node-2").expect("memory");
     let frames = scaled(100_000, 10_000_000);
+    let mut told = 0;
     for (abuse, code) in [
         ("rapid-reset", Some(ENHANCE_YOUR_CALM)),
         ("continuation", Some(ENHANCE_YOUR_CALM)),
@@ -72,7 +73,9 @@ fn abuse_closes_the_connection_and_costs_little() {
             outcome.goaway.is_none() || outcome.goaway == code,
             "{abuse}: {outcome:?}"
         );
+        told += usize::from(outcome.goaway.is_some());
     }
+    assert!(told > 0, "nobody was told why");
     still_serves(&lab);
     baseline.awaited(&lab, BACK).expect("back at rest");
 }
