@@ -143,7 +143,8 @@ pub enum Action {
     /// would be one connection, so the kernel gives the later a random source port. A connection
     /// that ztunnel's end closed first may linger under it, whose timestamps (RFC 7323 section 5)
     /// follow another destination's clock: the new one's SYN is refused, and sent again a second
-    /// later. So destinations are kept apart here too.
+    /// later. So destinations are kept apart here too; two ports of one, whose clock is the same,
+    /// are not.
     Spread {
         family: Family,
         port: u16,

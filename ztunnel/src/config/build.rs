@@ -264,7 +264,6 @@ fn within(raw: &mut Raw, name: &str, range: RangeInclusive<u32>) -> Option<u32> 
     Some(value)
 }
 
-/// As Kubernetes' own settings name them: `10.244.0.0/16,10.96.0.0/12`.
 fn keepalive(raw: &mut Raw) -> Option<Keepalive> {
     let defaults = Keepalive::default();
     raw.truth("KEEPALIVE_ENABLED", true).then(|| Keepalive {
@@ -274,6 +273,7 @@ fn keepalive(raw: &mut Raw) -> Option<Keepalive> {
     })
 }
 
+/// As Kubernetes' own settings name them: `10.244.0.0/16,10.96.0.0/12`.
 fn cluster_cidrs(raw: &mut Raw) -> Vec<IpNet> {
     let text = raw.text("CLUSTER_CIDRS").unwrap_or_default();
     let mut cidrs = Vec::new();
