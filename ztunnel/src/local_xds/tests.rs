@@ -1,6 +1,7 @@
 //! Texts that are read, and those that are refused.
 
-use mesh::workload::WorkloadUid;
+use mesh::authorization;
+use mesh::workload::{TunnelProtocol, WorkloadUid};
 
 use super::*;
 
