@@ -1,5 +1,6 @@
 //! Workloads, services and policies from a YAML text (`LOCAL_XDS`, `LOCAL_XDS_PATH`), for demos and tests
-//! without a control plane. Keys are those of `/config_dump`; what is not known is a mistake.
+//! without a control plane. Keys are those of Istio's text and of our own `/config_dump`, which is such a
+//! text; what is not known is a mistake.
 
 mod workload;
 
@@ -14,6 +15,7 @@ use mesh::destination::HBONE_PORT;
 use mesh::service::{AppProtocol, Port};
 use mesh::snapshot::{Change, Snapshot};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use self::policy::LocalPolicy;
 use self::service::LocalService;
@@ -21,12 +23,29 @@ use self::workload::LocalWorkload;
 
 type Ports = BTreeMap<u16, u16>;
 
+/// What a dump says of the process that made it is passed over.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct LocalXds {
     workloads: Vec<LocalWorkload>,
     services: Vec<LocalService>,
     policies: Vec<LocalPolicy>,
+    #[serde(rename = "ejections")]
+    _ejections: IgnoredAny,
+    #[serde(rename = "stagedServices")]
+    _staged_services: IgnoredAny,
+    #[serde(rename = "staticConfig")]
+    _static_config: IgnoredAny,
+    #[serde(rename = "version")]
+    _version: IgnoredAny,
+    #[serde(rename = "config")]
+    _config: IgnoredAny,
+    #[serde(rename = "certificates")]
+    _certificates: IgnoredAny,
+    #[serde(rename = "workloadState")]
+    _workload_state: IgnoredAny,
+    #[serde(rename = "staleSince")]
+    _stale_since: IgnoredAny,
 }
 
 /// `network/address` or `namespace/hostname`, and where its HBONE listener is.
@@ -41,10 +60,12 @@ struct LocalGateway {
 pub fn snapshot(yaml: &str) -> Result<Snapshot, String> {
     let local: LocalXds = serde_saphyr::from_str(yaml).map_err(|error| error.to_string())?;
     let mut changes = Vec::new();
+    let mut endpoints = Vec::new();
     for policy in local.policies {
         changes.push(Change::Authorization(policy.into()));
     }
     for service in local.services {
+        endpoints.extend(service.endpoints());
         changes.push(Change::Service(service.service()?));
     }
     for workload in local.workloads {
@@ -52,6 +73,14 @@ pub fn snapshot(yaml: &str) -> Result<Snapshot, String> {
     }
     let mut snapshot = Snapshot::default();
     snapshot.apply(changes);
+    for (service, uid) in endpoints {
+        let workload = snapshot.workload(&uid);
+        if workload.is_none_or(|workload| !workload.services.contains_key(&service)) {
+            return Err(format!(
+                "service {service} has endpoint {uid}, but no workload of that uid has the service"
+            ));
+        }
+    }
     Ok(snapshot)
 }
 

@@ -48,15 +48,21 @@ struct LocalMatch {
     not_destination_ips: Vec<IpNet>,
     destination_ports: Vec<u16>,
     not_destination_ports: Vec<u16>,
+    /// Why nobody may rely on it.
+    unparsable: Option<Arc<str>>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
 enum StringMatch {
+    #[serde(alias = "exact")]
     Exact(Arc<str>),
+    #[serde(alias = "prefix")]
     Prefix(Arc<str>),
+    #[serde(alias = "suffix")]
     Suffix(Arc<str>),
-    Presence,
+    /// With an empty list.
+    #[serde(alias = "presence")]
+    Presence(),
 }
 
 #[derive(Debug, Deserialize)]
@@ -120,6 +126,7 @@ impl From<LocalMatch> for authorization::Match {
             not_destination_ips: from.not_destination_ips,
             destination_ports: from.destination_ports,
             not_destination_ports: from.not_destination_ports,
+            unparsable: from.unparsable,
             ..Self::default()
         }
     }
@@ -131,7 +138,7 @@ impl From<StringMatch> for authorization::StringMatch {
             StringMatch::Exact(text) => Self::Exact(text),
             StringMatch::Prefix(text) => Self::Prefix(text),
             StringMatch::Suffix(text) => Self::Suffix(text),
-            StringMatch::Presence => Self::Presence,
+            StringMatch::Presence() => Self::Presence,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Texts that are read, and those that are refused.
 
 use mesh::authorization;
+use mesh::service::IpFamilies;
 use mesh::workload::{TunnelProtocol, WorkloadUid};
 
 use super::*;
@@ -31,7 +32,7 @@ policies:
   action: Allow
   rules:
   - - - principals: [{exact: cluster.local/ns/shop/sa/frontend}]
-        notNamespaces: [presence]
+        notNamespaces: [{Presence: []}]
         sourceIps: [10.0.0.0/8]
         destinationPorts: [8080]
 "#;
@@ -79,8 +80,73 @@ fn what_is_not_understood_is_a_mistake() {
             "workloads: [{uid: a, name: a, namespace: b, authorizationPolicies: [c]}]",
             "namespace/name",
         ),
+        (
+            "services: [{name: a, namespace: b, hostname: c, cidrVips: [/10.0.0.0]}]",
+            "prefix length",
+        ),
+        (
+            "services: [{name: a, namespace: b, hostname: c, endpoints: {d: {}}}]",
+            "no workload of that uid",
+        ),
+        (
+            "workloads: [{uid: a, namespace: b, admittedWaypoints: [c]}]",
+            "spiffe",
+        ),
     ] {
         let mistake = snapshot(text).expect_err(text);
         assert!(mistake.contains(expected), "{text}: {mistake}");
     }
+}
+
+/// A text of the shape that Istio's own example has: two workloads of one machine, captured and
+/// not, that back two services, one of them of another network.
+#[test]
+fn istio_s_example_is_understood() {
+    const LOCALHOST: &str = r#"
+policies:
+  - name: all-but-one-port
+    namespace: here
+    scope: Namespace
+    action: Allow
+    dryRun: false
+    rules:
+    - - - notDestinationPorts:
+          - 7777
+services:
+- {name: near, namespace: here, hostname: near.example, vips: [/127.9.0.1], ports: {81: 8081},
+   subjectAltNames: ["spiffe://cluster.local/ns/here/sa/near"], canonical: true, ipFamilies: IPv4}
+- {name: far, namespace: here, hostname: far.example, vips: [elsewhere/127.9.0.2], ports: {81: 8081},
+   canonical: true}
+workloads:
+- uid: cluster1//v1/Pod/here/captured
+  name: captured
+  namespace: here
+  serviceAccount: near
+  workloadIps: ["127.0.0.1"]
+  protocol: HBONE
+  node: this
+  network: ""
+  services: &services
+    "here/near.example":
+      81: 8081
+    "here/far.example":
+      81: 8081
+- uid: cluster1//v1/Pod/here/plain
+  name: plain
+  namespace: here
+  serviceAccount: near
+  workloadIps: ["127.0.0.2"]
+  protocol: TCP
+  node: this
+  network: ""
+  services: *services
+"#;
+    let snapshot = snapshot(LOCALHOST).expect("valid");
+    let mut services: Vec<_> = snapshot.services().collect();
+    services.sort_by_key(|entry| entry.service.key());
+    let members: Vec<_> = services.iter().map(|entry| entry.members).collect();
+    assert_eq!(members, [2, 2]);
+    assert_eq!(&*services[0].service.addresses[0].network, "elsewhere");
+    assert_eq!(services[1].service.ip_families, IpFamilies::Ipv4Only);
+    assert_eq!(snapshot.policies().count(), 1);
 }

@@ -5,7 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh::authorization::PolicyKey;
-use mesh::workload::{Locality, NetworkMode, TunnelProtocol, Workload, WorkloadStatus};
+use mesh::identity::Identity;
+use mesh::workload::{
+    ApplicationProtocol, ApplicationTunnel, Locality, NetworkMode, TunnelProtocol, Workload,
+    WorkloadStatus, WorkloadType,
+};
 use serde::Deserialize;
 
 use super::{LocalGateway, Ports, hostname, ports};
@@ -14,6 +18,7 @@ use super::{LocalGateway, Ports, hostname, ports};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct LocalWorkload {
     uid: String,
+    #[serde(default)]
     name: Arc<str>,
     namespace: Arc<str>,
     service_account: Option<Arc<str>>,
@@ -32,9 +37,12 @@ pub(super) struct LocalWorkload {
     native_tunnel: bool,
     #[serde(default)]
     network_mode: LocalNetworkMode,
+    application_tunnel: Option<LocalApplicationTunnel>,
     waypoint: Option<LocalGateway>,
     network_gateway: Option<LocalGateway>,
     workload_name: Option<Arc<str>>,
+    #[serde(default)]
+    workload_type: LocalWorkloadType,
     #[serde(default)]
     canonical_name: Arc<str>,
     #[serde(default)]
@@ -46,6 +54,13 @@ pub(super) struct LocalWorkload {
     capacity: Option<u32>,
     #[serde(default)]
     authorization_policies: Vec<String>,
+    #[serde(default)]
+    request_policies: Vec<String>,
+    #[serde(default)]
+    request_authentications: Vec<String>,
+    /// SPIFFE identities.
+    #[serde(default)]
+    admitted_waypoints: Vec<String>,
     /// `namespace/hostname` to service port to target port.
     #[serde(default)]
     services: BTreeMap<String, Ports>,
@@ -65,6 +80,30 @@ enum LocalNetworkMode {
     #[default]
     Standard,
     HostNetwork,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct LocalApplicationTunnel {
+    protocol: LocalApplicationProtocol,
+    port: Option<u16>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum LocalApplicationProtocol {
+    None,
+    Proxy,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LocalWorkloadType {
+    Deployment,
+    CronJob,
+    #[default]
+    Pod,
+    Job,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -110,9 +149,16 @@ impl LocalWorkload {
             LocalNetworkMode::Standard => NetworkMode::Standard,
             LocalNetworkMode::HostNetwork => NetworkMode::HostNetwork,
         };
+        workload.application_tunnel = self.application_tunnel.map(Into::into);
         workload.waypoint = self.waypoint.map(LocalGateway::gateway).transpose()?;
         let network_gateway = self.network_gateway.map(LocalGateway::gateway);
         workload.network_gateway = network_gateway.transpose()?;
+        workload.workload_type = match self.workload_type {
+            LocalWorkloadType::Deployment => WorkloadType::Deployment,
+            LocalWorkloadType::CronJob => WorkloadType::CronJob,
+            LocalWorkloadType::Pod => WorkloadType::Pod,
+            LocalWorkloadType::Job => WorkloadType::Job,
+        };
         workload.canonical_name = self.canonical_name;
         workload.canonical_revision = self.canonical_revision;
         let locality = Locality {
@@ -126,14 +172,38 @@ impl LocalWorkload {
             LocalStatus::Unhealthy => WorkloadStatus::Unhealthy,
         };
         workload.capacity = self.capacity.unwrap_or(workload.capacity);
-        for text in &self.authorization_policies {
-            let key = PolicyKey::parse(text);
-            let key = key.ok_or_else(|| format!("{text:?} is not namespace/name"))?;
-            workload.authorization_policies.push(key);
+        workload.authorization_policies = policies(&self.authorization_policies)?;
+        workload.request_policies = policies(&self.request_policies)?;
+        workload.request_authentications = policies(&self.request_authentications)?;
+        for text in &self.admitted_waypoints {
+            let identity: Result<Identity, _> = text.parse();
+            let identity = identity.map_err(|error| format!("{text:?}: {error}"))?;
+            workload.admitted_waypoints.push(identity);
         }
         for (key, members) in self.services {
             workload.services.insert(hostname(&key)?, ports(members));
         }
         Ok(workload)
+    }
+}
+
+fn policies(texts: &[String]) -> Result<Vec<PolicyKey>, String> {
+    let key = |text: &String| {
+        PolicyKey::parse(text).ok_or_else(|| format!("{text:?} is not namespace/name"))
+    };
+    texts.iter().map(key).collect()
+}
+
+// === impl LocalApplicationTunnel ===
+
+impl From<LocalApplicationTunnel> for ApplicationTunnel {
+    fn from(tunnel: LocalApplicationTunnel) -> Self {
+        Self {
+            protocol: match tunnel.protocol {
+                LocalApplicationProtocol::None => ApplicationProtocol::None,
+                LocalApplicationProtocol::Proxy => ApplicationProtocol::Proxy,
+            },
+            port: tunnel.port,
+        }
     }
 }

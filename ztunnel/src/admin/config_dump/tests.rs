@@ -3,12 +3,18 @@
 
 use std::collections::HashMap;
 
-use mesh::address::{GatewayDestination, NamespacedHostname, NetworkAddress};
+use mesh::address::{GatewayDestination, NamespacedHostname, NetworkAddress, NetworkCidr};
 use mesh::authorization::{Action, Clause, Rule, Scope, ServiceAccountMatch};
 use mesh::identity::Identity;
-use mesh::service::{LoadBalancingMode, Scope as RoutingScope};
+use mesh::service::{
+    Algorithm, HealthPolicy, IpFamilies, LoadBalancing, LoadBalancingMode, Scope as RoutingScope,
+    Visibility,
+};
 use mesh::snapshot::Change;
-use mesh::workload::{ApplicationProtocol, ApplicationTunnel, TunnelProtocol};
+use mesh::workload::{
+    ApplicationProtocol, ApplicationTunnel, NetworkMode, TunnelProtocol, WorkloadStatus,
+    WorkloadType,
+};
 use serde::Deserialize;
 use tokio::time::Duration;
 
@@ -338,6 +344,112 @@ fn workloads_and_services_are_read_field_by_field() {
     assert_eq!(endpoint.workload_uid, workload.uid);
     assert_eq!(endpoint.service, "shop/web.shop.svc.cluster.local");
     assert_eq!(endpoint.port[&80], 8080);
+}
+
+/// One of every kind that there is, next to the usual mesh.
+fn every_kind() -> Vec<Change> {
+    let mut changes = mesh();
+    for (name, kind) in [
+        ("a", WorkloadType::Deployment),
+        ("b", WorkloadType::CronJob),
+        ("c", WorkloadType::Job),
+    ] {
+        let mut workload = Workload::new(&format!("Kubernetes//Pod/more/{name}"), name, "more");
+        workload.workload_type = kind;
+        workload.workload_name = name.into();
+        workload.hostname = Some("more.example".into());
+        workload.native_tunnel = true;
+        workload.network_mode = NetworkMode::HostNetwork;
+        workload.status = WorkloadStatus::Unhealthy;
+        workload.capacity = 7;
+        workload.application_tunnel = Some(ApplicationTunnel {
+            protocol: ApplicationProtocol::None,
+            port: None,
+        });
+        workload.request_policies = vec![mesh::authorization::PolicyKey::new("more", "a")];
+        workload.request_authentications = workload.request_policies.clone();
+        workload.admitted_waypoints = vec![Identity::new("td", "more", "waypoint")];
+        workload
+            .services
+            .insert(NamespacedHostname::new("more", "more.example"), Vec::new());
+        changes.push(Change::Workload(workload));
+    }
+    let modes = [
+        LoadBalancingMode::Standard,
+        LoadBalancingMode::Strict,
+        LoadBalancingMode::Passthrough,
+    ];
+    let families = [IpFamilies::Ipv4Only, IpFamilies::Ipv6Only, IpFamilies::Dual];
+    for (mode, ip_families) in modes.into_iter().zip(families) {
+        let hostname = format!("{ip_families:?}.example").to_lowercase();
+        let mut service = Service::new("more", "more", &hostname);
+        service.load_balancing = LoadBalancing {
+            mode,
+            routing_preference: vec![
+                RoutingScope::Region,
+                RoutingScope::Subzone,
+                RoutingScope::Node,
+                RoutingScope::Cluster,
+            ],
+            health_policy: HealthPolicy::AllowAll,
+            algorithm: Algorithm::LeastRequest,
+        };
+        service.ip_families = ip_families;
+        service.canonical = true;
+        service.visibility = Visibility::Namespace;
+        service.cidr_vips = vec![NetworkCidr {
+            network: "west".into(),
+            cidr: "192.0.2.0/24".parse().expect("a range"),
+        }];
+        changes.push(Change::Service(service));
+    }
+    for (name, scope) in [("global", Scope::Global), ("namespace", Scope::Namespace)] {
+        let texts = vec![StringMatch::Presence];
+        let ranges = vec!["fd00::/8".parse().expect("a range")];
+        let accounts = vec![ServiceAccountMatch {
+            namespace: "more".into(),
+            service_account: "a".into(),
+        }];
+        let matches = vec![Match {
+            not_namespaces: texts,
+            not_service_accounts: accounts,
+            not_source_ips: ranges.clone(),
+            destination_ips: ranges.clone(),
+            not_destination_ips: ranges,
+            not_destination_ports: vec![81],
+            unparsable: Some("nobody knows".into()),
+            ..Match::default()
+        }];
+        changes.push(Change::Authorization(Authorization {
+            name: name.into(),
+            namespace: "more".into(),
+            scope,
+            action: Action::Allow,
+            dry_run: false,
+            targets: Vec::new(),
+            rules: vec![Rule {
+                clauses: vec![Clause { matches }, Clause::default()],
+            }],
+        }));
+    }
+    changes
+}
+
+#[test]
+fn a_dump_is_a_local_mesh_the_same_as_it_was_made_of() {
+    let dumped = dumped(every_kind(), None);
+    let dump = dumped.to_json().expect("serialises");
+    let read = crate::local_xds::snapshot(&dump).expect("a local mesh");
+    let made = dumped.proxy.state.snapshot();
+    assert!(read.workloads().eq(made.workloads()), "{dump}");
+    assert!(read.policies().eq(made.policies()), "{dump}");
+    // With the endpoints, which are not told but follow.
+    assert_eq!(services(&read), services(&made));
+    let told = |snapshot: &Snapshot| -> Vec<_> {
+        let all = snapshot.services();
+        all.map(|entry| entry.service.clone()).collect()
+    };
+    assert_eq!(told(&read), told(&made));
 }
 
 #[test]
