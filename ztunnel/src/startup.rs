@@ -6,6 +6,7 @@ use runtime::confinement::{self, system_calls};
 use socket2::{Domain, Socket, Type};
 
 use crate::config::{Config, Mode};
+use crate::proxy::config::OriginalSource;
 use crate::proxy::netns;
 
 /// Entering pods' namespaces, and marked and transparent sockets in them.
@@ -28,7 +29,7 @@ pub fn confine_system_calls() -> anyhow::Result<()> {
     Ok(system_calls::leave_to_proxies()?)
 }
 
-/// Enters a network namespace and marks a socket, as every pod will need.
+/// Enters a network namespace, marks a socket and lets it have any address, as every pod will need.
 pub fn self_test(config: &Config) -> anyhow::Result<()> {
     if let Mode::Shared { .. } = config.mode {
         let own = std::fs::File::open("/proc/self/ns/net")
@@ -47,6 +48,30 @@ pub fn self_test(config: &Config) -> anyhow::Result<()> {
                  back to ztunnel for ever: it must run with CAP_NET_ADMIN"
             );
         }
+    }
+    original_source(config.proxy.original_source)
+}
+
+/// Whether sockets can have clients' addresses. Where they need not, their loss is told: nothing
+/// else would ever say why applications see one client only.
+fn original_source(wanted: OriginalSource) -> anyhow::Result<()> {
+    if wanted == OriginalSource::Never {
+        return Ok(());
+    }
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).context("cannot make a socket")?;
+    let Err(error) = socket.set_ip_transparent_v4(true) else {
+        return Ok(());
+    };
+    match wanted {
+        OriginalSource::Required => bail!(
+            "cannot make a transparent socket ({error}), and ENABLE_ORIG_SRC has connections \
+             made from their clients' addresses: it must run with CAP_NET_ADMIN"
+        ),
+        OriginalSource::BestEffort | OriginalSource::Never => tracing::warn!(
+            %error,
+            "cannot make a transparent socket without CAP_NET_ADMIN: \
+             applications see ztunnel's address instead of their clients'"
+        ),
     }
     Ok(())
 }

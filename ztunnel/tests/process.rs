@@ -41,6 +41,11 @@ fn alone(test: impl FnOnce() + Send + 'static) {
     }
 }
 
+fn sh(script: &str) {
+    let status = Command::new("sh").args(["-ec", script]).status();
+    assert!(status.expect("sh is installed").success(), "{script}");
+}
+
 fn ask(method: &str, port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     let request =

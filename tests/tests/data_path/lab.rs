@@ -21,6 +21,7 @@ use identity::revocation::{RevocationFile, RevocationLists};
 use mesh::identity::Identity;
 use mesh::snapshot::{Change, Snapshot};
 use mesh::workload::{TunnelProtocol, Workload};
+use runtime::confinement::capabilities::{self, Capability};
 use tokio::task::{LocalSet, spawn_local};
 use ztunnel::metrics::SeriesCache;
 use ztunnel::proxy::access_log::{AccessLog, AccessLogRecord, Direction, Event};
@@ -146,6 +147,31 @@ impl Lab {
 
     /// The nodes are in these networks and configured a little differently than usual.
     pub(crate) fn with(networks: [&str; 2], configure: impl Fn(&mut Config)) -> Self {
+        Self::started(networks, configure, |shared| {
+            Workers::start(2, shared).expect("workers")
+        })
+    }
+
+    /// The proxies' threads have only these of root's capabilities, which are each thread's own and
+    /// its children's.
+    pub(crate) fn with_capabilities(
+        kept: &'static [Capability],
+        configure: impl Fn(&mut Config),
+    ) -> Self {
+        Self::started(["", ""], configure, |shared| {
+            let confined = thread::spawn(move || {
+                capabilities::keep(kept).expect("given up");
+                Workers::start(2, shared).expect("workers")
+            });
+            confined.join().expect("started")
+        })
+    }
+
+    fn started(
+        networks: [&str; 2],
+        configure: impl Fn(&mut Config),
+        start: impl Fn(Arc<Shared>) -> Workers,
+    ) -> Self {
         let count = if networks[0] == networks[1] { 1 } else { 2 };
         let switches = (0..count).map(|_| {
             let switch = netns::create().expect("the right to make network namespaces");
@@ -183,7 +209,7 @@ impl Lab {
             );
             let shared = Arc::new(shared);
             Node {
-                workers: Workers::start(2, shared.clone()).expect("workers"),
+                workers: start(shared.clone()),
                 shared,
                 log,
             }
@@ -284,7 +310,12 @@ impl Lab {
     }
 
     pub(crate) fn capture(&self, name: &str, node: usize) {
-        let netns = self.pods[name].netns.clone();
+        self.attend(name, node).expect("listeners");
+        self.redirect(name);
+    }
+
+    /// Has a node's proxy listen in a pod.
+    pub(crate) fn attend(&self, name: &str, node: usize) -> io::Result<()> {
         let spec = PodSpec {
             uid: name.into(),
             info: WorkloadInfo {
@@ -292,17 +323,10 @@ impl Lab {
                 namespace: "shop".into(),
                 service_account: name.into(),
             },
-            netns: Some(netns.clone()),
+            netns: Some(self.netns(name)),
         };
-        let options = cni::rules::Options {
-            dns_capture: false,
-            ..cni::rules::Options::default()
-        };
-        self.runtime.block_on(async {
-            let workers = &self.nodes[node - 1].workers;
-            workers.add_pod(spec).await.expect("listeners");
-            cni::apply::capture(&netns, &options).await.expect("rules");
-        });
+        let workers = &self.nodes[node - 1].workers;
+        self.runtime.block_on(workers.add_pod(spec))
     }
 
     pub(crate) fn release(&self, name: &str, node: usize) {

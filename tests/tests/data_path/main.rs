@@ -1,5 +1,6 @@
 //! The data path in real network namespaces: captured pods on two nodes.
 
+mod capabilities;
 mod dedicated;
 mod forged;
 mod ip_reuse;

@@ -1,9 +1,14 @@
 //! What the process keeps of root's powers, and who may give it orders.
 
 use std::fs;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-use super::{alone, ask, stop, text, until};
+use socket2::{Domain, Socket, Type};
+
+use super::{alone, ask, sh, stop, text, until};
 
 const UNIT: &str = include_str!("../../../manifests/systemd/ztunnel.service");
 
@@ -108,6 +113,80 @@ fn each_capability_is_needed_and_missed_by_name() {
             assert!(stderr.contains(missing), "{stderr}");
         });
     }
+}
+
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+const APPLICATION: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+/// Connections of this group are the sidecar's own.
+const SIDECAR: u32 = 1337;
+
+/// A sidecar that has these capabilities and no other; each of its settings comes on top of those
+/// that it needs.
+fn sidecar(capabilities: &[&str], settings: &[(&str, &str)]) -> Command {
+    sh(
+        "ip addr add 10.0.0.1/32 dev lo; ip addr add 10.0.0.2/32 dev lo; \
+        nft add table ip test; \
+        nft 'add chain ip test output { type nat hook output priority -100 ; }'; \
+        nft add rule ip test output meta skgid 1337 return; \
+        nft add rule ip test output tcp dport 8080 redirect to :15006",
+    );
+    let mut command = with_capabilities(capabilities);
+    command.gid(SIDECAR).envs([
+        ("PROXY_MODE", "dedicated"),
+        ("PROXY_WORKLOAD_INFO", "shop/web-0/web"),
+        (
+            "LOCAL_XDS",
+            "workloads: [{uid: Kubernetes//Pod/shop/web-0, name: web-0, namespace: shop, \
+             serviceAccount: web, protocol: HBONE, workloadIps: [10.0.0.1]}]",
+        ),
+    ]);
+    command.envs(settings.iter().copied());
+    command
+}
+
+/// Whom the application sees when the client calls it.
+fn caller() -> IpAddr {
+    let to = SocketAddr::new(APPLICATION, 8080);
+    let application = TcpListener::bind(to).expect("binds");
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    client
+        .bind(&SocketAddr::new(CLIENT, 0).into())
+        .expect("binds");
+    client.connect(&to.into()).expect("connects");
+    let (_, caller) = application.accept().expect("accepts");
+    caller.ip()
+}
+
+#[test]
+fn a_sidecar_without_its_capability_hides_clients_addresses_and_says_so() {
+    for (given, seen, is_told) in [
+        (&["net_admin"][..], CLIENT, false),
+        (&[], APPLICATION, true),
+    ] {
+        alone(move || {
+            let mut child = sidecar(given, &[]).spawn().expect("setpriv is installed");
+            until(|| ask("GET", 15021, "/healthz/ready").filter(|a| a.ends_with("ready\n")));
+            assert_eq!(caller(), seen, "{given:?}");
+            assert_eq!(stop(&mut child).code(), Some(0));
+            let mut log = String::new();
+            let mut stdout = child.stdout.take().expect("piped");
+            stdout.read_to_string(&mut log).expect("text");
+            let told = log.contains("CAP_NET_ADMIN") && log.contains("instead of their clients'");
+            assert_eq!(told, is_told, "{given:?}: {log}");
+        });
+    }
+}
+
+#[test]
+fn a_sidecar_that_must_show_clients_addresses_does_not_start_without_its_capability() {
+    alone(|| {
+        let output = sidecar(&[], &[("ENABLE_ORIG_SRC", "true")]).output();
+        let output = output.expect("setpriv is installed");
+        assert_eq!(output.status.code(), Some(1));
+        let stderr = text(&output.stderr);
+        let is_told = stderr.contains("ENABLE_ORIG_SRC") && stderr.contains("CAP_NET_ADMIN");
+        assert!(is_told, "{stderr}");
+    });
 }
 
 /// The status line of the admin server's answer to `user`.
