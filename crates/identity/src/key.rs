@@ -217,3 +217,36 @@ impl fmt::Debug for HandshakeSigner {
         f.write_str("HandshakeSigner")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::SigningKey;
+
+    use super::*;
+    use crate::memory::Needle;
+
+    #[test]
+    fn a_key_is_wiped_with_its_last_user() {
+        let key = PrivateKey::generate().expect("a key");
+        // As it lies there: words of the machine's own order.
+        let needle = {
+            let ec = key.key.ec_key().expect("a curve's");
+            let mut scalar = Zeroizing::new(ec.private_key().to_vec_padded(32).expect("fits"));
+            if cfg!(target_endian = "little") {
+                scalar.reverse();
+            }
+            Needle::new(&scalar)
+        };
+        key.sign(b"a certificate").expect("signed");
+        assert!(needle.is_in_memory());
+        let user = HandshakeKey::new(key).expect("a workload's");
+        let signer = rustls::sign::SigningKey::choose_scheme(
+            &user,
+            &[SignatureScheme::ECDSA_NISTP256_SHA256],
+        );
+        drop(user);
+        assert!(needle.is_in_memory());
+        drop(signer);
+        assert!(!needle.is_in_memory());
+    }
+}

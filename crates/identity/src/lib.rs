@@ -28,4 +28,7 @@ pub use provider::{InUse, KeyExchange, choose_key_exchange, provider};
 pub use request::signing_request;
 
 #[cfg(test)]
+mod memory;
+
+#[cfg(test)]
 mod tests;

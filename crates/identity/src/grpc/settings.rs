@@ -1,6 +1,7 @@
 //! Where a control plane is, as Istio's proxies are told by their environment.
 
 use runtime::environment::Environment;
+use zeroize::Zeroizing;
 
 use super::{Config, Roots, Token};
 
@@ -44,12 +45,14 @@ impl Config {
             environment.mistake(format!("{variable}: {address:?} is not https://host:port"));
         }
         let roots = environment.text(&format!("{prefix}_ROOT_CA"));
-        let token = environment.text("AUTH_TOKEN");
+        let token = environment.text("AUTH_TOKEN").map(Zeroizing::new);
         Some(Self {
             address,
             roots: Roots::parse(roots.as_deref().unwrap_or(ROOT_CERT)),
             alternate_name: environment.text(&format!("ALT_{prefix}_HOSTNAME")),
-            token: Some(Token::parse(token.as_deref().unwrap_or(TOKEN))),
+            token: Some(Token::parse(
+                token.as_ref().map_or(TOKEN, |token| token.as_str()),
+            )),
             headers: environment.prefixed(&format!("{prefix}_HEADER_")),
         })
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
@@ -37,7 +38,8 @@ impl Token {
         }
     }
 
-    /// The header's value; a file is read every time, for tokens are renewed on disk.
+    /// The header's value, wiped with its last copy; a file is read every time, for tokens are
+    /// renewed on disk.
     pub(super) fn authorization(&self) -> Result<HeaderValue, TokenError> {
         let read;
         let token = match self {
@@ -55,8 +57,9 @@ impl Token {
         if token.is_empty() {
             return Err(TokenError::Malformed);
         }
-        let mut value =
-            HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| TokenError::Malformed)?;
+        let bearer = Zeroizing::new(["Bearer ", token].concat().into_bytes());
+        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(bearer))
+            .map_err(|_| TokenError::Malformed)?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -68,5 +71,27 @@ impl fmt::Debug for Token {
             Self::File(path) => write!(f, "Token({})", path.display()),
             Self::Literal(_) => f.write_str("Token(literal)"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Needle;
+
+    #[test]
+    fn a_token_is_wiped_with_its_header() {
+        let letters = (0..1000).map(|_| char::from(b'a' + rand::random::<u8>() % 26));
+        let secret = Zeroizing::new(letters.collect::<String>());
+        let needle = Needle::new(secret.as_bytes());
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(&file, &*secret).expect("written");
+        drop(secret);
+        assert!(!needle.is_in_memory());
+        let token = Token::parse(&file.path().to_string_lossy());
+        let header = token.authorization().expect("a token");
+        assert!(needle.is_in_memory());
+        drop(header);
+        assert!(!needle.is_in_memory());
     }
 }
