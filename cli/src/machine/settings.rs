@@ -37,12 +37,20 @@ const PASSED_ON: &[&str] = &[
     "ZTUNNEL_WORKER_THREADS",
 ];
 
-/// Those that are set.
+/// What they are told where nobody says otherwise. A stolen key is good for as long as its
+/// certificate; Istio's day is for authorities that are seldom there.
+const DEFAULTS: [(&str, &str); 1] = [("SECRET_TTL", "1h")];
+
+/// Those that are set, and our own defaults.
 pub(super) fn passed_on() -> BTreeMap<&'static str, String> {
-    PASSED_ON
-        .iter()
-        .filter_map(|name| Some((*name, std::env::var(name).ok()?)))
-        .collect()
+    told(|name| std::env::var(name).ok())
+}
+
+fn told(environment: impl Fn(&str) -> Option<String>) -> BTreeMap<&'static str, String> {
+    let mut told = BTreeMap::from(DEFAULTS.map(|(name, value)| (name, value.to_owned())));
+    let set = PASSED_ON.iter();
+    told.extend(set.filter_map(|name| Some((*name, environment(name)?))));
+    told
 }
 
 #[cfg(test)]
@@ -108,6 +116,13 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn certificates_live_for_an_hour_unless_the_environment_says_otherwise() {
+        assert_eq!(told(|_| None)["SECRET_TTL"], "1h");
+        let day = |name: &str| (name == "SECRET_TTL").then(|| "24h".to_owned());
+        assert_eq!(told(day)["SECRET_TTL"], "24h");
     }
 
     #[test]

@@ -21,6 +21,10 @@ use super::{Authority, csr};
 /// Nothing bigger is even read: a request and its metadata are a few kilobytes.
 const MAX_MESSAGE: usize = 64 * 1024;
 const MIN_LIFETIME: Duration = Duration::from_secs(60);
+/// A stolen key is good for as long as its certificate.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
+/// Istio's.
+const MAX_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
 
 /// What may be issued, and to whom.
 #[derive(Debug, Clone)]
@@ -62,13 +66,13 @@ impl From<Refusal> for Status {
 // === impl Policy ===
 
 impl Policy {
-    /// Istio's defaults for a trust domain: a day, at most ninety.
+    /// The defaults for a trust domain: an hour, at most ninety days.
     pub fn new(trust_domain: impl Into<String>, trusted_node_accounts: Vec<Account>) -> Self {
         Self {
             trust_domain: trust_domain.into(),
             trusted_node_accounts,
-            default_lifetime: Duration::from_secs(86_400),
-            max_lifetime: Duration::from_secs(90 * 86_400),
+            default_lifetime: DEFAULT_LIFETIME,
+            max_lifetime: MAX_LIFETIME,
         }
     }
 
