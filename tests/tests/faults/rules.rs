@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use tests::lab::{Lab, SOON};
+use tests::lab::SOON;
 
-use crate::shop::{YAML, scaled, still_serves};
+use crate::shop::{BACK, YAML, scaled, still_serves, unwatched, warm};
 
 const STRICT: &str = "\
 apiVersion: security.istio.io/v1
@@ -17,8 +17,8 @@ spec: {mtls: {mode: STRICT}}
 #[test]
 fn flushed_rules_come_back_and_let_nobody_in_meanwhile() {
     // No capture: the flushed pod speaks in clear, and is not listened to.
-    let lab = Lab::up_with(&format!("{YAML}---\n{STRICT}"), &["--nodes", "2"]).expect("starts");
-    still_serves(&lab);
+    let lab = unwatched(&format!("{YAML}---\n{STRICT}"));
+    let baseline = warm(&lab);
     let rules = || lab.exec("shop/client", &["nft", "-s", "list", "ruleset"]);
     let before = rules().expect("rules");
     lab.exec("shop/client", &["nft", "flush", "ruleset"])
@@ -48,4 +48,5 @@ fn flushed_rules_come_back_and_let_nobody_in_meanwhile() {
         Ok(())
     })
     .expect("told");
+    baseline.awaited(&lab, BACK).expect("back at rest");
 }

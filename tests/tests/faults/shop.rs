@@ -10,6 +10,7 @@ pub(crate) use tests::lab::scale::scaled;
 use tests::lab::{Lab, SOON};
 
 pub(crate) const YAML: &str = include_str!("objects/shop.yaml");
+const RELEASE_SOON: &str = "export POOL_UNUSED_RELEASE_TIMEOUT=500ms";
 /// How long resources may take to be given back, once whatever held them is over.
 pub(crate) const BACK: Duration = SOON;
 
@@ -18,9 +19,19 @@ pub(crate) fn mesh(settings: &str) -> Lab {
     mesh_with(&format!("export {settings}"))
 }
 
+/// A mesh of these objects, whose wires nobody listens to.
+pub(crate) fn unwatched(yaml: &str) -> Lab {
+    let mut lab = Lab::stopped().expect("folders");
+    lab.write("lab.yaml", yaml).expect("written");
+    let wrapper = lab.wrapper(RELEASE_SOON).expect("written");
+    lab.start(&["--nodes", "2", "--ztunnel", &wrapper])
+        .expect("the mesh starts");
+    lab
+}
+
 /// A mesh with these shell commands before each ztunnel.
 pub(crate) fn mesh_with(prelude: &str) -> Lab {
-    let prelude = format!("export POOL_UNUSED_RELEASE_TIMEOUT=500ms\n{prelude}");
+    let prelude = format!("{RELEASE_SOON}\n{prelude}");
     Lab::up_wrapped(YAML, &prelude).expect("the mesh starts")
 }
 

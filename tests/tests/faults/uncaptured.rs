@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use tests::lab::Lab;
 
-use crate::shop::{BACK, mesh, still_serves};
+use crate::shop::{BACK, mesh, warm};
 
 /// It calls from its first moment on.
 const EAGER: &str = "\
@@ -15,6 +15,7 @@ metadata: {name: eager, namespace: shop, labels: {app: eager}}
 spec:
   nodeName: node-1
   serviceAccountName: client
+  terminationGracePeriodSeconds: 0
   containers:
     - name: caller
       command: [sh, -c, \"while :; do peer get TARGET:8080; sleep 0.05; done\"]
@@ -52,9 +53,25 @@ fn without_ztunnel(lab: &Lab) {
     unsent();
 }
 
+/// It calls no more, and goes when its tunnels are closed: what is open when a pod goes is said to be
+/// over to nobody, and stays tracked for days.
+fn leave(lab: &Lab) {
+    lab.exec("shop/eager", &["pkill", "-STOP", "-x", "sh"])
+        .expect("stopped");
+    lab.eventually(BACK, "its tunnels are closed", || {
+        let open = lab.exec("shop/eager", &["ss", "-Htn", "state", "established"])?;
+        ensure!(open.trim().is_empty(), "{open}");
+        Ok(())
+    })
+    .expect("closed");
+    lab.remove("eager.yaml").expect("removed");
+}
+
 #[test]
 fn a_pod_sends_nothing_in_clear_while_the_ztunnel_is_away() {
     let lab = mesh("RUST_LOG=info");
-    still_serves(&lab);
+    let baseline = warm(&lab);
     without_ztunnel(&lab);
+    leave(&lab);
+    baseline.awaited(&lab, BACK).expect("back at rest");
 }
