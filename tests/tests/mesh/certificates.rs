@@ -79,6 +79,20 @@ fn an_identity_of_another_trust_domain_is_refused_and_logged() {
 }
 
 #[test]
+fn ztunnels_ask_for_an_hour() {
+    eventually(SOON, "a certificate is logged", || {
+        let log = shared().run_file("control-plane.log");
+        let issued = log
+            .lines()
+            .find(|line| line.contains("certificate issued") && line.contains("/sa/client"));
+        let is_an_hour = issued.is_some_and(|line| line.contains("lifetime=3600s"));
+        ensure!(is_an_hour, "{issued:?}");
+        Ok(())
+    })
+    .expect("issued");
+}
+
+#[test]
 fn the_root_key_is_readable_by_its_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let key = shared().state().join("ca/ca-key.pem");
