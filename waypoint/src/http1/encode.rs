@@ -206,7 +206,7 @@ fn field(out: &mut BytesMut, name: &HeaderName, value: &[u8]) {
 
 impl Length {
     fn of(status: StatusCode) -> Self {
-        match status.is_informational() || status == StatusCode::NO_CONTENT {
+        match head::is_lengthless(status) {
             true => Self::Omit,
             false => Self::State,
         }

@@ -212,6 +212,11 @@ pub(crate) fn parse_trailers(section: &Bytes, limits: &HeadLimits) -> Option<Hea
     Some(trailers)
 }
 
+/// Whether a response may not say how long its body is (RFC 9110 §8.6).
+pub(crate) fn is_lengthless(status: StatusCode) -> bool {
+    status.is_informational() || status == StatusCode::NO_CONTENT
+}
+
 /// Whether a trailer may have this name: not framing, routing, authentication or one hop's.
 pub(crate) fn is_trailer(name: &HeaderName) -> bool {
     !(is_hop_by_hop(name)

@@ -68,6 +68,9 @@ pub fn send_request(mut parts: request::Parts) -> Result<http::Request<()>, Mess
 pub fn send_response(mut parts: response::Parts) -> http::Response<()> {
     parts.version = Version::HTTP_2;
     strip(&mut parts.headers);
+    if head::is_lengthless(parts.status) {
+        parts.headers.remove(header::CONTENT_LENGTH);
+    }
     http::Response::from_parts(parts, ())
 }
 

@@ -75,3 +75,15 @@ fn a_request_of_http_1_becomes_one_of_http_2() {
     assert_eq!(request.uri(), "http://a/x?y");
     assert_eq!(request.headers().keys().collect::<Vec<_>>(), ["te"]);
 }
+
+#[test]
+fn only_who_may_have_a_body_says_how_long_it_is() {
+    for (status, stays) in [(103, false), (204, false), (200, true), (304, true)] {
+        let response = http::Response::builder().status(status);
+        let response = response.header(header::CONTENT_LENGTH, "3").body(());
+        let (parts, ()) = response.expect("a response").into_parts();
+        let sent = send_response(parts);
+        let length = sent.headers().get(header::CONTENT_LENGTH);
+        assert_eq!(length.is_some(), stays, "{status}");
+    }
+}
