@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 
 use futures::TryStreamExt as _;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteScope, RouteType};
+use netlink_packet_route::route::{RouteMessage, RouteScope, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
@@ -83,10 +83,11 @@ pub(super) async fn present(handle: &Handle, family: Family) -> Result<Present, 
         .try_collect()
         .await
         .map_err(Error::Routing)?;
+    let has = |wanted: &RouteMessage| routes.iter().any(|route| is_route(wanted, route));
     Ok(Present {
         rule: rules.iter().any(is_wanted_rule),
-        route: routes.iter().any(is_marked_route),
-        capture_route: family == Family::Ipv4 || routes.iter().any(is_capture_route),
+        route: has(&marked_route(family)),
+        capture_route: family == Family::Ipv4 || has(&capture_route()),
     })
 }
 
@@ -149,25 +150,15 @@ fn is_wanted_rule(rule: &RuleMessage) -> bool {
     .all(|attribute| rule.attributes.contains(attribute))
 }
 
-fn is_capture_route(route: &RouteMessage) -> bool {
-    let wanted = capture_route();
-    route.header.kind == wanted.header.kind
-        && route.header.destination_prefix_length == wanted.header.destination_prefix_length
+/// Whether a route that the kernel lists is the wanted one. It says more of it than was asked for.
+fn is_route(wanted: &RouteMessage, route: &RouteMessage) -> bool {
+    let (listed, header) = (&route.header, &wanted.header);
+    (listed.kind, listed.table, listed.destination_prefix_length)
+        == (header.kind, header.table, header.destination_prefix_length)
         && wanted
             .attributes
             .iter()
             .all(|attribute| route.attributes.contains(attribute))
-}
-
-fn is_marked_route(route: &RouteMessage) -> bool {
-    route.header.kind == RouteType::Local
-        && route.header.destination_prefix_length == 0
-        && [
-            RouteAttribute::Table(ROUTE_TABLE),
-            RouteAttribute::Oif(LOOPBACK_INDEX),
-        ]
-        .iter()
-        .all(|attribute| route.attributes.contains(attribute))
 }
 
 fn tolerate(result: Result<(), rtnetlink::Error>, code: i32) -> Result<(), Error> {
