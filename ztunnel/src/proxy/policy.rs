@@ -245,21 +245,22 @@ impl Basis {
     }
 
     fn is_same(&self, other: &Self) -> bool {
-        let same_scope = match (&self.of_namespace, &other.of_namespace) {
-            (Some(one), Some(other)) => one.is_same(other),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
         let mut selected = self.selected.iter().zip(&other.selected);
-        same_scope
+        let scopes = (&self.of_namespace, &other.of_namespace);
+        are_same(scopes, ScopedPolicies::is_same)
             && self.global.is_same(&other.global)
             && self.admitted_waypoints == other.admitted_waypoints
             && self.selected.len() == other.selected.len()
-            && selected.all(|pair| match pair {
-                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-                (None, None) => true,
-                (Some(_), None) | (None, Some(_)) => false,
-            })
+            && selected.all(|pair| are_same(pair, Arc::ptr_eq))
+    }
+}
+
+/// Whether both are the same, or neither is there.
+fn are_same<T>(pair: (&Option<T>, &Option<T>), is_same: impl Fn(&T, &T) -> bool) -> bool {
+    match pair {
+        (Some(one), Some(other)) => is_same(one, other),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
     }
 }
 
