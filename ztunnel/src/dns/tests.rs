@@ -119,6 +119,14 @@ impl Scene {
         Message::from_vec(&buffer[..length]).expect("decodes")
     }
 
+    /// A question whose answer is known from now on, for a second.
+    async fn ask_for_what_fades(&self) -> Message {
+        let asked = question("fading.example.", RecordType::A);
+        let answer = self.udp("127.0.0.1", &asked).await;
+        assert_eq!(addresses(&answer), ["192.0.2.1"]);
+        asked
+    }
+
     async fn tcp(&self, question: &Message) -> Message {
         let mut stream = self.connect();
         write(&mut stream, question).await;
@@ -353,11 +361,7 @@ async fn questions_that_wait_in_vain_hold_up_no_name_of_the_mesh() {
 #[tokio::test]
 async fn what_was_right_a_while_ago_is_better_than_nothing() {
     let scene = Scene::new(true).await;
-    let asked = question("fading.example.", RecordType::A);
-    assert_eq!(
-        addresses(&scene.udp("127.0.0.1", &asked).await),
-        ["192.0.2.1"]
-    );
+    let asked = scene.ask_for_what_fades().await;
     // Its TTL must be over; a question that nobody answers takes longer than that.
     let silent = question("silent.example.", RecordType::A);
     let answer = scene.udp("127.0.0.1", &silent).await;
@@ -382,11 +386,7 @@ async fn what_another_nameserver_says_replaces_what_was_right_a_while_ago() {
     second_nameserver(&scene.netns);
     let both = "nameserver 127.0.0.1\nnameserver 127.0.0.2\n";
     std::fs::write(scene.dir.path().join("resolv.conf"), both).expect("writes");
-    let asked = question("fading.example.", RecordType::A);
-    assert_eq!(
-        addresses(&scene.udp("127.0.0.1", &asked).await),
-        ["192.0.2.1"]
-    );
+    let asked = scene.ask_for_what_fades().await;
     // Its TTL is over by the time the second nameserver is asked for another name.
     let silent = question("silent.example.", RecordType::A);
     let answer = scene.udp("127.0.0.1", &silent).await;
