@@ -49,6 +49,9 @@ pub struct Arguments {
     /// The folder of the mesh's authority, for tunnels of the client's own.
     #[arg(long)]
     pub authority: Option<PathBuf>,
+    /// Counts the connections that fail, where otherwise the first one ends the run.
+    #[arg(long)]
+    pub count_failures: bool,
 }
 
 /// Connections that are opened at a time, to be left alone then.
@@ -67,12 +70,13 @@ pub async fn run(arguments: &Arguments) -> Result<Measured> {
     };
     let duration = Duration::from_secs_f64(arguments.seconds);
     let (window, size) = (Window::of(duration), arguments.size);
+    let count_failures = arguments.count_failures;
     let mut clients = JoinSet::new();
     for index in 0..arguments.connections {
         let pace = Pace::new(window, arguments.rate, index, arguments.connections)?;
         match arguments.load {
             Load::Request => clients.spawn_local(requests(server, size, pace)),
-            Load::Connect => clients.spawn_local(connects(server, size, pace)),
+            Load::Connect => clients.spawn_local(connects(server, size, pace, count_failures)),
             Load::Up => clients.spawn_local(up(server, window)),
             Load::Down => clients.spawn_local(down(server, window)),
             Load::Handshake => {
@@ -156,19 +160,30 @@ async fn requests(server: SocketAddr, size: usize, mut pace: Pace) -> Result<Tal
     Ok(tally)
 }
 
-async fn connects(server: SocketAddr, size: usize, mut pace: Pace) -> Result<Tally> {
+async fn connects(
+    server: SocketAddr,
+    size: usize,
+    mut pace: Pace,
+    count_failures: bool,
+) -> Result<Tally> {
     let (request, mut response) = (vec![1; size], vec![0; size]);
     let mut tally = Tally::default();
     while let Some(due) = pace.next().await? {
-        let mut stream = connect(server).await?;
-        stream.write_all(&request).await?;
-        stream.read_exact(&mut response).await?;
-        // Ends with a reset: no port of the client waits in TIME_WAIT for the next round.
-        stream.set_zero_linger()?;
-        drop(stream);
-        tally.exchange(due, pace.window.start);
+        match connect_once(server, &request, &mut response).await {
+            Ok(()) => tally.exchange(due, pace.window.start),
+            Err(_) if count_failures => tally.failure(),
+            Err(error) => return Err(error),
+        }
     }
     Ok(tally)
+}
+
+async fn connect_once(server: SocketAddr, request: &[u8], response: &mut [u8]) -> Result<()> {
+    let mut stream = connect(server).await?;
+    stream.write_all(request).await?;
+    stream.read_exact(response).await?;
+    // Ends with a reset: no port of the client waits in TIME_WAIT for the next round.
+    Ok(stream.set_zero_linger()?)
 }
 
 async fn up(server: SocketAddr, window: Window) -> Result<Tally> {

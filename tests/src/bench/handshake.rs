@@ -23,6 +23,9 @@ pub(super) struct Handshakes {
     pub(super) rate: f64,
     /// Seconds that the ztunnel's processors spent on one, and on the connection it carried.
     pub(super) processor: f64,
+    /// Which share of the connections failed: their tunnel had gone away meanwhile, and the
+    /// ztunnel took no other one.
+    pub(super) failed: f64,
 }
 
 /// As the server of a tunnel, and as its client.
@@ -79,6 +82,7 @@ fn server(lab: &Lab, ztunnels: &Ztunnels, system: System, seconds: f64) -> Resul
     Ok(Handshakes {
         rate: measured.rate,
         processor: spent / measured.total as f64,
+        failed: 0.0,
     })
 }
 
@@ -91,6 +95,7 @@ fn client(lab: &Lab, ztunnels: &Ztunnels, system: System, seconds: f64) -> Resul
         format!("cold.{}", system.name()),
         format!("--connections={AT_A_TIME}"),
         format!("--seconds={seconds}"),
+        "--count-failures".to_owned(),
     ];
     let measured = run_client(lab, &system.client(), client::Load::Connect, &arguments)?;
     let spent = ztunnels.processor_seconds(lab, &node)? - before;
@@ -99,6 +104,7 @@ fn client(lab: &Lab, ztunnels: &Ztunnels, system: System, seconds: f64) -> Resul
         // Connections that came together may have shared a tunnel.
         rate: measured.rate * made / measured.total as f64,
         processor: spent / made,
+        failed: measured.failed as f64 / (measured.failed + measured.total) as f64,
     })
 }
 

@@ -94,19 +94,20 @@ fn handshakes(all: &[OfSystem<Vec<BothEnds>>]) -> String {
     if all.is_empty() {
         return String::new();
     }
-    let mut text = "\n| Handshakes, cold pool | As server | Processor | As client | Processor |\n\
-         |---|---|---|---|---|\n"
+    let mut text = "\n| Handshakes, cold pool | As server | Processor | As client | Processor | Connections failed |\n\
+         |---|---|---|---|---|---|\n"
         .to_owned();
     for OfSystem { system, runs } in all {
         let of = |figure: fn(&BothEnds) -> f64| median(runs.iter().map(figure));
         writeln!(
             text,
-            "| {} | {:.0}/s | {:.2} ms | {:.0}/s | {:.2} ms |",
+            "| {} | {:.0}/s | {:.2} ms | {:.0}/s | {:.2} ms | {:.1} % |",
             system.name(),
             of(|ends| ends.server.rate),
             of(|ends| ends.server.processor * 1e3),
             of(|ends| ends.client.rate),
             of(|ends| ends.client.processor * 1e3),
+            of(|ends| ends.client.failed * 100.0),
         )
         .expect("a String takes all");
     }

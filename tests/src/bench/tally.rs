@@ -17,12 +17,15 @@ pub struct Measured {
     pub max: f64,
     /// Exchanges, or bytes, of the whole run with its warm-up: what processor time is divided by.
     pub total: u64,
+    /// Exchanges that failed, which count as none.
+    pub failed: u64,
 }
 
 /// Exchanges or bytes of one client, or of all together.
 pub(super) struct Tally {
     amount: u64,
     total: u64,
+    failed: u64,
     /// Nanoseconds, to three digits.
     latencies: Histogram<u64>,
 }
@@ -37,6 +40,7 @@ impl Default for Tally {
         Self {
             amount: 0,
             total: 0,
+            failed: 0,
             latencies: Histogram::new_with_max(LONGEST, 3).expect("the bounds are possible"),
         }
     }
@@ -46,6 +50,7 @@ impl Tally {
     pub(super) fn merge(&mut self, other: &Self) -> Result<()> {
         self.amount += other.amount;
         self.total += other.total;
+        self.failed += other.failed;
         Ok(self.latencies.add(&other.latencies)?)
     }
 
@@ -58,6 +63,10 @@ impl Tally {
             self.latencies
                 .saturating_record(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
         }
+    }
+
+    pub(super) fn failure(&mut self) {
+        self.failed += 1;
     }
 
     pub(super) fn bytes(&mut self, count: usize, now: Instant, start: Instant) {
@@ -77,6 +86,7 @@ impl Tally {
             p999: at(0.999),
             max: microseconds(self.latencies.max()),
             total: self.total,
+            failed: self.failed,
         }
     }
 }
