@@ -24,17 +24,24 @@ impl LocalNode {
         snapshot: &'a Snapshot,
         pod: &WorkloadInfo,
     ) -> Option<&'a Arc<Workload>> {
-        let is_it = |workload: &Arc<Workload>| {
-            workload.name() == &*pod.name
-                && workload.namespace == pod.namespace
-                && workload.service_account == pod.service_account
-                && (workload.node == self.name || self.name.is_empty())
-        };
-        let usual = format!("{}//Pod/{}/{}", self.cluster_id, pod.namespace, pod.name);
+        self.pod(snapshot, pod)
+            .or_else(|| snapshot.workloads().find(|workload| self.is(workload, pod)))
+    }
+
+    /// The same, where the workload is a Kubernetes pod, whose name in the mesh is known: nothing is
+    /// searched, however large the mesh is.
+    pub fn pod<'a>(&self, snapshot: &'a Snapshot, pod: &WorkloadInfo) -> Option<&'a Arc<Workload>> {
+        let uid = format!("{}//Pod/{}/{}", self.cluster_id, pod.namespace, pod.name);
         snapshot
-            .workload(&WorkloadUid::new(usual))
-            .filter(|workload| is_it(workload))
-            .or_else(|| snapshot.workloads().find(|workload| is_it(workload)))
+            .workload(&WorkloadUid::new(uid))
+            .filter(|workload| self.is(workload, pod))
+    }
+
+    fn is(&self, workload: &Workload, pod: &WorkloadInfo) -> bool {
+        workload.name() == &*pod.name
+            && workload.namespace == pod.namespace
+            && workload.service_account == pod.service_account
+            && (workload.node == self.name || self.name.is_empty())
     }
 }
 
@@ -62,13 +69,15 @@ mod tests {
             namespace: "shop".into(),
             service_account: "web".into(),
         };
+        let usual = "Kubernetes//Pod/shop/web";
         let check = |changes: Vec<Change>, expected: Option<&str>| {
             let mut snapshot = Snapshot::default();
             snapshot.apply(changes);
             let found = node.workload(&snapshot, &pod).map(|w| w.uid.to_string());
             assert_eq!(found.as_deref(), expected);
+            let found = node.pod(&snapshot, &pod).map(|w| w.uid.to_string());
+            assert_eq!(found.as_deref(), expected.filter(|uid| *uid == usual));
         };
-        let usual = "Kubernetes//Pod/shop/web";
         check(vec![], None);
         check(vec![workload(usual, "node-1", "web")], Some(usual));
         check(vec![workload(usual, "node-2", "web")], None);
