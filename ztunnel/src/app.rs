@@ -370,6 +370,7 @@ fn start_dns(
         packet_mark: config.proxy.packet_mark,
         port_reuse: config.proxy.port_reuse,
         resolv_conf: PathBuf::from(RESOLV_CONF),
+        workload_wait: dns::WORKLOAD_WAIT,
     };
     let proxy = DnsProxy::start(settings, state).context("cannot start the DNS proxy")?;
     Ok(Some(proxy))

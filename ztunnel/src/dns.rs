@@ -25,6 +25,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use mesh::snapshot::Snapshot;
 use mesh::workload::Workload;
@@ -44,6 +45,9 @@ pub use self::log::UPSTREAM_DURATION_BUCKETS;
 /// Questions that wait for nameservers at most, of all pods.
 const WAITING: usize = 4096;
 
+/// A resolver that has heard nothing asks again after five seconds: it is answered before.
+pub const WORKLOAD_WAIT: Duration = Duration::from_secs(3);
+
 /// What the proxy is told.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -58,6 +62,8 @@ pub struct Config {
     pub port_reuse: bool,
     /// Names the nameservers.
     pub resolv_conf: PathBuf,
+    /// How long a pod that the mesh has not told of yet waits for its answers.
+    pub workload_wait: Duration,
 }
 
 /// What all pods' servers share.
@@ -196,7 +202,11 @@ async fn run(mut commands: mpsc::UnboundedReceiver<Command>, shared: Arc<Shared>
 impl DnsPod {
     /// The pod as the mesh knows it.
     fn workload<'a>(&self, node: &LocalNode, snapshot: &'a Snapshot) -> Option<&'a Arc<Workload>> {
-        node.workload(snapshot, &self.spec.info)
+        match self.spec.netns {
+            Some(_) => node.pod(snapshot, &self.spec.info),
+            // A dedicated proxy's workload need not be a pod.
+            None => node.workload(snapshot, &self.spec.info),
+        }
     }
 }
 

@@ -75,12 +75,21 @@ enum Asked {
     Waits(Waiting),
 }
 
-/// A question that only nameservers can answer. No other takes time, and so no other needs a place:
-/// however many wait in vain, the mesh's own names are answered.
+/// A question that only nameservers can answer, or whose pod the mesh has not told of. No other takes
+/// time, and so no other needs a place: however many wait in vain, the mesh's own names are answered.
 struct Waiting {
     question: Question,
+    awaits: Awaits,
+    via: Via,
     _of_pod: OwnedSemaphorePermit,
     _of_node: OwnedSemaphorePermit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaits {
+    Nameservers,
+    /// Who asks.
+    Workload,
 }
 
 // === impl PodServer ===
@@ -327,7 +336,7 @@ async fn serve_connection(
                 Asked::Waits(waiting) => {
                     // It has a place of another kind now: others come in to ask for the mesh's names.
                     permit = None;
-                    pod.forward(&message, waiting).await
+                    pod.answer_later(&message, waiting).await
                 }
             },
         };
@@ -373,7 +382,7 @@ impl Served {
         };
         let (pod, socket) = (self.clone(), socket.clone());
         questions.spawn(async move {
-            let answer = pod.forward(&message, waiting).await;
+            let answer = pod.answer_later(&message, waiting).await;
             send(&socket.socket, client, Some(&message), &answer);
         });
     }
@@ -397,8 +406,10 @@ impl Served {
         let client = self.pod.workload(&shared.config.node, &snapshot);
         let question = Question::new(message, via, client, &self.pod.spec.info);
         let Some(client) = client else {
-            question.answered(Outcome::UnknownClient);
-            return Asked::Answered(answer::respond(message, ResponseCode::ServFail));
+            return match self.place(question, Awaits::Workload, via) {
+                Ok(waiting) => Asked::Waits(waiting),
+                Err(question) => Asked::Answered(unknown_client(message, &question)),
+            };
         };
         let setting = Setting {
             cluster_domain: &shared.config.cluster_domain,
@@ -411,12 +422,12 @@ impl Served {
                 question.answered(Outcome::Mesh(&answer));
                 Asked::Answered(answer)
             }
-            Decision::Forward => self.ask_others(message, question),
+            Decision::Forward => self.ask_others(message, question, via),
         }
     }
 
     /// What is kept of a question that is not the mesh's, or a place to wait for an answer.
-    fn ask_others(&self, message: &Message, question: Question) -> Asked {
+    fn ask_others(&self, message: &Message, question: Question, via: Via) -> Asked {
         if let Some(cached) = self.cache().answer(message, Instant::now()) {
             question.answered(Outcome::Cached(&cached));
             return Asked::Answered(answer::relayed(message, &cached));
@@ -425,12 +436,24 @@ impl Served {
             question.answered(Outcome::Stale(&stale));
             return Asked::Answered(answer::relayed(message, &stale));
         }
+        match self.place(question, Awaits::Nameservers, via) {
+            Ok(waiting) => Asked::Waits(waiting),
+            Err(question) => {
+                Asked::Answered(self.without_nameserver(message, &question, "too many wait"))
+            }
+        }
+    }
+
+    /// A place to wait for an answer, unless too many wait.
+    fn place(&self, question: Question, awaits: Awaits, via: Via) -> Result<Waiting, Question> {
         let of_pod = self.waiting.clone().try_acquire_owned();
         let of_node = self.shared.waiting.clone().try_acquire_owned();
         let turned = match (of_pod, of_node) {
             (Ok(of_pod), Ok(of_node)) => {
-                return Asked::Waits(Waiting {
+                return Ok(Waiting {
                     question,
+                    awaits,
+                    via,
                     _of_pod: of_pod,
                     _of_node: of_node,
                 });
@@ -439,7 +462,50 @@ impl Served {
             (Ok(_), Err(_)) => Turned::Node,
         };
         self.turn_away(turned);
-        Asked::Answered(self.without_nameserver(message, &question, "too many wait"))
+        Err(question)
+    }
+
+    /// Answers once what the question waits for is here, or when that has taken too long.
+    async fn answer_later(self: &Arc<Self>, message: &Message, waiting: Waiting) -> Message {
+        match waiting.awaits {
+            Awaits::Nameservers => self.forward(message, waiting).await,
+            Awaits::Workload => self.answer_when_known(message, waiting).await,
+        }
+    }
+
+    /// An application is started when its pod is captured, and may ask before the mesh has said who
+    /// it is.
+    async fn answer_when_known(self: &Arc<Self>, message: &Message, waiting: Waiting) -> Message {
+        let shared = &self.shared;
+        let mut changes = shared.state.changes();
+        let known = async {
+            while self
+                .pod
+                .workload(&shared.config.node, &shared.state.load())
+                .is_none()
+            {
+                // A state that nobody changes any more tells nothing new.
+                if changes.changed().await.is_err() {
+                    std::future::pending().await
+                }
+            }
+        };
+        if time::timeout(shared.config.workload_wait, known)
+            .await
+            .is_err()
+        {
+            return unknown_client(message, &waiting.question);
+        }
+        let via = waiting.via;
+        drop(waiting);
+        match self.ask(message, via) {
+            Asked::Answered(answer) => answer,
+            Asked::Waits(waiting) if waiting.awaits == Awaits::Nameservers => {
+                self.forward(message, waiting).await
+            }
+            // Gone again.
+            Asked::Waits(waiting) => unknown_client(message, &waiting.question),
+        }
     }
 
     /// Answers with what nameservers say. Where something is known that was right a while ago, that
@@ -519,4 +585,9 @@ impl Served {
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unknown_client(message: &Message, question: &Question) -> Message {
+    question.answered(Outcome::UnknownClient);
+    answer::respond(message, ResponseCode::ServFail)
 }

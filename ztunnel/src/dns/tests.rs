@@ -41,6 +41,7 @@ fn new_netns() -> Arc<OwnedFd> {
 struct Scene {
     netns: Arc<OwnedFd>,
     asked: Arc<AtomicUsize>,
+    state: Arc<State>,
     _proxy: DnsProxy,
     dir: tempfile::TempDir,
 }
@@ -48,6 +49,11 @@ struct Scene {
 impl Scene {
     /// A pod `shop/web`, known to the mesh or not, and a nameserver on 127.0.0.1:53.
     async fn new(known: bool) -> Self {
+        Self::with(known, Duration::from_millis(100)).await
+    }
+
+    /// The same, where a pod that is not known waits so long.
+    async fn with(known: bool, workload_wait: Duration) -> Self {
         let netns = new_netns();
         let asked = Arc::new(AtomicUsize::new(0));
         nameserver(&netns, asked.clone());
@@ -61,9 +67,7 @@ impl Scene {
         service.addresses.push(NetworkAddress::new("", vip));
         let mut changes = vec![Change::Service(service)];
         if known {
-            let mut web = Workload::new("Kubernetes//Pod/shop/web", "web", "shop");
-            web.node = "node-1".into();
-            changes.push(Change::Workload(web));
+            changes.push(web());
         }
         snapshot.apply(changes);
         state.publish(snapshot);
@@ -78,8 +82,9 @@ impl Scene {
             packet_mark: Some(1337),
             port_reuse: true,
             resolv_conf,
+            workload_wait,
         };
-        let proxy = DnsProxy::start(config, state).expect("starts");
+        let proxy = DnsProxy::start(config, state.clone()).expect("starts");
         let pod = DnsPod {
             spec: PodSpec {
                 uid: "web".into(),
@@ -96,6 +101,7 @@ impl Scene {
         Self {
             netns,
             asked,
+            state,
             _proxy: proxy,
             dir,
         }
@@ -140,6 +146,13 @@ impl Scene {
         stream.set_nonblocking(true).expect("sets");
         TcpStream::from_std(stream).expect("registers")
     }
+}
+
+/// The pod as the mesh tells of it.
+fn web() -> Change {
+    let mut web = Workload::new("Kubernetes//Pod/shop/web", "web", "shop");
+    web.node = "node-1".into();
+    Change::Workload(web)
 }
 
 async fn write(stream: &mut TcpStream, message: &Message) {
@@ -311,6 +324,29 @@ async fn a_pod_the_mesh_does_not_know_is_told_to_try_again() {
     let answer = scene.udp("127.0.0.1", &asked).await;
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
     assert_eq!(scene.asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn what_a_pod_asks_before_the_mesh_knows_it_is_answered_when_it_does() {
+    let scene = Scene::with(false, Duration::from_secs(20)).await;
+    let of_mesh = question("api.shop.", RecordType::A);
+    let other = question("example.com.", RecordType::A);
+    let [mut connection, mut later] = [scene.connect(), scene.connect()];
+    write(&mut connection, &of_mesh).await;
+    write(&mut later, &other).await;
+    let known = async {
+        // Until then it is not passed on either.
+        let early = time::timeout(Duration::from_millis(50), later.peek(&mut [0])).await;
+        assert!(early.is_err(), "answered for nobody");
+        assert_eq!(scene.asked.load(Ordering::SeqCst), 0);
+        let mut snapshot = (*scene.state.snapshot()).clone();
+        snapshot.apply([web()]);
+        scene.state.publish(snapshot);
+    };
+    let (answer, ()) = tokio::join!(scene.udp("127.0.0.1", &of_mesh), known);
+    assert_eq!(addresses(&answer), ["10.96.0.7"]);
+    assert_eq!(addresses(&read(&mut connection).await), ["10.96.0.7"]);
+    assert_eq!(addresses(&read(&mut later).await), ["192.0.2.1"]);
 }
 
 #[tokio::test]
