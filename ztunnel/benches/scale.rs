@@ -4,6 +4,7 @@
 //! `cargo bench -p ztunnel --bench scale [-- PART...]`; prints, asserts nothing.
 
 use std::hint::black_box;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
 use std::rc::Rc;
@@ -30,6 +31,10 @@ use xds::node::{self, ProxyNode};
 use xds::resource_type::Layer;
 use xds::server::{Admitted, Peers, ResourceSet, Server};
 use xds::state::State;
+use ztunnel::access_log::ProcessLog;
+use ztunnel::admin::Dumped;
+use ztunnel::certificates::PodCertificates;
+use ztunnel::proxy::Shared;
 use ztunnel::proxy::plans::Plans;
 use ztunnel::proxy::policy::Policies;
 use ztunnel::sync::Known;
@@ -221,7 +226,53 @@ async fn node(control_plane: SocketAddr) -> anyhow::Result<()> {
         before,
         resident("VmHWM"),
     );
+    drop(snapshot);
+    dump(state)
+}
+
+/// What `/config_dump` takes for so much.
+fn dump(state: Arc<State>) -> anyhow::Result<()> {
+    let config = ztunnel::config::Config::parse(Default::default(), None, 2)?;
+    let certificates = Arc::new(PodCertificates::new(None));
+    let log = Arc::new(ProcessLog);
+    let proxy = Shared::new(
+        config.proxy.clone(),
+        state,
+        certificates,
+        log,
+        Arc::default(),
+    );
+    let dumped = Dumped {
+        config: Arc::new(config),
+        proxy: Arc::new(proxy),
+        certificates: None,
+        freshness: None,
+    };
+    // From here on, what is resident at most is counted anew (proc_pid_clear_refs(5)).
+    std::fs::write("/proc/self/clear_refs", "5")?;
+    let (before, started, mut length) = (resident("VmRSS"), Instant::now(), Length(0));
+    dumped.write(&mut length)?;
+    println!(
+        "a dump of it: {:.1} MB in {:.2?}; {:.1} MB more resident at most",
+        length.0 as f64 / 1e6,
+        started.elapsed(),
+        resident("VmHWM") - before,
+    );
     Ok(())
+}
+
+/// Counts what is written, and keeps none of it.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Megabytes, as the kernel counts them.

@@ -7,6 +7,7 @@ pub mod config_dump;
 use std::fmt::Write;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse};
@@ -14,8 +15,12 @@ use axum::routing::{get, post};
 use runtime::logs;
 use runtime::signals::Shutdown;
 use serde::Deserialize;
+use tokio_util::io::{ReaderStream, SyncIoBridge};
 
 pub use self::config_dump::Dumped;
+
+/// What of a dump waits for whoever reads it, in bytes.
+const PIPE: usize = 64 << 10;
 
 /// Paths and what they do, for the index.
 const PATHS: &[(&str, &str)] = &[
@@ -61,21 +66,16 @@ async fn index() -> Html<String> {
 }
 
 async fn dump(State(admin): State<Admin>) -> impl IntoResponse {
+    let (reader, writer) = tokio::io::duplex(PIPE);
     // Serialising a large mesh takes long enough to hold up everybody else on this thread.
-    let dump = tokio::task::spawn_blocking(move || admin.dumped.to_json()).await;
-    match dump
-        .map_err(|error| error.to_string())
-        .and_then(|json| json)
-    {
-        Ok(json) => {
-            let kind = [(header::CONTENT_TYPE, "application/json")];
-            (StatusCode::OK, kind, json)
+    tokio::task::spawn_blocking(move || {
+        // Whoever asked may be gone.
+        if let Err(error) = admin.dumped.write(SyncIoBridge::new(writer)) {
+            tracing::debug!(%error, "a dump has ended early");
         }
-        Err(error) => {
-            let kind = [(header::CONTENT_TYPE, "text/plain")];
-            (StatusCode::INTERNAL_SERVER_ERROR, kind, error)
-        }
-    }
+    });
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (kind, Body::from_stream(ReaderStream::new(reader)))
 }
 
 async fn change_logging(Query(change): Query<Logging>) -> (StatusCode, String) {

@@ -1,6 +1,7 @@
 //! `/config_dump`: what the tunnel holds, under the keys that istioctl and others read.
 
 use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 
 use identity::manager::CertificateManager;
@@ -8,9 +9,10 @@ use mesh::address::{GatewayAddress, GatewayDestination};
 use mesh::authorization::{Authorization, Match, StringMatch};
 use mesh::balancing::Ejected;
 use mesh::service::{Port, Service, WeightedWaypoint};
-use mesh::snapshot::{ServiceEntry, Snapshot};
+use mesh::snapshot::ServiceEntry;
 use mesh::workload::Workload;
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -30,33 +32,24 @@ pub struct Dumped {
     pub freshness: Option<Freshness>,
 }
 
+/// A list whose items are made as they are written.
+struct Each<F>(F);
+
 // === impl Dumped ===
 
 impl Dumped {
-    pub(super) fn to_json(&self) -> Result<String, String> {
-        let snapshot = self.proxy.state.snapshot();
-        let certificates = self.certificates.as_ref().map(CertificateManager::dump);
-        let dump = json!({
-            "workloads": workloads(&snapshot),
-            "services": services(&snapshot),
-            "ejections": self.ejections(),
-            "policies": policies(&snapshot),
-            // Memberships wait in the snapshot itself until their service arrives.
-            "stagedServices": {},
-            "staticConfig": null,
-            "version": {
-                "version": env!("CARGO_PKG_VERSION"),
-                "component": "ztunnel",
-            },
-            "config": self.config,
-            "certificates": certificates.unwrap_or_default(),
-            "workloadState": self.workload_state(),
-            // Ours: since when the control plane has not been heard of, if it hasn't.
-            "staleSince": self.freshness.as_ref().and_then(Freshness::stale_since).map(
-                |since| humantime::format_rfc3339_seconds(since).to_string()
-            ),
-        });
-        serde_json::to_string_pretty(&dump).map_err(|error| error.to_string())
+    /// Writes the dump as JSON, in which each resource is made when it is written: a large mesh's
+    /// dump is many times what the mesh takes in memory.
+    pub fn write(&self, to: impl Write) -> io::Result<()> {
+        let mut to = BufWriter::new(to);
+        let mut serializer = serde_json::Serializer::pretty(&mut to);
+        self.serialize(&mut serializer)?;
+        to.flush()
+    }
+
+    fn stale_since(&self) -> Option<String> {
+        let since = self.freshness.as_ref().and_then(Freshness::stale_since)?;
+        Some(humantime::format_rfc3339_seconds(since).to_string())
     }
 
     /// Ours: endpoints that are left alone because they could not be connected to.
@@ -104,13 +97,52 @@ impl Dumped {
     }
 }
 
-fn workloads(snapshot: &Snapshot) -> Vec<Value> {
-    let mut workloads: Vec<_> = snapshot.workloads().collect();
-    workloads.sort_by(|one, other| one.uid.cmp(&other.uid));
-    workloads
-        .iter()
-        .map(|workload| self::workload(workload))
-        .collect()
+impl Serialize for Dumped {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let snapshot = self.proxy.state.snapshot();
+        let mut workloads: Vec<_> = snapshot.workloads().collect();
+        workloads.sort_by(|one, other| one.uid.cmp(&other.uid));
+        let mut services: Vec<_> = snapshot.services().collect();
+        services.sort_by_key(|entry| entry.service.key());
+        let mut policies: Vec<_> = snapshot.policies().collect();
+        policies.sort_by_key(|policy| policy.key());
+        let certificates = self.certificates.as_ref().map(CertificateManager::dump);
+
+        let mut dump = serializer.serialize_map(None)?;
+        let workloads = Each(|| workloads.iter().map(|one| workload(one)));
+        dump.serialize_entry("workloads", &workloads)?;
+        let services = Each(|| services.iter().map(|one| service(one)));
+        dump.serialize_entry("services", &services)?;
+        dump.serialize_entry("ejections", &self.ejections())?;
+        let policies = Each(|| policies.iter().map(|one| policy(one)));
+        dump.serialize_entry("policies", &policies)?;
+        // Memberships wait in the snapshot itself until their service arrives.
+        dump.serialize_entry("stagedServices", &json!({}))?;
+        dump.serialize_entry("staticConfig", &Value::Null)?;
+        let version = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "component": "ztunnel",
+        });
+        dump.serialize_entry("version", &version)?;
+        dump.serialize_entry("config", &self.config)?;
+        dump.serialize_entry("certificates", &certificates.unwrap_or_default())?;
+        dump.serialize_entry("workloadState", &self.workload_state())?;
+        // Ours: since when the control plane has not been heard of, if it hasn't.
+        dump.serialize_entry("staleSince", &self.stale_since())?;
+        dump.end()
+    }
+}
+
+// === impl Each ===
+
+impl<F, I> Serialize for Each<F>
+where
+    F: Fn() -> I,
+    I: Iterator<Item: Serialize>,
+{
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq((self.0)())
+    }
 }
 
 fn workload(workload: &Workload) -> Value {
@@ -133,12 +165,6 @@ fn workload(workload: &Workload) -> Value {
         fields.retain(|_, value| !value.is_null() && value != "" && *value != json!([]));
     }
     value
-}
-
-fn services(snapshot: &Snapshot) -> Vec<Value> {
-    let mut services: Vec<_> = snapshot.services().collect();
-    services.sort_by_key(|entry| entry.service.key());
-    services.iter().map(|entry| service(entry)).collect()
 }
 
 fn service(entry: &ServiceEntry) -> Value {
@@ -189,12 +215,6 @@ fn service(entry: &ServiceEntry) -> Value {
         });
     }
     value
-}
-
-fn policies(snapshot: &Snapshot) -> Vec<Value> {
-    let mut policies: Vec<_> = snapshot.policies().collect();
-    policies.sort_by_key(|policy| policy.key());
-    policies.iter().map(|policy| self::policy(policy)).collect()
 }
 
 /// Rules are three nested lists: any of, all of, any of.
