@@ -268,7 +268,7 @@ fn follow_control_plane(
             let demander = client.demander();
             on_demand = config
                 .xds_on_demand
-                .then(|| Arc::new(OnDemand::new(move |name| demander.demand(name))));
+                .then(|| Arc::new(OnDemand::new(move |demand| demander.demand(demand))));
             tokio::spawn(sync::run(
                 client,
                 freshness,

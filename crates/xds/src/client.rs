@@ -65,16 +65,23 @@ pub enum Event {
     Disconnected { reason: String },
 }
 
-/// Asks a running on-demand client for more resources.
+/// Asks a running on-demand client for more resources, or for fewer.
 #[derive(Clone, Debug)]
-pub struct Demander(mpsc::UnboundedSender<String>);
+pub struct Demander(mpsc::UnboundedSender<Demand>);
+
+/// `network/ip`, `namespace/hostname` or a workload's uid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Demand {
+    Subscribe(String),
+    Unsubscribe(String),
+}
 
 /// See the module's description.
 pub struct Client {
     config: Config,
     state: State,
     demander: Demander,
-    demands: mpsc::UnboundedReceiver<String>,
+    demands: mpsc::UnboundedReceiver<Demand>,
 }
 
 /// How a stream ended.
@@ -87,10 +94,9 @@ struct Ended {
 // === impl Demander ===
 
 impl Demander {
-    /// Subscribes to `network/ip`, `namespace/hostname` or a workload's uid.
-    pub fn demand(&self, name: String) {
+    pub fn demand(&self, demand: Demand) {
         // A client that is gone needs nothing.
-        let _ = self.0.send(name);
+        let _ = self.0.send(demand);
     }
 }
 
@@ -215,8 +221,8 @@ impl Client {
                     }
                     send(received.acknowledgement)?;
                 }
-                Some(name) = self.demands.recv() => {
-                    if let Some(request) = self.state.demand(name) {
+                Some(demand) = self.demands.recv() => {
+                    if let Some(request) = self.state.demand(demand) {
                         send(request)?;
                     }
                 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::access_log::{Direction, Party};
 use super::connections::{Listed, OpenConnection, Protocol};
-use super::on_demand::NotKnown;
+use super::on_demand::{NotKnown, OnDemand};
 use super::pods::Pod;
 use super::policy::Admission;
 use super::proxy_protocol::{self, TooLong};
@@ -156,8 +156,8 @@ impl Arrival {
         let mut workload = workload.ok_or(Refusal::UnknownWorkload)?;
         conversation.destination.workload = Some(workload.clone());
         let shared = &self.worker.shared;
-        if let (Some(on_demand), Authority::Hostname(host, _)) = (&shared.on_demand, authority) {
-            let fetched = Box::pin(on_demand.fetch_backed(&shared.state, &workload, host)).await;
+        if let Some(on_demand) = &shared.on_demand {
+            let fetched = Box::pin(self.fetch(on_demand, &workload, authority)).await;
             fetched.map_err(Refusal::NotKnown)?;
             // It may have changed meanwhile, and with it its policies.
             let current = self.pod.workload(&shared.state.load(), &shared.config);
@@ -185,6 +185,26 @@ impl Arrival {
             self.connect(application).await
         };
         Ok((tcp.map_err(Refusal::Connect)?, admission))
+    }
+
+    /// Fetches what is needed to judge a request, where the mesh is known on demand.
+    async fn fetch(
+        &self,
+        on_demand: &OnDemand,
+        workload: &Workload,
+        authority: &Authority,
+    ) -> Result<(), NotKnown> {
+        let state = &self.worker.shared.state;
+        match authority {
+            Authority::Hostname(host, _) => on_demand.fetch_backed(state, workload, host).await,
+            // Nobody without an identity fills what is remembered.
+            Authority::Address(asked)
+                if self.identity.is_some() && asked.ip() != self.local.ip() =>
+            {
+                on_demand.fetch_behind(state, workload, asked.ip()).await
+            }
+            Authority::Address(_) => Ok(()),
+        }
     }
 
     pub(crate) fn connection(&self, destination: SocketAddr) -> Connection {

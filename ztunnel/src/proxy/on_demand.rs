@@ -1,9 +1,10 @@
 //! Addresses that the control plane is asked for when a connection needs them (`XDS_ON_DEMAND`).
 //!
 //! A subscription outlives its answer, so each name is asked for once: from then on the snapshot says
-//! all there is to know of it.
+//! all there is to know of it. What nobody has is forgotten when there is too much of it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,27 +13,38 @@ use mesh::service::Service;
 use mesh::snapshot::{ServiceEntry, Snapshot};
 use mesh::workload::Workload;
 use tokio::sync::watch;
-use tokio::time;
+use tokio::time::{self, Instant};
+use xds::client::Demand;
 
 use super::state::State;
 
 /// How long a connection waits for the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Names asked for at most: whoever calls at random must not make the control plane and this node
-/// remember every address there is.
-const NAMES: usize = 1 << 16;
+/// Names at most that are asked for and that nobody has: whoever calls at random must not make the
+/// control plane and this node remember every address there is.
+const NAMES: usize = 1 << 14;
 
 /// Asks for what connections need, and remembers what was answered.
 pub struct OnDemand {
-    demand: Box<dyn Fn(String) + Send + Sync>,
+    demand: Box<dyn Fn(Demand) + Send + Sync>,
     names: Mutex<Names>,
     answers: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct Names {
-    asked: HashSet<String>,
-    answered: HashSet<String>,
+    asked: HashMap<String, Answer>,
+    /// Those that nobody has, or may have, the oldest first. What is there by now is among them until
+    /// it is met.
+    of_nobody: VecDeque<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// None yet; since when.
+    Awaited(Instant),
+    Present,
+    Absent,
 }
 
 /// Why it is not known what an address is.
@@ -47,7 +59,7 @@ pub(crate) enum NotKnown {
 // === impl OnDemand ===
 
 impl OnDemand {
-    pub fn new(demand: impl Fn(String) + Send + Sync + 'static) -> Self {
+    pub fn new(demand: impl Fn(Demand) + Send + Sync + 'static) -> Self {
         Self {
             demand: Box::new(demand),
             names: Mutex::default(),
@@ -57,8 +69,8 @@ impl OnDemand {
 
     /// The control plane has no such resource. To be called when the snapshot without it is published.
     pub fn absent(&self, name: &str) {
-        if self.names().asked.contains(name) {
-            self.names().answered.insert(name.to_owned());
+        let is_awaited = self.names().answer(name, Answer::Absent);
+        if is_awaited {
             self.answers.send_replace(());
         }
     }
@@ -71,12 +83,7 @@ impl OnDemand {
         client: &Workload,
         address: &NetworkAddress,
     ) -> Result<(), NotKnown> {
-        let is_there = |snapshot: &Snapshot| {
-            snapshot.service_at(address, &client.namespace).is_some()
-                || snapshot.workload_at(address).is_some()
-        };
-        self.await_name(state, address.to_string(), is_there)
-            .await?;
+        self.await_address(state, client, address).await?;
         let (waypoints, mut gateways) = {
             let snapshot = state.load();
             match snapshot.service_at(address, &client.namespace) {
@@ -118,6 +125,31 @@ impl OnDemand {
         self.await_name(state, key.to_string(), is_there).await
     }
 
+    /// Waits until the state has what is at an address that a peer asks `workload` for: a waypoint is
+    /// asked for what is behind it.
+    pub(crate) async fn fetch_behind(
+        &self,
+        state: &State,
+        workload: &Workload,
+        address: IpAddr,
+    ) -> Result<(), NotKnown> {
+        let address = NetworkAddress::new(workload.network.clone(), address.to_canonical());
+        self.await_address(state, workload, &address).await
+    }
+
+    async fn await_address(
+        &self,
+        state: &State,
+        client: &Workload,
+        address: &NetworkAddress,
+    ) -> Result<(), NotKnown> {
+        let is_there = |snapshot: &Snapshot| {
+            snapshot.service_at(address, &client.namespace).is_some()
+                || snapshot.workload_at(address).is_some()
+        };
+        self.await_name(state, address.to_string(), is_there).await
+    }
+
     async fn fetch_gateway(
         &self,
         state: &State,
@@ -126,11 +158,7 @@ impl OnDemand {
     ) -> Result<(), NotKnown> {
         match &gateway.destination {
             GatewayDestination::Address(address) => {
-                let is_there = |snapshot: &Snapshot| {
-                    snapshot.service_at(address, &client.namespace).is_some()
-                        || snapshot.workload_at(address).is_some()
-                };
-                self.await_name(state, address.to_string(), is_there).await
+                self.await_address(state, client, address).await
             }
             GatewayDestination::Hostname(service) => {
                 let is_there = |snapshot: &Snapshot| snapshot.service(service).is_some();
@@ -147,17 +175,17 @@ impl OnDemand {
     ) -> Result<(), NotKnown> {
         // Before the look, so that no answer is missed.
         let (mut changes, mut answers) = (state.changes(), self.answers.subscribe());
-        if is_there(&state.load()) || self.names().answered.contains(&name) {
+        if is_there(&state.load()) || self.names().is_answered(&name) {
             return Ok(());
         }
         self.ask(&name)?;
         let answered = async {
             loop {
                 if is_there(&state.load()) {
-                    self.names().answered.insert(name.clone());
+                    self.names().answer(&name, Answer::Present);
                     return;
                 }
-                if self.names().answered.contains(&name) {
+                if self.names().is_answered(&name) {
                     return;
                 }
                 tokio::select! {
@@ -175,20 +203,75 @@ impl OnDemand {
 
     fn ask(&self, name: &str) -> Result<(), NotKnown> {
         let mut names = self.names();
-        if names.asked.contains(name) {
+        let now = Instant::now();
+        if names.asked.contains_key(name) {
             return Ok(());
         }
-        if names.asked.len() >= NAMES {
-            return Err(NotKnown::TooMany(name.to_owned()));
+        if !names.has_room() {
+            match names.forget_one(now) {
+                Some(forgotten) => (self.demand)(Demand::Unsubscribe(forgotten)),
+                None if names.has_room() => {}
+                None => return Err(NotKnown::TooMany(name.to_owned())),
+            }
         }
-        names.asked.insert(name.to_owned());
-        drop(names);
-        (self.demand)(name.to_owned());
+        names.ask(name, now);
+        // In the same order in which they are remembered.
+        (self.demand)(Demand::Subscribe(name.to_owned()));
         Ok(())
     }
 
     fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Names ===
+
+impl Names {
+    fn ask(&mut self, name: &str, now: Instant) {
+        self.asked.insert(name.to_owned(), Answer::Awaited(now));
+        self.of_nobody.push_back(name.to_owned());
+    }
+
+    fn is_answered(&self, name: &str) -> bool {
+        let answer = self.asked.get(name);
+        matches!(answer, Some(Answer::Present | Answer::Absent))
+    }
+
+    /// Remembers an answer, if the name was asked for.
+    fn answer(&mut self, name: &str, answer: Answer) -> bool {
+        let Some(known) = self.asked.get_mut(name) else {
+            return false;
+        };
+        if (*known, answer) == (Answer::Present, Answer::Absent) {
+            self.of_nobody.push_back(name.to_owned());
+        }
+        *known = answer;
+        true
+    }
+
+    fn has_room(&self) -> bool {
+        self.of_nobody.len() < NAMES
+    }
+
+    /// Forgets the one that nobody has for longest. None where there is room without, or where all
+    /// have been asked for in this moment.
+    fn forget_one(&mut self, now: Instant) -> Option<String> {
+        while !self.has_room() {
+            let oldest = self.of_nobody.front()?;
+            match self.asked.get(oldest) {
+                Some(Answer::Awaited(since)) if now.duration_since(*since) <= PATIENCE => {
+                    return None;
+                }
+                Some(Answer::Awaited(_) | Answer::Absent) => {
+                    let oldest = self.of_nobody.pop_front()?;
+                    self.asked.remove(&oldest);
+                    return Some(oldest);
+                }
+                Some(Answer::Present) | None => _ = self.of_nobody.pop_front(),
+            }
+        }
+        None
     }
 }
 

@@ -15,6 +15,7 @@ use proto::l7::Decoded;
 use proto::workload::Address;
 
 use self::version::Version;
+use crate::client::Demand;
 use crate::resource_type::{Layer, ResourceType};
 
 const WILDCARD: &str = "*";
@@ -108,20 +109,28 @@ impl State {
         types.find(|state| state.resource_type == wanted)
     }
 
-    /// Subscribes to one more address. None where it is subscribed already.
-    pub fn demand(&mut self, name: String) -> Option<DeltaDiscoveryRequest> {
+    /// Subscribes to one more address, or to one less. None where nothing is to be said.
+    pub fn demand(&mut self, demand: Demand) -> Option<DeltaDiscoveryRequest> {
         let addresses = self.state(ResourceType::Address)?;
-        match addresses.subscription {
-            Subscription::Wildcard => None,
-            Subscription::OnDemand => {
-                let new = addresses.demanded.insert(name.clone());
-                new.then(|| DeltaDiscoveryRequest {
-                    type_url: ResourceType::Address.url().to_owned(),
-                    resource_names_subscribe: vec![name],
-                    ..Default::default()
-                })
-            }
+        if addresses.subscription == Subscription::Wildcard {
+            return None;
         }
+        let mut request = DeltaDiscoveryRequest {
+            type_url: ResourceType::Address.url().to_owned(),
+            ..Default::default()
+        };
+        let is_new = match demand {
+            Demand::Subscribe(name) => {
+                request.resource_names_subscribe.push(name.clone());
+                addresses.demanded.insert(name)
+            }
+            Demand::Unsubscribe(name) => {
+                let was_there = addresses.demanded.remove(&name);
+                request.resource_names_unsubscribe.push(name);
+                was_there
+            }
+        };
+        is_new.then_some(request)
     }
 
     /// Takes a response in, or nothing of one that can't be read.

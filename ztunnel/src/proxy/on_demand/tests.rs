@@ -21,7 +21,13 @@ impl Scene {
     fn new() -> Self {
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let asking = asked.clone();
-        let demand = move |name| asking.lock().expect("names").push(name);
+        let demand = move |demand| {
+            let name = match demand {
+                Demand::Subscribe(name) => name,
+                Demand::Unsubscribe(name) => format!("no more {name}"),
+            };
+            asking.lock().expect("names").push(name);
+        };
         Self {
             on_demand: Arc::new(OnDemand::new(demand)),
             state: Arc::default(),
@@ -135,10 +141,54 @@ async fn without_an_answer_nothing_is_assumed() {
 #[tokio::test(start_paused = true)]
 async fn no_more_is_asked_than_can_be_remembered() {
     let scene = Scene::new();
-    let names = (0..NAMES).map(|number| number.to_string());
-    scene.on_demand.names().asked = names.collect();
-    let expected = Err(NotKnown::TooMany("/192.0.2.1".into()));
-    assert_eq!(scene.fetch("192.0.2.1").await, expected);
+    let on_demand = &scene.on_demand;
+    for number in 0..NAMES {
+        on_demand.names().ask(&number.to_string(), Instant::now());
+    }
+    let full = Err(NotKnown::TooMany("/192.0.2.1".into()));
+    assert_eq!(scene.fetch("192.0.2.1").await, full);
+    assert_eq!(scene.asked(), 0);
+
+    // What nobody has makes room, the oldest first; what is there is kept and needs none.
+    on_demand.names().answer("0", Answer::Present);
+    on_demand.absent("1");
+    on_demand.absent("2");
+    let answers = scene.answer(0, "/192.0.2.1", || on_demand.absent("/192.0.2.1"));
+    let (known, ()) = tokio::join!(scene.fetch("192.0.2.1"), answers);
+    assert_eq!(known, Ok(()));
+    let answers = scene.answer(2, "/192.0.2.2", || on_demand.absent("/192.0.2.2"));
+    let (known, ()) = tokio::join!(scene.fetch("192.0.2.2"), answers);
+    assert_eq!(known, Ok(()));
+    assert_eq!(scene.asked.lock().expect("names")[1], "no more 1");
+    assert!(on_demand.names().is_answered("0"));
+
+    // And so does what has not been answered in time.
+    on_demand.absent("2");
+    let late = scene.fetch("192.0.2.3");
+    let late = tokio::join!(late, time::sleep(PATIENCE + PATIENCE / 2)).0;
+    assert_eq!(late, Err(NotKnown::Unanswered("/192.0.2.3".into())));
+    let answers = scene.answer(6, "/192.0.2.4", || on_demand.absent("/192.0.2.4"));
+    let (known, ()) = tokio::join!(scene.fetch("192.0.2.4"), answers);
+    assert_eq!(known, Ok(()));
+    let asked = scene.asked.lock().expect("names").clone();
+    assert_eq!(
+        asked[3..],
+        ["no more 2", "/192.0.2.3", "no more 3", "/192.0.2.4"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_waypoint_is_asked_for_is_asked_for_too() {
+    let scene = Scene::new();
+    let waypoint = Workload::new("Kubernetes//Pod/shop/waypoint", "waypoint", "shop");
+    let mut web = Service::new("web", "shop", "web.shop.svc.cluster.local");
+    web.addresses = vec![address("10.96.0.7")];
+    let asked = "10.96.0.7".parse().expect("an address");
+    let fetch = scene.on_demand.fetch_behind(&scene.state, &waypoint, asked);
+    let answers = scene.answer(0, "/10.96.0.7", || {
+        scene.publish([Change::Service(web.clone())]);
+    });
+    assert_eq!(tokio::join!(fetch, answers).0, Ok(()));
 }
 
 #[tokio::test(start_paused = true)]

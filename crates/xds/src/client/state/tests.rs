@@ -381,6 +381,10 @@ fn sync_is_told_once_when_both_types_have_come() {
     assert!(!take(&mut state, policies).synced);
 }
 
+fn subscribe() -> Demand {
+    Demand::Subscribe("/10.0.0.1".to_owned())
+}
+
 #[test]
 fn on_demand_names_what_it_wants_and_asks_again_for_what_is_pending() {
     let mut state = State::new(Layer::L4, Subscription::OnDemand);
@@ -388,12 +392,18 @@ fn on_demand_names_what_it_wants_and_asks_again_for_what_is_pending() {
     assert_eq!(first.resource_names_subscribe, ["*"]);
     assert_eq!(first.resource_names_unsubscribe, ["*"]);
 
-    let request = state.demand("/10.0.0.1".to_owned()).expect("new");
+    let request = state.demand(subscribe()).expect("new");
     assert_eq!(request.resource_names_subscribe, ["/10.0.0.1"]);
-    assert_eq!(state.demand("/10.0.0.1".to_owned()), None);
+    assert_eq!(state.demand(subscribe()), None);
     addresses(&mut state, vec![workload(WEB, "1")], &[]);
     assert_eq!(held(&state), pairs(&[("/10.0.0.1", ""), (WEB, "1")]));
 
+    let unsubscribe = || Demand::Unsubscribe("/10.0.0.1".to_owned());
+    let request = state.demand(unsubscribe()).expect("was subscribed");
+    assert_eq!(request.resource_names_unsubscribe, ["/10.0.0.1"]);
+    assert_eq!(state.demand(unsubscribe()), None);
+    assert_eq!(held(&state), pairs(&[(WEB, "1")]));
+
     let mut wildcard = State::new(Layer::L4, Subscription::Wildcard);
-    assert_eq!(wildcard.demand("/10.0.0.1".to_owned()), None);
+    assert_eq!(wildcard.demand(subscribe()), None);
 }
