@@ -217,7 +217,7 @@ pub(crate) fn zds(input: &[u8]) {
     let decoded = ztunnel::inpod::Request::decode(packet);
     assert!(!matches!(decoded, Ok(ztunnel::inpod::Request::Add(_))));
     if let Ok(request) = decoded {
-        let mut roster = Roster::default();
+        let mut roster = Roster::new(false);
         roster.connected();
         let _ = roster.request(request);
     }

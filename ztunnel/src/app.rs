@@ -408,8 +408,8 @@ async fn serve_one(
         netns: None,
     };
     let result = proxies.serve(spec, search_domains()).await;
-    if let Err(error) = result {
-        return (proxies, Err(anyhow::Error::msg(error)));
+    if let Err(not_served) = result {
+        return (proxies, Err(anyhow::Error::msg(not_served.reason)));
     }
     drop(starting);
     (proxies, Ok(stop.await))

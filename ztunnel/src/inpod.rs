@@ -23,7 +23,7 @@ use tokio::time::{self, Instant};
 
 pub use self::netns::NetnsId;
 pub use self::request::{Pod, Request};
-use self::roster::{ProtocolError, Roster, Step};
+use self::roster::{Outcome, ProtocolError, Roster, Step};
 use crate::packet::{self, Socket};
 
 /// Pods that could not be served are tried again this often.
@@ -37,13 +37,24 @@ const TASK: &str = "workload proxy manager";
 /// Whoever serves pods.
 pub trait Proxies {
     /// Serves a pod; returns when its sockets listen.
-    fn add(&self, pod: &Pod) -> impl Future<Output = Result<(), String>>;
+    fn add(&self, pod: &Pod) -> impl Future<Output = Result<(), NotServed>>;
 
     /// Stops serving a pod.
     fn remove(&self, uid: &Arc<str>) -> impl Future<Output = ()>;
 
     /// Hears which pods can't be served for now.
     fn pending(&self, pods: Vec<Pod>);
+
+    /// Whether another process serves pods until this one is ready.
+    fn take_over(&self) -> bool;
+}
+
+/// Why a pod is not served, and whether this process is not ready without it: where another one
+/// serves until then and can't serve it either, nobody gains by waiting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotServed {
+    pub reason: String,
+    pub holds_up: bool,
 }
 
 /// Follows the agent for as long as the process runs.
@@ -72,8 +83,8 @@ impl<P: Proxies> Client<P> {
     pub fn new(path: PathBuf, proxies: P, readiness: &Readiness) -> Self {
         Self {
             path,
+            roster: Roster::new(proxies.take_over()),
             proxies,
-            roster: Roster::default(),
             open: Some(readiness.task(TASK)),
             readiness: readiness.clone(),
             retry: RETRY,
@@ -195,19 +206,28 @@ impl<P: Proxies> Client<P> {
                 metrics::counter!("workload_manager_proxies_started_total").increment(1);
                 tracing::info!(name, namespace, uid = &*pod.spec.uid, "pod captured");
             }
-            Err(error) => {
+            Err(NotServed { reason, holds_up }) => {
                 tracing::warn!(
                     name,
                     namespace,
                     uid = &*pod.spec.uid,
-                    error,
+                    error = reason,
+                    holds_up,
                     "cannot serve pod"
                 );
             }
         }
-        let error = result.as_ref().err().cloned().unwrap_or_default();
-        self.roster.started(pod, result.is_ok());
-        error
+        let outcome = match &result {
+            Ok(()) => Outcome::Served,
+            Err(NotServed { holds_up, .. }) => Outcome::Pending {
+                holds_up: *holds_up,
+            },
+        };
+        self.roster.started(pod, outcome);
+        result
+            .err()
+            .map(|not_served| not_served.reason)
+            .unwrap_or_default()
     }
 
     async fn stop(&mut self, uid: &Arc<str>) {
@@ -226,6 +246,12 @@ impl<P: Proxies> Client<P> {
     }
 
     fn update_readiness(&mut self) {
+        for uid in self.roster.missing() {
+            tracing::warn!(
+                uid = &**uid,
+                "only the former process serves this pod, and the CNI agent does not hand it over"
+            );
+        }
         let (active, pending) = self.roster.counts();
         metrics::gauge!("workload_manager_active_proxy_count").set(active as f64);
         metrics::gauge!("workload_manager_pending_proxy_count").set(pending as f64);

@@ -277,6 +277,37 @@ fn pods_come_and_go_while_the_former_process_drains() {
     held.stop();
 }
 
+const SQUATTER: &str = "\
+apiVersion: v1
+kind: Pod
+metadata: {name: squatter, namespace: shop, labels: {LABEL}}
+spec:
+  nodeName: node-1
+  containers: [{name: web, command: [web, serve, --port, '15008']}]
+";
+
+/// An application that was there before it was to be in the mesh may have a port of the tunnel's.
+#[test]
+fn a_pod_that_nobody_can_serve_holds_no_upgrade_up() {
+    let lab = own();
+    let outside = SQUATTER.replace("LABEL", "istio.io/dataplane-mode: none");
+    lab.write("squatter.yaml", &outside).expect("written");
+    lab.eventually(SOON, "the application listens", || {
+        lab.ready()?;
+        lab.exec("shop/squatter", &["web", "ask", "http://localhost:15008/"])
+            .map(|_| ())
+    })
+    .expect("listens");
+    lab.write("squatter.yaml", &SQUATTER.replace("LABEL", "app: squatter"))
+        .expect("written");
+    let log = "nodes/node-1/ztunnel.log";
+    lab.logged(log, "cannot serve pod").expect("it can't");
+    upgrade(&lab, &["--node", "node-1"]).expect("upgraded");
+    lab.logged(log, "holds_up=false").expect("said");
+    let answer = lab.peer("shop/client", &["get", "server:80"]);
+    assert!(answer.expect("served").starts_with("server "));
+}
+
 /// A program that is no successor: the shell script `text`.
 fn script(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
     let path = folder.path().join(name);

@@ -7,7 +7,7 @@ use crate::certificates::PodCertificates;
 use crate::dns::{DnsPod, DnsProxy};
 use crate::handover::inherited::Inherited;
 use crate::handover::{Owner, Port};
-use crate::inpod::{NetnsId, Pod, Proxies};
+use crate::inpod::{NetnsId, NotServed, Pod, Proxies};
 use crate::proxy::{PodSpec, Workers};
 
 pub(super) struct PodProxies {
@@ -27,7 +27,7 @@ impl PodProxies {
         &self,
         spec: PodSpec,
         search_domains: Arc<[String]>,
-    ) -> Result<(), String> {
+    ) -> Result<(), NotServed> {
         let uid = spec.uid.clone();
         self.certificates.pod_added(&uid, &spec.info);
         let result = self.listen(spec, search_domains).await;
@@ -37,10 +37,18 @@ impl PodProxies {
         result
     }
 
-    async fn listen(&self, spec: PodSpec, search_domains: Arc<[String]>) -> Result<(), String> {
-        let named = |error: std::io::Error| error.to_string();
+    async fn listen(&self, spec: PodSpec, search_domains: Arc<[String]>) -> Result<(), NotServed> {
         let ports: Vec<_> = self.workers.ports().map(Port::Tcp).collect();
         let inherited = self.inherited(&spec, &ports).await;
+        // Whose application has one of the ports, say, the former process can't serve either.
+        let holds_up = match self.predecessor.succession() {
+            Some(succession) => !inherited.is_nothing() || succession.is_over().await,
+            None => true,
+        };
+        let named = |error: std::io::Error| NotServed {
+            reason: error.to_string(),
+            holds_up,
+        };
         self.workers
             .add_pod_with(spec.clone(), inherited)
             .await
@@ -82,7 +90,7 @@ impl PodProxies {
 }
 
 impl Proxies for PodProxies {
-    async fn add(&self, pod: &Pod) -> Result<(), String> {
+    async fn add(&self, pod: &Pod) -> Result<(), NotServed> {
         self.serve(pod.spec.clone(), pod.search_domains.as_slice().into())
             .await
     }
@@ -94,5 +102,9 @@ impl Proxies for PodProxies {
     fn pending(&self, pods: Vec<Pod>) {
         let named = pods.into_iter().map(|pod| (pod.spec.uid, pod.spec.info));
         self.workers.set_pending(named.collect());
+    }
+
+    fn take_over(&self) -> bool {
+        self.predecessor.succession().is_some()
     }
 }

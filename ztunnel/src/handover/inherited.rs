@@ -70,6 +70,10 @@ impl Inherited {
         Self::behind(Gate::open())
     }
 
+    pub fn is_nothing(&self) -> bool {
+        self.tcp.is_empty() && self.udp.is_empty()
+    }
+
     pub fn behind(gate: Gate) -> Self {
         Self {
             tcp: Vec::new(),

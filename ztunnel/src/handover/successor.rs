@@ -105,6 +105,11 @@ impl Succession {
         self.gatekeeper.gate()
     }
 
+    /// Whether this process has taken over.
+    pub async fn is_over(&self) -> bool {
+        self.socket.lock().await.is_none()
+    }
+
     /// The sockets that an owner has in the predecessor; those of its ports that it has none of
     /// are to be made anew. After the handover these are all.
     pub async fn inherit(&self, owner: &Owner, ports: &[Port]) -> Inherited {

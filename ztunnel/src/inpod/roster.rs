@@ -14,12 +14,33 @@ use std::sync::Arc;
 use super::{NetnsId, Pod, Request};
 
 /// See the module's description.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Roster {
     served: BTreeMap<Arc<str>, NetnsId>,
     /// Pods that could not be served yet.
-    pending: BTreeMap<Arc<str>, Pod>,
+    pending: BTreeMap<Arc<str>, Pending>,
+    /// Whether another process serves pods until this one is ready.
+    takes_over: bool,
+    /// Pods that the agent wants kept, which only that process can have.
+    missing: BTreeSet<Arc<str>>,
     connection: Connection,
+}
+
+#[derive(Debug)]
+struct Pending {
+    pod: Pod,
+    holds_up: bool,
+}
+
+/// What has come of a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Served,
+    /// To be tried again.
+    Pending {
+        /// Whether this process is not ready without it.
+        holds_up: bool,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -56,12 +77,23 @@ pub enum ProtocolError {
 // === impl Roster ===
 
 impl Roster {
+    pub fn new(takes_over: bool) -> Self {
+        Self {
+            served: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            takes_over,
+            missing: BTreeSet::new(),
+            connection: Connection::default(),
+        }
+    }
+
     /// A new connection: a new snapshot will follow.
     pub fn connected(&mut self) {
         self.connection = Connection::Snapshot {
             named: BTreeSet::new(),
         };
         self.pending.clear();
+        self.missing.clear();
     }
 
     pub fn disconnected(&mut self) {
@@ -94,6 +126,7 @@ impl Roster {
 
     fn add(&mut self, pod: Pod) -> Step {
         let uid = pod.spec.uid.clone();
+        self.missing.remove(&uid);
         if let Connection::Snapshot { named } = &mut self.connection {
             named.insert(uid.clone());
         }
@@ -109,6 +142,7 @@ impl Roster {
 
     fn delete(&mut self, uid: &Arc<str>) -> Step {
         self.pending.remove(uid);
+        self.missing.remove(uid);
         match &mut self.connection {
             // It stays until the snapshot is complete: the agent may still name it.
             Connection::Snapshot { named } => {
@@ -130,6 +164,11 @@ impl Roster {
             .cloned()
             .collect();
         self.served.retain(|uid, _| named.contains(uid));
+        if self.takes_over {
+            let is_here =
+                |uid: &&Arc<str>| self.served.contains_key(*uid) || self.pending.contains_key(*uid);
+            self.missing = named.iter().filter(|uid| !is_here(uid)).cloned().collect();
+        }
         match gone.is_empty() {
             true => Step::Nothing,
             false => Step::Stop(gone),
@@ -137,19 +176,23 @@ impl Roster {
     }
 
     /// The outcome of a start.
-    pub fn started(&mut self, pod: Pod, served: bool) {
+    pub fn started(&mut self, pod: Pod, outcome: Outcome) {
         let uid = pod.spec.uid.clone();
-        if served {
-            self.pending.remove(&uid);
-            self.served.insert(uid, pod.netns_id);
-        } else {
-            self.pending.insert(uid, pod);
+        match outcome {
+            Outcome::Served => {
+                self.pending.remove(&uid);
+                self.served.insert(uid, pod.netns_id);
+            }
+            Outcome::Pending { holds_up } => {
+                self.pending.insert(uid, Pending { pod, holds_up });
+            }
         }
     }
 
     /// Pods to try again.
     pub fn pending(&self) -> Vec<Pod> {
-        self.pending.values().cloned().collect()
+        let pods = self.pending.values().map(|pending| &pending.pod);
+        pods.cloned().collect()
     }
 
     /// How many pods are served, and how many wait to be.
@@ -157,9 +200,15 @@ impl Roster {
         (self.served.len(), self.pending.len())
     }
 
-    /// The agent has told of every pod and all of them are served.
+    /// Pods that another process serves and this one has not been given.
+    pub fn missing(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.missing.iter()
+    }
+
+    /// The agent has told of every pod and all of them are served that can be.
     pub fn is_ready(&self) -> bool {
-        matches!(self.connection, Connection::Live) && self.pending.is_empty()
+        let holds_up = self.pending.values().any(|pending| pending.holds_up);
+        matches!(self.connection, Connection::Live) && !holds_up && self.missing.is_empty()
     }
 }
 

@@ -25,14 +25,17 @@ struct Recorder {
 }
 
 impl Proxies for Recorder {
-    async fn add(&self, pod: &Pod) -> Result<(), String> {
+    async fn add(&self, pod: &Pod) -> Result<(), NotServed> {
         assert!(pod.spec.netns.is_some());
         self.calls.lock().expect("lock").push(format!(
             "add {} {} {:?}",
             pod.spec.uid, pod.spec.info.name, pod.search_domains
         ));
         match *self.failing.lock().expect("lock") {
-            true => Err("port in use".to_owned()),
+            true => Err(NotServed {
+                reason: "port in use".to_owned(),
+                holds_up: true,
+            }),
             false => Ok(()),
         }
     }
@@ -45,6 +48,10 @@ impl Proxies for Recorder {
     fn pending(&self, pods: Vec<Pod>) {
         let uids = pods.into_iter().map(|pod| pod.spec.uid);
         *self.pending.lock().expect("lock") = uids.collect();
+    }
+
+    fn take_over(&self) -> bool {
+        false
     }
 }
 

@@ -26,17 +26,28 @@ enum Ask {
     Add(&'static str, u64),
     /// An Add whose start fails.
     Fail(&'static str),
+    /// One that the former process can't serve either.
+    Never(&'static str),
     Keep(&'static str),
     Delete(&'static str),
     SnapshotSent,
 }
-use Ask::{Add, Connect, Delete, Disconnect, Fail, Keep, SnapshotSent};
+use Ask::{Add, Connect, Delete, Disconnect, Fail, Keep, Never, SnapshotSent};
 
 /// Plays the sequence and checks what happened at each ask, then (served, pending, ready).
 fn check(asks: &[(Ask, &str)], end: (usize, usize, bool)) {
-    let mut roster = Roster::default();
+    check_with(Roster::new(false), asks, end);
+}
+
+/// The same, where another process serves pods until this one is ready.
+fn check_taking_over(asks: &[(Ask, &str)], end: (usize, usize, bool)) {
+    check_with(Roster::new(true), asks, end);
+}
+
+fn check_with(mut roster: Roster, asks: &[(Ask, &str)], end: (usize, usize, bool)) {
     for (index, (ask, expected)) in asks.iter().enumerate() {
-        let (request, succeeds) = match ask {
+        let fails = |holds_up| Outcome::Pending { holds_up };
+        let (request, outcome) = match ask {
             Connect => {
                 roster.connected();
                 continue;
@@ -45,23 +56,24 @@ fn check(asks: &[(Ask, &str)], end: (usize, usize, bool)) {
                 roster.disconnected();
                 continue;
             }
-            Add(uid, netns) => (Request::Add(pod(uid, *netns)), true),
-            Fail(uid) => (Request::Add(pod(uid, 1)), false),
-            Keep(uid) => (Request::Keep((*uid).into()), true),
-            Delete(uid) => (Request::Delete((*uid).into()), true),
-            SnapshotSent => (Request::SnapshotSent, true),
+            Add(uid, netns) => (Request::Add(pod(uid, *netns)), Outcome::Served),
+            Fail(uid) => (Request::Add(pod(uid, 1)), fails(true)),
+            Never(uid) => (Request::Add(pod(uid, 1)), fails(false)),
+            Keep(uid) => (Request::Keep((*uid).into()), Outcome::Served),
+            Delete(uid) => (Request::Delete((*uid).into()), Outcome::Served),
+            SnapshotSent => (Request::SnapshotSent, Outcome::Served),
         };
         let happened = match roster.request(request) {
             Err(error) => format!("error: {error}"),
             Ok(Step::Nothing) => "nothing".to_owned(),
             Ok(Step::Start(pod)) => {
                 let text = format!("start {}", pod.spec.uid);
-                roster.started(pod, succeeds);
+                roster.started(pod, outcome);
                 text
             }
             Ok(Step::Replace(pod)) => {
                 let text = format!("replace {}", pod.spec.uid);
-                roster.started(pod, succeeds);
+                roster.started(pod, outcome);
                 text
             }
             Ok(Step::Stop(uids)) => format!("stop {}", uids.join(" ")),
@@ -198,4 +210,33 @@ fn what_the_protocol_forbids_is_an_error() {
         ],
         (0, 0, true),
     );
+}
+
+#[test]
+fn nothing_is_taken_over_without_a_pod_that_is_to_be_kept() {
+    let kept = || {
+        vec![
+            (Connect, ""),
+            (Keep("a"), "nothing"),
+            (SnapshotSent, "nothing"),
+        ]
+    };
+    check_taking_over(&kept(), (0, 0, false));
+    for (ask, happened, served) in [(Add("a", 1), "start a", 1), (Delete("a"), "nothing", 0)] {
+        let mut asks = kept();
+        asks.push((ask, happened));
+        check_taking_over(&asks, (served, 0, true));
+    }
+    // Nobody else could have it.
+    check(&kept(), (0, 0, true));
+}
+
+#[test]
+fn what_nobody_can_serve_holds_nothing_up() {
+    let asks = [
+        (Connect, ""),
+        (Never("a"), "start a"),
+        (SnapshotSent, "nothing"),
+    ];
+    check_taking_over(&asks, (0, 1, true));
 }
