@@ -207,9 +207,7 @@ async fn listen_to_signals(shutdown: Shutdown) {
 async fn follow_identities(proxy: Arc<Shared>, certificates: PodCertificates) {
     let mut changes = proxy.state.changes();
     loop {
-        for identity in proxy.identities() {
-            certificates.will_be_needed(&identity);
-        }
+        certificates.are_needed(&proxy.identities());
         if changes.changed().await.is_err() {
             return;
         }

@@ -1,6 +1,7 @@
 //! Certificates of the pods on this node: asked for before they are needed, forgotten with the last pod.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,8 +42,9 @@ struct Users {
 #[derive(Debug, Default)]
 struct Used {
     pods: usize,
-    /// None until the mesh has told the trust domain.
-    identity: Option<Identity>,
+    /// None until the mesh has told the trust domain; more than one where it tells of pods that they
+    /// are of different ones.
+    identities: Vec<Identity>,
 }
 
 /// What asking for an identity's certificate means.
@@ -50,8 +52,8 @@ struct Used {
 enum Use {
     Nobodys,
     Known,
-    /// From now on, and no more this other one.
-    New(Option<Identity>),
+    /// From now on.
+    New,
 }
 
 /// A certificate being asked for, which may be for nobody by the time it comes.
@@ -80,24 +82,32 @@ impl PodCertificates {
             namespace: info.namespace.clone(),
             service_account: info.service_account.clone(),
         };
-        if let Some(unused) = self.users().add(uid, account) {
-            self.forget(&unused);
-        }
+        let unused = self.users().add(uid, account);
+        self.forget(&unused);
     }
 
     /// A pod here is known to have this identity: its certificate will be needed.
     pub fn will_be_needed(&self, identity: &Identity) {
-        let is_new = self.uses(identity) == Some(true);
+        let is_new = self.users().uses(identity) == Use::New;
         if let (Some(manager), true) = (&self.manager, is_new) {
             manager.prefetch(identity);
         }
     }
 
+    /// These are the identities of all pods here of whom the mesh tells: their certificates will be
+    /// needed, and no more those of others of the same accounts.
+    pub fn are_needed(&self, identities: &[Identity]) {
+        let unused = self.users().only(identities);
+        self.forget(&unused);
+        for identity in identities {
+            self.will_be_needed(identity);
+        }
+    }
+
     /// A pod is gone, and with the last one of its identity the certificate.
     pub fn pod_removed(&self, uid: &Arc<str>) {
-        if let Some(unused) = self.users().remove(uid) {
-            self.forget(&unused);
-        }
+        let unused = self.users().remove(uid);
+        self.forget(&unused);
     }
 
     /// Waits until every pod has its certificate. What the CA has said no to will not come, and is
@@ -111,7 +121,7 @@ impl PodCertificates {
             let identities: Vec<_> = {
                 let users = self.users();
                 let used = users.used.values();
-                used.filter_map(|used| used.identity.clone()).collect()
+                used.flat_map(|used| used.identities.clone()).collect()
             };
             let asked = identities.iter().map(|one| manager.certificate(one));
             let answers = futures::future::join_all(asked).await;
@@ -133,28 +143,15 @@ impl PodCertificates {
         }
     }
 
-    /// Whether it is used from now on only; none where nobody here has its account.
-    fn uses(&self, identity: &Identity) -> Option<bool> {
-        let uses = self.users().uses(identity);
-        match uses {
-            Use::Nobodys => None,
-            Use::Known => Some(false),
-            Use::New(former) => {
-                if let Some(former) = former {
-                    self.forget(&former);
-                }
-                Some(true)
-            }
-        }
-    }
-
     fn users(&self) -> MutexGuard<'_, Users> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn forget(&self, identity: &Identity) {
+    fn forget(&self, identities: &[Identity]) {
         if let Some(manager) = &self.manager {
-            manager.forget(identity);
+            identities
+                .iter()
+                .for_each(|identity| manager.forget(identity));
         }
     }
 }
@@ -172,7 +169,7 @@ impl Certificates for PodCertificates {
         async move {
             let manager = certificates.manager.as_ref();
             let manager = manager.ok_or("no CA is configured (CA_ADDRESS is empty)")?;
-            if certificates.uses(&identity).is_none() {
+            if certificates.users().uses(&identity) == Use::Nobodys {
                 return Err("no pod with this identity is left".to_owned());
             }
             // A connection may outlast its pod: the last one is not to keep a certificate renewed.
@@ -190,7 +187,8 @@ impl Certificates for PodCertificates {
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
         if !self.certificates.users().is_used(self.identity) {
-            self.certificates.forget(self.identity);
+            self.certificates
+                .forget(std::slice::from_ref(self.identity));
         }
     }
 }
@@ -209,10 +207,10 @@ impl Account {
 // === impl Users ===
 
 impl Users {
-    /// Returns an identity that nobody uses any more.
-    fn add(&mut self, uid: &Arc<str>, account: Account) -> Option<Identity> {
+    /// Returns the identities that nobody uses any more.
+    fn add(&mut self, uid: &Arc<str>, account: Account) -> Vec<Identity> {
         if self.account_of.get(uid) == Some(&account) {
-            return None;
+            return Vec::new();
         }
         let unused = self.remove(uid);
         self.account_of.insert(uid.clone(), account.clone());
@@ -220,29 +218,47 @@ impl Users {
         unused
     }
 
-    /// Returns the pod's identity if nobody uses it any more.
-    fn remove(&mut self, uid: &Arc<str>) -> Option<Identity> {
-        let account = self.account_of.remove(uid)?;
-        let used = self.used.get_mut(&account)?;
-        used.pods -= 1;
-        if used.pods > 0 {
-            return None;
+    /// Returns the identities of the pod's account if no other pod has it.
+    fn remove(&mut self, uid: &Arc<str>) -> Vec<Identity> {
+        let account = self.account_of.remove(uid);
+        let Some(Entry::Occupied(mut used)) = account.map(|account| self.used.entry(account))
+        else {
+            return Vec::new();
+        };
+        used.get_mut().pods -= 1;
+        match used.get().pods {
+            0 => used.remove().identities,
+            _ => Vec::new(),
         }
-        self.used.remove(&account)?.identity
     }
 
-    /// An account is of one trust domain at a time.
     fn uses(&mut self, identity: &Identity) -> Use {
         match self.used.get_mut(&Account::of(identity)) {
             None => Use::Nobodys,
-            Some(used) if used.identity.as_ref() == Some(identity) => Use::Known,
-            Some(used) => Use::New(used.identity.replace(identity.clone())),
+            Some(used) if used.identities.contains(identity) => Use::Known,
+            Some(used) => {
+                used.identities.push(identity.clone());
+                Use::New
+            }
         }
+    }
+
+    /// Returns the identities that are used no more where pods have these. An account of which
+    /// nothing is told keeps what it had.
+    fn only(&mut self, identities: &[Identity]) -> Vec<Identity> {
+        let told: HashSet<_> = identities.iter().map(Account::of).collect();
+        let of_told = self
+            .used
+            .iter_mut()
+            .filter(|(account, _)| told.contains(account));
+        let is_over = |own: &mut Identity| !identities.contains(own);
+        let unused = of_told.flat_map(|(_, used)| used.identities.extract_if(.., is_over));
+        unused.collect()
     }
 
     fn is_used(&self, identity: &Identity) -> bool {
         let used = self.used.get(&Account::of(identity));
-        used.is_some_and(|used| used.identity.as_ref() == Some(identity))
+        used.is_some_and(|used| used.identities.contains(identity))
     }
 }
 
@@ -378,6 +394,7 @@ mod tests {
     #[test]
     fn an_identity_goes_with_its_last_pod() {
         let mut users = Users::default();
+        let none: [Identity; 0] = [];
         let web = Identity::new("cluster.local", "shop", "web");
         let corp = Identity::new("corp", "shop", "web");
         let (account, api) = (
@@ -386,18 +403,57 @@ mod tests {
         );
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         assert_eq!(users.uses(&web), Use::Nobodys);
-        assert_eq!(users.add(&a, account.clone()), None);
-        assert_eq!(users.add(&a, account.clone()), None);
-        assert_eq!(users.add(&b, account), None);
+        assert_eq!(users.add(&a, account.clone()), none);
+        assert_eq!(users.add(&a, account.clone()), none);
+        assert_eq!(users.add(&b, account), none);
         assert!(!users.is_used(&web));
-        assert_eq!(users.uses(&web), Use::New(None));
+        assert_eq!(users.uses(&web), Use::New);
         assert_eq!(users.uses(&web), Use::Known);
         assert!(users.is_used(&web));
-        assert_eq!(users.uses(&corp), Use::New(Some(web.clone())));
-        assert!(!users.is_used(&web));
-        assert_eq!(users.remove(&a), None);
-        assert_eq!(users.add(&b, api), Some(corp));
-        assert_eq!(users.remove(&b), None);
+        assert_eq!(users.uses(&corp), Use::New);
+        assert!(users.is_used(&web) && users.is_used(&corp));
+        assert_eq!(users.only(&[web.clone(), corp.clone()]), none);
+        // Of another account only.
+        assert_eq!(users.only(&[Identity::new("corp", "shop", "api")]), none);
+        assert_eq!(users.only(std::slice::from_ref(&corp)), [web]);
+        assert_eq!(users.remove(&a), none);
+        assert_eq!(users.add(&b, api), [corp]);
+        assert_eq!(users.remove(&b), none);
         assert!(users.used.is_empty() && users.account_of.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pods_of_one_account_and_two_trust_domains_keep_their_certificates() {
+        let (hour, now) = (Duration::from_secs(3600), std::time::SystemTime::now());
+        let signer = Signer::self_signed("cluster.local", hour, now).expect("root");
+        let ca = LocalCa {
+            signer,
+            lifetime: hour,
+        };
+        let certificates = PodCertificates::new(Some(CertificateManager::new(Arc::new(ca))));
+        let info = |name: &str| WorkloadInfo {
+            name: name.into(),
+            namespace: "shop".into(),
+            service_account: "web".into(),
+        };
+        certificates.pod_added(&"a".into(), &info("web-0"));
+        certificates.pod_added(&"b".into(), &info("web-1"));
+        let both = ["cluster.local", "corp"].map(|domain| Identity::new(domain, "shop", "web"));
+        let mut first: Option<Vec<_>> = None;
+        // As often as the mesh changes, and connections of both in between.
+        for _ in 0..3 {
+            certificates.are_needed(&both);
+            let mut now = Vec::new();
+            for identity in &both {
+                now.push(certificates.certificate(identity).await.expect("signed"));
+            }
+            let first = first.get_or_insert_with(|| now.clone());
+            let mut pairs = first.iter().zip(&now);
+            assert!(pairs.all(|(first, now)| Arc::ptr_eq(first, now)));
+        }
+        certificates.are_needed(&both[1..]);
+        tokio::time::sleep(RETRY).await;
+        assert!(certificates.cached(&both[0]).is_none());
+        assert!(certificates.cached(&both[1]).is_some());
     }
 }
