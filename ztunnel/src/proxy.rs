@@ -7,7 +7,8 @@
 //! - [`pods`]: the pods served here.
 //! - [`workers`]: the threads, and how pods come and go.
 //! - `outbound`, `inbound`, `plaintext`, `same_node`: one kind of connection each;
-//!   `arrival` judges who comes in, `socks5` hears where an application wants to go.
+//!   `arrival` judges who comes in, `socks5` hears where an application wants to go, `caller` is
+//!   an application that waits for its destination.
 //! - `proxy_protocol`: what applications behind a tunnel of their own are told.
 //! - [`on_demand`]: asking for what is not known yet.
 //! - [`ejections`]: endpoints that are left alone for a while.
@@ -29,6 +30,8 @@ pub mod pods;
 pub mod workers;
 
 mod worker;
+
+mod caller;
 
 mod outbound;
 

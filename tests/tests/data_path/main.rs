@@ -14,6 +14,7 @@ mod waypoint;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -629,5 +630,42 @@ fn what_is_cut_at_the_deadline_does_not_look_complete() {
         assert_eq!(cut_off, 1, "node {drained} of a server on {server_node}");
         cut(&mut client);
         cut(&mut server);
+    }
+}
+
+/// Nor does what has not reached its destination by then.
+#[test]
+fn what_still_connects_at_the_deadline_is_reset() {
+    // Who calls, which node is drained, and what the server's kernel leaves unanswered.
+    for (client, drained, swallowed) in [
+        ("client", 1, 15008),
+        ("client", 1, APPLICATION),
+        ("plain", 2, APPLICATION),
+    ] {
+        let mut lab = Lab::new();
+        lab.pod("client", 1);
+        lab.bare_pod("plain");
+        lab.pod("server", 2);
+        let case = format!("{client}, port {swallowed}");
+        lab::sh(
+            &lab.netns("server"),
+            &format!(
+                "nft 'add table inet hole; add chain inet hole in {{ type filter hook input priority 0; }}; \
+                 add rule inet hole in tcp dport {swallowed} tcp flags & (syn | ack) == syn counter drop'"
+            ),
+        );
+        let mut stream = lab.dial(client, lab.address("server")).expect("taken");
+        until(&case, || {
+            let counted = lab.within("server", || {
+                Command::new("nft")
+                    .args(["list", "chain", "inet", "hole", "in"])
+                    .output()
+            });
+            let counted = counted.expect("nft").stdout;
+            let counted = String::from_utf8_lossy(&counted);
+            counted.contains("packets") && !counted.contains("packets 0")
+        });
+        lab.drain(drained, Duration::ZERO);
+        cut(&mut stream);
     }
 }

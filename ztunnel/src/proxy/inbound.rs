@@ -38,7 +38,6 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         pod,
         mut drain,
         _socket,
-        waits_for_reply: _,
     } = accepted;
     let mut arrival = Arrival {
         worker: worker.clone(),

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 use self::attempts::{Fault, HopFailure};
 use super::access_log::{Direction, Party};
+use super::caller::Caller;
 use super::connections::{OpenConnection, Protocol};
 use super::on_demand;
 use super::pods::Pod;
@@ -39,7 +40,7 @@ use crate::metrics::{ConnectionSecurityPolicy, ResponseFlags};
 /// One outbound connection whose client is known.
 pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
-    pub(crate) accepted: Accepted,
+    pub(crate) caller: Caller,
     pub(crate) workload: Arc<Workload>,
     pub(crate) original: SocketAddr,
     pub(crate) service: Option<Arc<Service>>,
@@ -52,38 +53,38 @@ pub(crate) struct Client {
 }
 
 pub(crate) fn serve(worker: Rc<Worker>, accepted: Accepted) -> impl Future<Output = ()> {
-    serve_to(worker, accepted, None, Instant::now())
+    serve_to(worker, Caller::new(accepted), None, Instant::now())
 }
 
 /// Serves a connection to the address that the application named; none where it has dialled it.
 pub(crate) async fn serve_to(
     worker: Rc<Worker>,
-    accepted: Accepted,
+    caller: Caller,
     named: Option<SocketAddr>,
     started: Instant,
 ) {
-    let dialled = || sockets::original_destination(&accepted.tcp).ok();
+    let dialled = || sockets::original_destination(&caller.tcp).ok();
     let Some(original) = named.or_else(dialled) else {
         return;
     };
-    if sockets::is_own_port(original, &accepted.tcp, None) {
+    if sockets::is_own_port(original, &caller.tcp, None) {
         return Box::pin(turn_away(
             worker,
-            accepted,
+            caller,
             original,
             started,
             itself(original),
         ))
         .await;
     }
-    let Some(workload) = worker.workload(&accepted.pod).await else {
+    let Some(workload) = worker.workload(&caller.pod).await else {
         let failure = Failure::new(ResponseFlags::None, "the pod is not known to the mesh");
-        return Box::pin(turn_away(worker, accepted, original, started, failure)).await;
+        return Box::pin(turn_away(worker, caller, original, started, failure)).await;
     };
-    if sockets::is_own_port(original, &accepted.tcp, Some(&workload)) {
+    if sockets::is_own_port(original, &caller.tcp, Some(&workload)) {
         return Box::pin(turn_away(
             worker,
-            accepted,
+            caller,
             original,
             started,
             itself(original),
@@ -92,7 +93,7 @@ pub(crate) async fn serve_to(
     }
     let mut client = Client {
         worker,
-        accepted,
+        caller,
         workload,
         original,
         service: None,
@@ -138,13 +139,13 @@ fn itself(original: SocketAddr) -> Failure {
 /// Closes a connection before it is known whose it is.
 async fn turn_away(
     worker: Rc<Worker>,
-    mut accepted: Accepted,
+    mut caller: Caller,
     original: SocketAddr,
     started: Instant,
     failure: Failure,
 ) {
-    let unknown = Conversation::outbound(&accepted, None, original, None, started);
-    accepted.give_up(&failure).await;
+    let unknown = Conversation::outbound(&caller, None, original, None, started);
+    caller.give_up(&failure).await;
     unknown.reject(&worker, failure.reason);
 }
 
@@ -201,7 +202,7 @@ impl Client {
         address: SocketAddr,
     ) -> Conversation {
         let mut conversation = Conversation::outbound(
-            &self.accepted,
+            &self.caller,
             Some(self.workload.clone()),
             address,
             self.service.clone(),
@@ -212,7 +213,7 @@ impl Client {
     }
 
     pub(crate) fn pod(&self) -> &Arc<Pod> {
-        &self.accepted.pod
+        &self.caller.pod
     }
 
     /// Who the application is.
@@ -236,7 +237,7 @@ impl Client {
 
     async fn give_up(&mut self, conversation: &Conversation, failure: &Failure) {
         conversation.fail(&self.worker, failure);
-        self.accepted.give_up(failure).await;
+        self.caller.give_up(failure).await;
     }
 
     async fn tcp(
@@ -246,7 +247,7 @@ impl Client {
     ) -> Result<(), HopFailure> {
         let conversation = self.conversation(destination, target);
         let config = &self.worker.shared.config;
-        let netns = self.accepted.pod.netns.as_deref();
+        let netns = self.caller.pod.netns.as_deref();
         let connecting = Box::pin(sockets::connect(
             netns,
             target,
@@ -267,11 +268,10 @@ impl Client {
             self.established(workload);
         }
         let half_closed = self.worker.shared.config.half_closed_timeout;
-        self.accepted.reached().await;
+        self.caller.reached().await;
         let tracked = conversation.open(&self.worker);
         let _listed = self.list(target, Protocol::Tcp);
-        let result =
-            copy::sockets(&mut self.accepted.tcp, &mut server, half_closed, &tracked).await;
+        let result = copy::sockets(&mut self.caller.tcp, &mut server, half_closed, &tracked).await;
         tracked.finish(Failure::of_copy(result));
         Ok(())
     }
@@ -294,11 +294,11 @@ impl Client {
             Ok(mut opened) => {
                 self.established(&hop.workload);
                 conversation.tls_group = Some(opened.key_exchange);
-                self.accepted.reached().await;
+                self.caller.reached().await;
                 let tracked = conversation.open(&self.worker);
                 let _listed = self.list(hop.target, Protocol::Hbone);
                 let half_closed = self.worker.shared.config.half_closed_timeout;
-                let tcp = &mut self.accepted.tcp;
+                let tcp = &mut self.caller.tcp;
                 let stream = &mut opened.stream;
                 let result = copy::tunnel(tcp, stream, Side::Client, half_closed, &tracked).await;
                 tracked.finish(match stream.is_revoked() {
@@ -385,7 +385,7 @@ impl Client {
             (headers::BAGGAGE, self.worker.plans.baggage(&self.workload)),
             (
                 headers::FORWARDED,
-                headers::forwarded(self.accepted.peer, service),
+                headers::forwarded(self.caller.peer, service),
             ),
             (headers::TRACEPARENT, trace.header()),
         ];
@@ -403,7 +403,7 @@ impl Client {
         protocol: Protocol,
     ) -> super::connections::Listed {
         let connection = OpenConnection {
-            src: self.accepted.peer,
+            src: self.caller.peer,
             original_dst: Some(self.original.into()),
             actual_dst: actual,
             protocol,

@@ -7,20 +7,22 @@ use tokio::time::Instant;
 
 use super::access_log::Direction;
 use super::arrival::{Arrival, is_behind_header, reported_service};
+use super::caller::Caller;
 use super::connections::{OpenConnection, Protocol};
 use super::sockets;
 use super::telemetry::Failure;
 use super::worker::{Accepted, Worker};
 use crate::metrics::ResponseFlags;
 
-pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
-    let Ok(original) = sockets::original_destination(&accepted.tcp) else {
+pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let mut caller = Caller::new(accepted);
+    let Ok(original) = sockets::original_destination(&caller.tcp) else {
         return;
     };
     let mut arrival = Arrival {
         worker: worker.clone(),
-        pod: accepted.pod.clone(),
-        peer: accepted.peer,
+        pod: caller.pod.clone(),
+        peer: caller.peer,
         local: original,
         identity: None,
         own: None,
@@ -32,16 +34,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     arrival.source = arrival.workload_at_peer();
     let mut conversation = arrival.conversation(Instant::now());
     let Some(workload) = worker.workload(&arrival.pod).await else {
-        copy::abort(&accepted.tcp);
         return conversation.reject(&worker, "the pod is not known to the mesh");
     };
     conversation.destination.workload = Some(workload.clone());
-    if sockets::is_own_port(original, &accepted.tcp, Some(&workload)) {
-        copy::abort(&accepted.tcp);
+    if sockets::is_own_port(original, &caller.tcp, Some(&workload)) {
         return conversation.reject(&worker, format_args!("{original} is the tunnel itself"));
     }
     if is_behind_header(&workload, original.port()) {
-        copy::abort(&accepted.tcp);
         let reason = format!("{original} is behind the PROXY protocol and takes no plaintext");
         return conversation.fail(&worker, &Failure::new(ResponseFlags::Connect, reason));
     }
@@ -51,18 +50,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     let admitted = worker.policies.admit(&snapshot, &workload, connection);
     let mut admission = match admitted {
         Ok(admission) => admission,
-        Err(verdict) => {
-            copy::abort(&accepted.tcp);
-            return conversation.fail(&worker, &Failure::denied(&verdict));
-        }
+        Err(verdict) => return conversation.fail(&worker, &Failure::denied(&verdict)),
     };
     conversation.dry_run = admission.dry_run.take();
     let mut application = match Box::pin(arrival.connect(original)).await {
         Ok(application) => application,
-        Err(error) => {
-            copy::abort(&accepted.tcp);
-            return conversation.fail(&worker, &Failure::connect(&error));
-        }
+        Err(error) => return conversation.fail(&worker, &Failure::connect(&error)),
     };
     let connection = OpenConnection {
         src: arrival.peer,
@@ -72,9 +65,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     };
     let connections = &worker.shared.connections;
     let _listed = connections.list(&arrival.pod.uid, Direction::Inbound, connection);
+    caller.reached().await;
     let tracked = conversation.open(&worker);
     let half_closed = worker.shared.config.half_closed_timeout;
-    let tcp = &mut accepted.tcp;
+    let tcp = &mut caller.tcp;
     let result = tokio::select! {
         result = copy::sockets(tcp, &mut application, half_closed, &tracked) => Ok(result),
         Ok(verdict) = &mut admission.denied => Err(verdict),
@@ -82,7 +76,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     match result {
         Ok(result) => tracked.finish(Failure::of_copy(result)),
         Err(verdict) => {
-            copy::abort(&accepted.tcp);
+            copy::abort(&caller.tcp);
             copy::abort(&application);
             tracked.finish(Some(Failure::new(ResponseFlags::Deny, verdict)));
         }

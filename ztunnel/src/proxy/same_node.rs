@@ -48,7 +48,7 @@ pub(crate) async fn run(
     let arrival = Arrival {
         worker: client.worker.clone(),
         pod: pod.clone(),
-        peer: client.accepted.peer,
+        peer: client.caller.peer,
         local: address,
         identity: Some(client.identity()),
         own: Some(Rc::new(own)),
@@ -79,7 +79,7 @@ pub(crate) async fn run(
         }
     };
     client.established(&hop.workload);
-    client.accepted.reached().await;
+    client.caller.reached().await;
     join(client, conversation, passage, revoked).await;
     Ok(())
 }
@@ -147,7 +147,7 @@ fn join(
         let _listed = &listed;
         let half_closed = client.worker.shared.config.half_closed_timeout;
         let both = BothSides(&outbound, &inbound);
-        let tcp = &mut client.accepted.tcp;
+        let tcp = &mut client.caller.tcp;
         let result = tokio::select! {
             result = copy::sockets(tcp, &mut application, half_closed, &both) => Ok(result),
             // Whose policy it is knows why; the client is told no more than that it is over.
@@ -164,7 +164,7 @@ fn join(
                 outbound.finish(failure);
             }
             Err((at_server, at_client)) => {
-                copy::abort(&client.accepted.tcp);
+                copy::abort(&client.caller.tcp);
                 copy::abort(&application);
                 inbound.finish(Some(at_server));
                 outbound.finish(Some(at_client));

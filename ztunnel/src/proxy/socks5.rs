@@ -14,6 +14,7 @@ use mesh::workload::Workload;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{self, Instant};
 
+use super::caller::Caller;
 use super::outbound;
 use super::telemetry::{Failure, Unreached};
 use super::worker::{Accepted, Worker};
@@ -89,10 +90,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut accepted: Accepted) {
     if let Some(own) = own.min_by_key(|own| own.is_ipv4() != destination.is_ipv4()) {
         accepted.peer.set_ip(*own);
     }
-    accepted.waits_for_reply = true;
     Box::pin(outbound::serve_to(
         worker,
-        accepted,
+        Caller::with_request(accepted),
         Some(destination),
         started,
     ))

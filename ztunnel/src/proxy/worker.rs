@@ -39,7 +39,6 @@ use super::plans::Plans;
 use super::pods::Pod;
 use super::policy::Policies;
 use super::sockets::{self, Kind};
-use super::telemetry::Failure;
 use super::{inbound, outbound, plaintext, socks5};
 use crate::handover::inherited::{Gate, Inherited};
 use crate::metrics::Reporter;
@@ -121,8 +120,6 @@ pub(crate) struct Accepted {
     pub(crate) tcp: TcpStream,
     pub(crate) peer: SocketAddr,
     pub(crate) pod: Arc<Pod>,
-    /// Whether the application speaks SOCKS and waits to hear what became of its request.
-    pub(crate) waits_for_reply: bool,
     /// Held so that a drain waits for the connection.
     pub(crate) drain: Watch,
     pub(crate) _socket: SocketCount,
@@ -320,7 +317,6 @@ impl Worker {
                 tcp,
                 peer: sockets::canonical(peer),
                 pod: pod.clone(),
-                waits_for_reply: false,
                 drain: drain.clone(),
                 _socket: worker.open_sockets.count(direction),
             };
@@ -492,26 +488,6 @@ impl Opening {
             listener: Rc::new(listener),
             gate,
         })
-    }
-}
-
-// === impl Accepted ===
-
-impl Accepted {
-    /// The destination has been reached.
-    pub(crate) async fn reached(&mut self) {
-        if std::mem::take(&mut self.waits_for_reply) {
-            Box::pin(socks5::succeeded(&mut self.tcp)).await;
-        }
-    }
-
-    /// The destination is not reached: closes the connection so that the application notices at
-    /// once, or hears why.
-    pub(crate) async fn give_up(&mut self, failure: &Failure) {
-        match std::mem::take(&mut self.waits_for_reply) {
-            true => Box::pin(socks5::failed(&mut self.tcp, failure)).await,
-            false => copy::abort(&self.tcp),
-        }
     }
 }
 

@@ -154,7 +154,7 @@ impl Client {
         metrics::counter!("weft_connection_retries_total", "response_flags" => flags).increment(1);
         let endpoint = failed.conversation.destination.workload.as_ref();
         tracing::info!(
-            source = %self.accepted.peer, destination = %self.original,
+            source = %self.caller.peer, destination = %self.original,
             endpoint = endpoint.map(|workload| tracing::field::display(&workload.uid)),
             error = failed.failure.reason, "an endpoint failed; another one is tried"
         );

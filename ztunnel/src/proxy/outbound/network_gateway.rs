@@ -55,11 +55,11 @@ impl Client {
         // It ends with its only stream.
         drop(tunnel);
         self.established(&hop.workload);
-        self.accepted.reached().await;
+        self.caller.reached().await;
         let tracked = conversation.open(&self.worker);
         let _listed = self.list(crossing.address, Protocol::DoubleHbone);
         let half_closed = self.worker.shared.config.half_closed_timeout;
-        let tcp = &mut self.accepted.tcp;
+        let tcp = &mut self.caller.tcp;
         let result = copy::tunnel(tcp, &mut stream, Side::Client, half_closed, &tracked).await;
         tracked.finish(match stream.is_revoked() {
             true => Some(Failure::revoked()),
