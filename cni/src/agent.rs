@@ -9,7 +9,7 @@ mod watch_over;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::apply::{self, Seen};
+use crate::connections;
 use crate::rules::Options;
 use crate::zds_server::{Delivery, Peer, Server};
 
@@ -190,10 +191,18 @@ impl Agent {
         self.inner.server.del(uid).await;
     }
 
-    /// Lets go of a pod whose processes are gone.
-    pub async fn forget(&self, uid: &str) {
+    /// Lets go of a pod whose processes are gone, while its namespace is still connected: what
+    /// ztunnel has open there is cut, also of a pod that has been released. Nobody would tell the
+    /// peers later.
+    pub async fn forget(&self, uid: &str, netns: impl AsFd) {
         self.inner.pods().remove(uid);
         self.inner.server.del(uid).await;
+        match connections::end(netns).await {
+            Ok(cut) => tracing::debug!(uid, cut, "cut the connections of a pod that is gone"),
+            Err(error) => {
+                tracing::warn!(uid, %error, "cannot tell the peers of a pod that it is gone");
+            }
+        }
     }
 
     pub fn enrolment(&self, uid: &str) -> Option<Enrolment> {

@@ -4,6 +4,7 @@
 //! - [`netns`]: work inside another network namespace without ever moving the caller.
 //! - [`apply`]: puts the rules and their routes into a namespace, and reads them back.
 //! - [`zds_server`]: tells ztunnel which pods it carries, and hands over their namespaces.
+//! - [`connections`]: ends what is open in a namespace.
 //! - [`agent`]: enrols and releases pods, and keeps them enrolled.
 
 pub mod rules;
@@ -13,5 +14,7 @@ pub mod netns;
 pub mod apply;
 
 pub mod zds_server;
+
+pub mod connections;
 
 pub mod agent;

@@ -80,7 +80,12 @@ pub(crate) struct Life {
 impl Life {
     pub(crate) async fn run(mut self) {
         let uid = self.pod.metadata.uid.clone();
-        if let Err(error) = self.live().await {
+        let netns = cni::netns::create();
+        let lived = match &netns {
+            Ok(netns) => self.live(netns).await,
+            Err(error) => Err(anyhow::anyhow!("no network namespace: {error}")),
+        };
+        if let Err(error) = lived {
             tracing::warn!(pod = %self, %error, "the pod can't go on");
             let report = Report {
                 failure: Some(format!("{error:#}")),
@@ -89,7 +94,9 @@ impl Life {
             };
             self.tell(Event::Report(Box::new(report)));
         }
-        self.node.agent.forget(&uid).await;
+        if let Ok(netns) = netns {
+            self.node.agent.forget(&uid, netns).await;
+        }
         if let Some(interface) = self.interface.take() {
             self.node.detach(interface).await;
         }
@@ -98,10 +105,9 @@ impl Life {
         self.tell(Event::Gone);
     }
 
-    async fn live(&mut self) -> anyhow::Result<()> {
-        let netns = cni::netns::create()?;
+    async fn live(&mut self, netns: &OwnedFd) -> anyhow::Result<()> {
         let interface = tokio::select! {
-            interface = self.attach(&netns) => interface,
+            interface = self.attach(netns) => interface,
             () = ended(self.wish.clone()) => return Ok(()),
         };
         let addresses = interface.ips.clone();
@@ -130,7 +136,7 @@ impl Life {
                     () = ended(wish.clone()) => return Ok(()),
                 }
             }
-            self.contain(&netns, wish).await
+            self.contain(netns, wish).await
         };
         let renewal = async {
             match &self.waypoint {

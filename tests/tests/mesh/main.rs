@@ -6,6 +6,7 @@ mod addressing;
 mod authorization_policy;
 mod certificates;
 mod crash;
+mod deletion;
 mod demo;
 mod deployments;
 mod encryption;
