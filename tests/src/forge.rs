@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
+use clap::Args;
 use identity::authority::Signer;
 use identity::ca_client::{CaClient, CitadelClient, Mode};
 use identity::grpc::{Config, ControlPlane, Roots, Token};
@@ -36,6 +37,23 @@ pub struct Request {
     pub headers: Vec<String>,
 }
 
+/// A tunnel to be spoken by hand, as somebody.
+#[derive(Debug, Args)]
+pub struct Tunnel {
+    to: SocketAddr,
+    /// The CA's folder.
+    #[arg(long)]
+    ca: PathBuf,
+    /// Whose certificate to show.
+    #[arg(long)]
+    identity: String,
+    /// The identity the server is expected to hold.
+    #[arg(long)]
+    server: String,
+    #[arg(long)]
+    authority: String,
+}
+
 /// A tunnel to be opened by hand.
 struct Connection<'a> {
     to: SocketAddr,
@@ -44,6 +62,20 @@ struct Connection<'a> {
     identity: Option<&'a str>,
     /// Who is expected there, where a certificate is shown.
     server: &'a str,
+}
+
+// === impl Tunnel ===
+
+impl Tunnel {
+    async fn connect(&self) -> Result<TlsStream<TcpStream>> {
+        let connection = Connection {
+            to: self.to,
+            ca: &self.ca,
+            identity: Some(&self.identity),
+            server: &self.server,
+        };
+        connect(connection).await
+    }
 }
 
 /// Connects and shakes hands.

@@ -6,12 +6,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use tests::forge;
-use tests::forge::flood::{self, Abuse, Flood};
-use tests::forge::held::{self, Held};
+use tests::forge::flood::{self, Flood};
+use tests::forge::{self, Tunnel, held};
 
 #[derive(Parser)]
 struct Arguments {
@@ -42,37 +40,10 @@ enum Command {
         header: Vec<String>,
     },
     /// Floods an HBONE port; prints what it came to, as JSON.
-    Flood {
-        to: SocketAddr,
-        #[arg(long)]
-        ca: PathBuf,
-        #[arg(long)]
-        identity: String,
-        #[arg(long)]
-        server: String,
-        #[arg(long)]
-        authority: String,
-        #[arg(long)]
-        abuse: Abuse,
-        #[arg(long)]
-        frames: u64,
-        /// How long at most.
-        #[arg(long)]
-        seconds: u64,
-    },
+    Flood(Flood),
     /// Holds a tunnel until its server takes no more streams; prints `open`, and then `goaway CODE,
     /// and the stream goes on`.
-    Hold {
-        to: SocketAddr,
-        #[arg(long)]
-        ca: PathBuf,
-        #[arg(long)]
-        identity: String,
-        #[arg(long)]
-        server: String,
-        #[arg(long)]
-        authority: String,
-    },
+    Hold(Tunnel),
     /// Asks the CA for an identity; prints `issued IDENTITY`, or `refused: CODE`.
     Certificate {
         to: SocketAddr,
@@ -112,45 +83,11 @@ fn main() -> ExitCode {
                 })
                 .await
             }
-            Command::Flood {
-                to,
-                ca,
-                identity,
-                server,
-                authority,
-                abuse,
-                frames,
-                seconds,
-            } => {
-                let flood = Flood {
-                    to,
-                    ca,
-                    identity,
-                    server,
-                    authority,
-                    abuse,
-                    frames,
-                    time: Duration::from_secs(seconds),
-                };
+            Command::Flood(flood) => {
                 let outcome = flood::flood(&flood).await;
                 outcome.and_then(|outcome| Ok(serde_json::to_string(&outcome)?))
             }
-            Command::Hold {
-                to,
-                ca,
-                identity,
-                server,
-                authority,
-            } => {
-                let held = Held {
-                    to,
-                    ca,
-                    identity,
-                    server,
-                    authority,
-                };
-                held::hold(&held).await
-            }
+            Command::Hold(tunnel) => held::hold(&tunnel).await,
             Command::Certificate {
                 to,
                 root,

@@ -1,16 +1,15 @@
 //! HTTP/2 that is legal frame by frame, and abuse as a whole; what it costs is the server's matter.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::{Connection, connect};
+use super::Tunnel;
 
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) const DATA: u8 = 0;
@@ -50,17 +49,17 @@ pub enum Abuse {
 }
 
 /// Who floods whom.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct Flood {
-    pub to: std::net::SocketAddr,
-    pub ca: PathBuf,
-    pub identity: String,
-    pub server: String,
-    pub authority: String,
-    pub abuse: Abuse,
-    pub frames: u64,
+    #[command(flatten)]
+    tunnel: Tunnel,
+    #[arg(long)]
+    abuse: Abuse,
+    #[arg(long)]
+    frames: u64,
     /// How long at most.
-    pub time: Duration,
+    #[arg(long)]
+    seconds: u64,
 }
 
 /// What it came to.
@@ -80,13 +79,7 @@ pub struct Outcome {
 
 /// Floods until the server closes, or the time is over.
 pub async fn flood(flood: &Flood) -> Result<Outcome> {
-    let stream = connect(Connection {
-        to: flood.to,
-        ca: &flood.ca,
-        identity: Some(&flood.identity),
-        server: &flood.server,
-    })
-    .await?;
+    let stream = flood.tunnel.connect().await?;
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut frames = 0;
     let mut outcome = Outcome::default();
@@ -107,7 +100,8 @@ pub async fn flood(flood: &Flood) -> Result<Outcome> {
             () = reading => {}
         }
     };
-    let closed = tokio::time::timeout(flood.time, both).await.is_ok();
+    let time = Duration::from_secs(flood.seconds);
+    let closed = tokio::time::timeout(time, both).await.is_ok();
     Ok(Outcome {
         frames,
         closed,
@@ -120,7 +114,7 @@ async fn send(
     writer: &mut WriteHalf<TlsStream<TcpStream>>,
     sent: &mut u64,
 ) -> Result<()> {
-    let request = request(&flood.authority);
+    let request = request(&flood.tunnel.authority);
     let mut start = PREFACE.to_vec();
     start.extend(frame(SETTINGS, 0, 0, &[]));
     start.extend(match flood.abuse {

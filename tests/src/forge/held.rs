@@ -1,7 +1,5 @@
 //! A tunnel held by hand through whatever its server does, down to the frames that say so.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,8 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use super::Tunnel;
 use super::flood::{DATA, END_HEADERS, GOAWAY, HEADERS, PING, PREFACE, SETTINGS, frame, request};
-use super::{Connection, connect};
 
 /// How long the server may take, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,16 +18,6 @@ const ACK: u8 = 1;
 /// What is to come back.
 const WORD: &[u8] = b"still here";
 
-#[derive(Debug)]
-pub struct Held {
-    pub to: SocketAddr,
-    pub ca: PathBuf,
-    pub identity: String,
-    pub server: String,
-    /// Of an application that echoes.
-    pub authority: String,
-}
-
 struct Frame {
     kind: u8,
     flags: u8,
@@ -38,28 +26,22 @@ struct Frame {
 }
 
 /// Prints `open` once the stream is, and waits until the server takes no more streams; then how it
-/// said so, if the one that is open still echoes.
-pub async fn hold(held: &Held) -> Result<String> {
-    tokio::time::timeout(PATIENCE, hold_on(held))
+/// said so, if the one that is open, to an application that echoes, still does.
+pub async fn hold(tunnel: &Tunnel) -> Result<String> {
+    tokio::time::timeout(PATIENCE, hold_on(tunnel))
         .await
         .context("no GOAWAY")?
 }
 
-async fn hold_on(held: &Held) -> Result<String> {
-    let mut tls = connect(Connection {
-        to: held.to,
-        ca: &held.ca,
-        identity: Some(&held.identity),
-        server: &held.server,
-    })
-    .await?;
+async fn hold_on(tunnel: &Tunnel) -> Result<String> {
+    let mut tls = tunnel.connect().await?;
     let mut start = PREFACE.to_vec();
     start.extend(frame(SETTINGS, 0, 0, &[]));
     start.extend(frame(
         HEADERS,
         END_HEADERS,
         STREAM,
-        &request(&held.authority),
+        &request(&tunnel.authority),
     ));
     tls.write_all(&start).await?;
     tls.flush().await?;
