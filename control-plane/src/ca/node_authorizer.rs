@@ -85,6 +85,10 @@ pub(super) fn authorize(
     if &*identity.trust_domain != trust_domain {
         return Err(Refusal::TrustDomain(identity));
     }
+    // It would have this one without naming it, enrolled or not.
+    if Account::of_identity(&identity) == account {
+        return Ok(identity);
+    }
     match pod.node {
         Some(node) if pods.runs_on(&node, &identity.namespace, &identity.service_account) => {
             Ok(identity)
@@ -121,6 +125,13 @@ impl Account {
         Self {
             namespace: caller.namespace.clone(),
             name: caller.service_account.clone(),
+        }
+    }
+
+    fn of_identity(identity: &Identity) -> Self {
+        Self {
+            namespace: identity.namespace.to_string(),
+            name: identity.service_account.to_string(),
         }
     }
 }

@@ -42,9 +42,30 @@ fn pods() -> TestPods {
         .with("shop", "job-1", "job", "node-1", true)
 }
 
+/// The same, of whom none is in the mesh.
+struct Unenrolled(TestPods);
+
+impl Pods for Unenrolled {
+    fn pod(&self, namespace: &str, name: &str) -> Option<PodRecord> {
+        self.0.pod(namespace, name)
+    }
+
+    fn runs_on(&self, _: &str, _: &str, _: &str) -> bool {
+        false
+    }
+}
+
 fn check(caller: &Caller, impersonated: Option<&str>) -> Result<String, String> {
+    check_among(caller, impersonated, &pods())
+}
+
+fn check_among(
+    caller: &Caller,
+    impersonated: Option<&str>,
+    pods: &dyn Pods,
+) -> Result<String, String> {
     let trusted = ["weft-system/ztunnel".parse().expect("an account")];
-    authorize(caller, impersonated, TRUST_DOMAIN, &trusted, &pods())
+    authorize(caller, impersonated, TRUST_DOMAIN, &trusted, pods)
         .map(|identity| identity.to_string())
         .map_err(|refusal| refusal.to_string())
 }
@@ -153,6 +174,28 @@ fn a_pod_gets_its_own_identity_without_asking_for_another() {
     let mut unbound = workload("shop", "web-1", "web");
     unbound.pod = None;
     refused(&unbound, None, "not bound to a pod");
+}
+
+#[test]
+fn a_tunnel_gets_its_own_identity_by_name_too() {
+    let own = "spiffe://cluster.local/ns/weft-system/sa/ztunnel";
+    let unenrolled = Unenrolled(pods());
+    let asked = |wanted| check_among(&ztunnel("node-1"), Some(wanted), &unenrolled);
+    assert_eq!(asked(own), Ok(own.to_owned()));
+    for other in [
+        WEB,
+        "spiffe://cluster.local/ns/weft-system/sa/default",
+        "spiffe://cluster.local/ns/shop/sa/ztunnel",
+    ] {
+        let refusal = asked(other).expect_err("somebody else's");
+        assert!(refusal.contains("enrolled on node-1"), "{refusal}");
+    }
+    refused(
+        &ztunnel("node-1"),
+        Some("spiffe://corp/ns/weft-system/sa/ztunnel"),
+        "not of this trust domain",
+    );
+    refused(&ztunnel("node-3"), Some(own), "does not exist");
 }
 
 #[test]
