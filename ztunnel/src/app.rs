@@ -43,7 +43,7 @@ use crate::local::LocalNode;
 use crate::metrics::SeriesCache;
 use crate::proxy::on_demand::OnDemand;
 use crate::proxy::state::State;
-use crate::proxy::{PodSpec, Shared, Workers, WorkloadInfo};
+use crate::proxy::{PodSpec, Served, Shared, Workers, WorkloadInfo};
 use crate::sync::{Freshness, Known};
 use crate::{local_xds, startup, sync};
 
@@ -54,6 +54,9 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// The only pod of dedicated mode.
 const DEDICATED: &str = "dedicated";
+
+/// This process among the pods of its node, whose uids are UUIDs.
+const ITSELF: &str = "ztunnel";
 
 /// Runs until asked to stop, on a current-thread runtime: this thread belongs to the control
 /// plane, metrics and people; connections and DNS have threads of their own.
@@ -135,6 +138,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         predecessor,
         dns_port: config.dns.as_ref().map(|dns| dns.port),
     };
+    if let Some(info) = config.itself()
+        && let Err(error) = proxies.serve(itself(&config, info), [].into()).await
+    {
+        // Pods are not to go without a tunnel because of that.
+        tracing::error!(error, "this process itself can't be reached over HBONE");
+    }
     drop(starting);
     startup::confine_system_calls()?;
     tokio::select! {
@@ -404,6 +413,7 @@ async fn serve_one(
         uid: DEDICATED.into(),
         info: workload.clone(),
         netns: None,
+        served: Served::Everything,
     };
     let result = proxies.serve(spec, search_domains()).await;
     if let Err(not_served) = result {
@@ -411,6 +421,18 @@ async fn serve_one(
     }
     drop(starting);
     (proxies, Ok(stop.await))
+}
+
+/// This process as one of the pods it serves: whoever scrapes it from a pod of the mesh does so by
+/// mutual TLS.
+fn itself(config: &Config, info: WorkloadInfo) -> PodSpec {
+    let ports = [config.ports.stats, config.ports.readiness];
+    PodSpec {
+        uid: ITSELF.into(),
+        info,
+        netns: None,
+        served: Served::Ports(ports.into()),
+    }
 }
 
 /// Of the tunnel's own resolv.conf, which in dedicated mode is the workload's.

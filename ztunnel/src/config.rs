@@ -160,6 +160,20 @@ impl Config {
         // Without a mistake every required value was there.
         config.ok_or_else(|| ConfigError(vec!["incomplete configuration".to_owned()]))
     }
+
+    /// Which workload of the mesh a node's tunnel is itself, where it is told.
+    pub fn itself(&self) -> Option<WorkloadInfo> {
+        match self.mode {
+            Mode::Shared { .. } => {}
+            Mode::Dedicated { .. } => return None,
+        }
+        let told = |text: &str| (!text.is_empty()).then(|| Arc::from(text));
+        Some(WorkloadInfo {
+            name: told(&self.node.pod_name)?,
+            namespace: told(&self.node.pod_namespace)?,
+            service_account: told(&self.node.service_account)?,
+        })
+    }
 }
 
 /// Roots are long and tokens secret: a dump shows where a service is.

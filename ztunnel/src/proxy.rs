@@ -88,7 +88,7 @@ use tunnels::Tunnels;
 
 use crate::metrics::SeriesCache;
 
-pub use pods::{PodSpec, WorkloadInfo};
+pub use pods::{PodSpec, Served, WorkloadInfo};
 pub use workers::Workers;
 
 /// Where the proxy gets workloads' certificates.

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use hbone::client::{self, ConnectRequest};
 use http::HeaderMap;
 use prost_types::value::Kind;
-use proto::authorization::AUTHORIZATION_TYPE_URL;
+use proto::authorization::{
+    AUTHORIZATION_TYPE_URL, Authorization, Clause, Match, MatchType, Rule, StringMatch,
+};
 use proto::discovery::{DeltaDiscoveryRequest, Resource};
 use proto::workload::{
     ADDRESS_TYPE_URL, Address, AddressType, NetworkAddress, Port, PortList, Service,
@@ -121,16 +123,26 @@ impl Cluster {
 
     /// What the tunnel's own HTTP servers answer.
     fn http(&self, method: &str, port: u16, path: &str) -> Option<String> {
-        use std::io::{Read, Write};
         let address = SocketAddr::from(([127, 0, 0, 1], port));
+        self.http_from("node", address, &format!("{method} {path}"))
+    }
+
+    /// What they answer a pod.
+    fn metrics(&self, pod: &str, port: u16) -> Option<String> {
+        let address = SocketAddr::new(self.lab.ip("node"), port);
+        self.http_from(pod, address, "GET /metrics")
+    }
+
+    fn http_from(&self, pod: &str, address: SocketAddr, request: &str) -> Option<String> {
+        use std::io::{Read, Write};
         let connect = || std::net::TcpStream::connect_timeout(&address, PATIENCE);
-        let mut stream = self.lab.within("node", connect).ok()?;
-        let head =
-            format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let mut stream = self.lab.within(pod, connect).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let head = format!("{request} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
+        Some(answer).filter(|answer| !answer.is_empty())
     }
 
     fn is_ready(&self) -> bool {
@@ -251,29 +263,36 @@ fn port() -> Port {
     }
 }
 
+fn somebody() -> StringMatch {
+    StringMatch {
+        match_type: Some(MatchType::Presence(())),
+    }
+}
+
 /// What istiod makes of STRICT.
 fn strict() -> Resource {
-    use proto::authorization::{Authorization, Clause, Match, MatchType, Rule, StringMatch};
-    let somebody = StringMatch {
-        match_type: Some(MatchType::Presence(())),
+    let nobody = Match {
+        not_principals: vec![somebody()],
+        ..Default::default()
     };
+    denial("istio_converted_static_strict", nobody)
+}
+
+fn denial(name: &str, whom: Match) -> Resource {
     let policy = Authorization {
-        name: "istio_converted_static_strict".to_owned(),
+        name: name.to_owned(),
         namespace: "istio-system".to_owned(),
         scope: 2,
         action: 1,
         rules: vec![Rule {
             clauses: vec![Clause {
-                matches: vec![Match {
-                    not_principals: vec![somebody],
-                    ..Default::default()
-                }],
+                matches: vec![whom],
             }],
         }],
         ..Default::default()
     };
-    let name = "istio-system/istio_converted_static_strict";
-    resource(AUTHORIZATION_TYPE_URL, name, &policy)
+    let name = format!("istio-system/{name}");
+    resource(AUTHORIZATION_TYPE_URL, &name, &policy)
 }
 
 fn text(request: &DeltaDiscoveryRequest, key: &str) -> Option<String> {
@@ -502,6 +521,83 @@ fn a_node_of_an_istio_cluster_needs_nothing_else() {
         thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(status.and_then(|status| status.code()), Some(0));
+}
+
+/// Who scrapes it from a pod of the mesh is somebody, and needs leave.
+#[test]
+fn the_tunnel_is_reached_as_a_workload_itself() {
+    for direct in ["true", "false"] {
+        let variables = [("ENABLE_SAME_NODE_DIRECT", direct)];
+        let mut cluster = Cluster::start(&["client"], &variables);
+        cluster.lab.bare_pod("plain");
+        let mut itself = Workload {
+            uid: "Kubernetes//Pod/istio-system/ztunnel-abcde".to_owned(),
+            name: "ztunnel-abcde".to_owned(),
+            namespace: "istio-system".to_owned(),
+            service_account: "ztunnel".to_owned(),
+            trust_domain: "corp".to_owned(),
+            ..cluster.workload("node")
+        };
+        let mut client = cluster.workload("client");
+        client.trust_domain = "corp".to_owned();
+        cluster
+            .istiod
+            .set(vec![workload(client), workload(itself.clone())]);
+        let agent = cluster.agent.accept();
+        let netns = cluster.lab.netns("client");
+        assert_eq!(agent.add("uid-client", "client", &netns), "");
+        assert_eq!(agent.snapshot_sent(), "");
+        cluster.until("readiness", || cluster.is_ready());
+        let own = "spiffe://corp/ns/istio-system/sa/ztunnel";
+        cluster.istiod.certificate(own);
+
+        let page = cluster.metrics("client", 15020).expect("answers");
+        assert!(page.contains("istio_build"), "{page}");
+        let is_logged = |direction: &str, line: &str| {
+            line.contains("connection complete")
+                && line.contains("src.identity=\"spiffe://corp/ns/shop/sa/client\"")
+                && line.contains(&format!("dst.identity=\"{own}\""))
+                && line.contains(&format!("direction=\"{direction}\""))
+                && !line.contains("error")
+        };
+        for direction in ["inbound", "outbound"] {
+            cluster.until("the access log", || {
+                let log = cluster.log();
+                log.lines().any(|line| is_logged(direction, line))
+            });
+        }
+        let page = cluster.metrics("client", 15020).expect("answers");
+        let counted = [
+            "istio_tcp_connections_opened_total{",
+            "reporter=\"destination\"",
+            "destination_principal=\"spiffe://corp/ns/istio-system/sa/ztunnel\"",
+            "connection_security_policy=\"mutual_tls\"",
+        ];
+        let is_counted = |line: &str| counted.iter().all(|part| line.contains(part));
+        assert!(page.lines().any(is_counted), "{page}");
+        let state = cluster.dump()["workloadState"]["ztunnel"].clone();
+        assert_eq!(state["state"], "Up", "{state}");
+        assert_eq!(state["info"]["trustDomain"], "corp", "{state}");
+
+        // istiod listens in the same namespace, and the admin server on its loopback.
+        for port in [XDS_PORT, 15000] {
+            assert_eq!(cluster.metrics("client", port), None);
+            let refused = format!("port {port} is not the ztunnel's own");
+            cluster.until(&refused, || cluster.log().contains(&refused));
+        }
+        assert!(cluster.metrics("plain", 15020).is_some());
+
+        let name = "istio-system/nobody";
+        itself.authorization_policies = vec![name.to_owned()];
+        let whom = Match {
+            principals: vec![somebody()],
+            ..Default::default()
+        };
+        let policy = denial("nobody", whom);
+        cluster.istiod.set(vec![policy, workload(itself)]);
+        cluster.until("the policy", || cluster.metrics("client", 15020).is_none());
+        cluster.until("the denial", || cluster.log().contains(name));
+    }
 }
 
 #[test]

@@ -27,7 +27,7 @@ use ztunnel::metrics::SeriesCache;
 use ztunnel::proxy::access_log::{AccessLog, AccessLogRecord, Direction, Event};
 use ztunnel::proxy::config::Config;
 use ztunnel::proxy::state::State;
-use ztunnel::proxy::{Certificates, PodSpec, Shared, Workers, WorkloadInfo};
+use ztunnel::proxy::{Certificates, PodSpec, Served, Shared, Workers, WorkloadInfo};
 
 /// How long anything may take before a test fails: only what hangs takes longer, on a busy machine
 /// too.
@@ -324,6 +324,7 @@ impl Lab {
                 service_account: name.into(),
             },
             netns: Some(self.netns(name)),
+            served: Served::Everything,
         };
         let workers = &self.nodes[node - 1].workers;
         self.runtime.block_on(workers.add_pod(spec))

@@ -8,7 +8,7 @@ use crate::dns::{DnsPod, DnsProxy};
 use crate::handover::inherited::Inherited;
 use crate::handover::{Owner, Port};
 use crate::inpod::{NetnsId, NotServed, Pod, Proxies};
-use crate::proxy::{PodSpec, Workers};
+use crate::proxy::{PodSpec, Served, Workers};
 
 pub(super) struct PodProxies {
     pub(super) workers: Workers,
@@ -56,7 +56,9 @@ impl PodProxies {
         if let Some(identity) = self.workers.identity(&spec.uid) {
             self.certificates.will_be_needed(&identity);
         }
-        if let (Some(dns), Some(port)) = (&self.dns, self.dns_port) {
+        if let (Some(dns), Some(port), Served::Everything) =
+            (&self.dns, self.dns_port, &spec.served)
+        {
             let inherited = self
                 .inherited(&spec, &[Port::Udp(port), Port::Tcp(port)])
                 .await;

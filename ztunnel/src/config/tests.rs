@@ -146,6 +146,32 @@ fn dedicated_mode_names_its_workload() {
 }
 
 #[test]
+fn a_nodes_tunnel_is_a_workload_only_where_all_of_it_is_told() {
+    let own = [
+        ("POD_NAME", "ztunnel-abcde"),
+        ("POD_NAMESPACE", "istio-system"),
+        ("SERVICE_ACCOUNT", "ztunnel"),
+    ];
+    let itself = valid(&own).itself().expect("told");
+    assert_eq!(&*itself.name, "ztunnel-abcde");
+    assert_eq!(&*itself.namespace, "istio-system");
+    assert_eq!(&*itself.service_account, "ztunnel");
+    for missing in 0..own.len() {
+        let mut some = own.to_vec();
+        some.remove(missing);
+        assert_eq!(valid(&some).itself(), None, "{some:?}");
+        some.push((own[missing].0, ""));
+        assert_eq!(valid(&some).itself(), None, "{some:?}");
+    }
+    let mut dedicated = own.to_vec();
+    dedicated.extend([
+        ("PROXY_MODE", "dedicated"),
+        ("PROXY_WORKLOAD_INFO", "shop/web-0/web"),
+    ]);
+    assert_eq!(valid(&dedicated).itself(), None);
+}
+
+#[test]
 fn the_deadline_stays_below_the_grace_period() {
     let check = |environment: &[(&str, &str)], seconds| {
         let deadline = valid(environment).termination_deadline;

@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time;
 
 use super::*;
-use crate::proxy::{WorkloadInfo, netns};
+use crate::proxy::{Served, WorkloadInfo, netns};
 
 const PORT: u16 = 15053;
 
@@ -94,6 +94,7 @@ impl Scene {
                     service_account: "default".into(),
                 },
                 netns: Some(netns.clone()),
+                served: Served::Everything,
             },
             search_domains: [].into(),
         };

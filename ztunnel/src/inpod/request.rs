@@ -10,7 +10,7 @@ use proto::zds::workload_request::Payload;
 
 use super::netns::{self, NetnsId};
 pub use crate::packet::Packet;
-use crate::proxy::{PodSpec, WorkloadInfo};
+use crate::proxy::{PodSpec, Served, WorkloadInfo};
 
 /// One request.
 #[derive(Debug)]
@@ -77,6 +77,7 @@ impl Request {
                     service_account: info.service_account.into(),
                 },
                 netns: Some(fd),
+                served: Served::Everything,
             },
             search_domains: info.search_domains,
             netns_id,

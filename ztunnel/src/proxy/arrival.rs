@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::access_log::{Direction, Party};
 use super::connections::{Listed, OpenConnection, Protocol};
 use super::on_demand::{NotKnown, OnDemand};
-use super::pods::Pod;
+use super::pods::{Pod, Served};
 use super::policy::Admission;
 use super::proxy_protocol::{self, TooLong};
 use super::sockets::{self, Role};
@@ -64,6 +64,8 @@ pub(crate) enum Refusal {
     UnknownWorkload,
     NotKnown(NotKnown),
     Destination(InboundRefusal),
+    /// The pod is this process, and the port not one of its own.
+    ForeignPort(u16),
     Policy(Verdict),
     Connect(std::io::Error),
     /// The application wants to be told whom it serves, and can't be.
@@ -167,6 +169,9 @@ impl Arrival {
         let inbound = destination::inbound(&snapshot, &workload, self.local.ip(), authority)
             .map_err(Refusal::Destination)?;
         let application = inbound.application;
+        if !self.pod.serves(application.port()) {
+            return Err(Refusal::ForeignPort(application.port()));
+        }
         conversation.destination.address = application;
         conversation.service = reported_service(&snapshot, &workload, service, application.port());
         conversation.hbone_address = Some(authority.clone());
@@ -215,8 +220,12 @@ impl Arrival {
     pub(crate) async fn connect(&self, application: SocketAddr) -> std::io::Result<TcpStream> {
         let config = &self.worker.shared.config;
         let netns = self.pod.netns.as_deref();
-        let role = Role::Application(Some(self.peer.ip()));
-        sockets::connect(netns, application, role, config).await
+        let source = match self.pod.served {
+            Served::Everything => Some(self.peer.ip()),
+            // Nothing would bring the answers back from where nothing is captured.
+            Served::Ports(_) => None,
+        };
+        sockets::connect(netns, application, Role::Application(source), config).await
     }
 
     /// Connects to an application that is told by a header who the client is.
@@ -320,6 +329,7 @@ impl Refusal {
             Self::Policy(_) => StatusCode::UNAUTHORIZED,
             Self::Destination(InboundRefusal::WrongAddress(_)) => StatusCode::BAD_REQUEST,
             Self::Destination(InboundRefusal::UnknownHost(_) | InboundRefusal::OwnPort(_))
+            | Self::ForeignPort(_)
             | Self::UnknownWorkload
             | Self::NotKnown(_)
             | Self::Header(_)
@@ -336,6 +346,10 @@ impl Refusal {
             }
             Self::NotKnown(reason) => Failure::new(ResponseFlags::Connect, reason),
             Self::Destination(refusal) => Failure::new(ResponseFlags::Connect, refusal),
+            Self::ForeignPort(port) => Failure::new(
+                ResponseFlags::Connect,
+                format_args!("port {port} is not the ztunnel's own"),
+            ),
             Self::Policy(verdict) => Failure::denied(verdict),
             Self::Connect(error) => Failure::connect(error),
             Self::Header(error) => Failure::new(ResponseFlags::Connect, error),

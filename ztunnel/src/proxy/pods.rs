@@ -24,6 +24,16 @@ pub struct PodSpec {
     pub info: WorkloadInfo,
     /// The pod's network namespace; none for this process's own.
     pub netns: Option<Arc<OwnedFd>>,
+    pub served: Served,
+}
+
+/// What of a pod is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// Whatever it opens, and whatever comes to it.
+    Everything,
+    /// Tunnels to these ports: the pod is this process, which nothing is captured of.
+    Ports(Arc<[u16]>),
 }
 
 /// Whose connections they are, from whoever handed over the namespace.
@@ -41,6 +51,7 @@ pub struct Pod {
     pub uid: Arc<str>,
     pub info: WorkloadInfo,
     pub netns: Option<Arc<OwnedFd>>,
+    pub(crate) served: Served,
     /// Who it is where this process is its alone, and asks the CA as itself.
     own: Option<Identity>,
     workload_uid: WorkloadUid,
@@ -75,7 +86,8 @@ impl Pod {
             namespace: info.namespace.clone(),
             service_account: info.service_account.clone(),
         };
-        let own = spec.netns.is_none().then(own);
+        let is_alone = spec.netns.is_none() && spec.served == Served::Everything;
+        let own = is_alone.then(own);
         let workload_uid = WorkloadUid::new(format!(
             "{}//Pod/{}/{}",
             config.cluster_id, info.namespace, info.name
@@ -85,9 +97,18 @@ impl Pod {
             info,
             own,
             netns: spec.netns,
+            served: spec.served,
             workload_uid,
             addresses: Mutex::default(),
             listening: Mutex::default(),
+        }
+    }
+
+    /// Whether tunnels may lead to a port of it.
+    pub(crate) fn serves(&self, port: u16) -> bool {
+        match &self.served {
+            Served::Everything => true,
+            Served::Ports(ports) => ports.contains(&port),
         }
     }
 
@@ -250,6 +271,7 @@ mod tests {
             uid: "uid".into(),
             info,
             netns,
+            served: Served::Everything,
         };
         let pods = Pods::default();
         pods.insert(Arc::new(Pod::new(spec, &Config::default())));

@@ -67,6 +67,7 @@ pub(crate) async fn run(
                 Refusal::UnknownWorkload
                 | Refusal::NotKnown(_)
                 | Refusal::Destination(_)
+                | Refusal::ForeignPort(_)
                 | Refusal::Policy(_)
                 | Refusal::Header(_)
                 | Refusal::NoAddress(_) => Fault::Final,

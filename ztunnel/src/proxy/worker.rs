@@ -36,7 +36,7 @@ use super::config::{HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT, SOCKS5_PORT};
 use super::described::Described;
 use super::names::Names;
 use super::plans::Plans;
-use super::pods::Pod;
+use super::pods::{Pod, Served};
 use super::policy::Policies;
 use super::sockets::{self, Kind};
 use super::{inbound, outbound, plaintext, socks5};
@@ -234,11 +234,15 @@ impl Worker {
                 .and_then(|listener| Ok(vec![Opening::new(port, listener, Gate::open())?]))
                 .map_err(|error| io::Error::new(error.kind(), format!("port {port}: {error}")))
         };
-        let outbound = listen(OUTBOUND_PORT, Kind::Outbound)?;
-        let plaintext = listen(PLAINTEXT_PORT, Kind::Inbound)?;
         let tunnels = listen(HBONE_PORT, Kind::Inbound)?;
+        let mut captured = |port, kind| match pod.served {
+            Served::Everything => listen(port, kind),
+            Served::Ports(_) => Ok(Vec::new()),
+        };
+        let outbound = captured(OUTBOUND_PORT, Kind::Outbound)?;
+        let plaintext = captured(PLAINTEXT_PORT, Kind::Inbound)?;
         let socks5 = match config.socks5 {
-            true => listen(SOCKS5_PORT, Kind::Outbound)?,
+            true => captured(SOCKS5_PORT, Kind::Outbound)?,
             false => Vec::new(),
         };
         let (mut listeners, mut stop) = (Vec::new(), Vec::new());

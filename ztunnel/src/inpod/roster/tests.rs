@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::inpod::netns::NetnsId;
-use crate::proxy::{PodSpec, WorkloadInfo};
+use crate::proxy::{PodSpec, Served, WorkloadInfo};
 
 fn pod(uid: &str, netns: u64) -> Pod {
     Pod {
@@ -14,6 +14,7 @@ fn pod(uid: &str, netns: u64) -> Pod {
                 service_account: "default".into(),
             },
             netns: None,
+            served: Served::Everything,
         },
         search_domains: Vec::new(),
         netns_id: NetnsId::for_tests(netns),

@@ -6,7 +6,7 @@ use super::*;
 use crate::access_log::ProcessLog;
 use crate::certificates::PodCertificates;
 use crate::proxy::config::Config;
-use crate::proxy::{PodSpec, WorkloadInfo};
+use crate::proxy::{PodSpec, Served, WorkloadInfo};
 
 /// The size of the future that a function of these arguments returns, without calling it.
 fn future_size<A, B, F>(_: impl FnOnce(A, B) -> F) -> usize {
@@ -36,6 +36,7 @@ fn pod() -> Arc<Pod> {
         uid: "a".into(),
         info,
         netns: None,
+        served: Served::Everything,
     };
     Arc::new(Pod::new(spec, &Config::default()))
 }
