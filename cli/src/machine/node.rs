@@ -10,7 +10,7 @@ use istio_compat::kinds;
 use istio_compat::kinds::metadata::{Condition, ObjectMeta};
 use istio_compat::kinds::node::{NodeAddress, NodeStatus};
 use istio_compat::kinds::pod::{ContainerStatus, Pod, PodIp, PodPhase, PodStatus};
-use istio_compat::labels::{REGION, ZONE};
+use istio_compat::labels::{APP, REGION, TUNNEL, ZONE};
 
 use super::network::{self, Network, PodInterface};
 use super::token::{Reference, Subject};
@@ -132,20 +132,24 @@ impl Node {
         }
     }
 
-    /// The pod that the node's ztunnel would be: the control plane checks tokens against it.
+    /// The pod that the node's ztunnel would be: the control plane checks tokens against it, and pods of
+    /// the mesh reach its own ports over HBONE, which it serves for itself. The node has nothing else
+    /// at its address.
     pub(crate) fn ztunnel_pod(&self, since: &str) -> Pod {
         let metadata = ObjectMeta {
             name: self.ztunnel_name(),
             namespace: SYSTEM_NAMESPACE.to_owned(),
             uid: self.ztunnel_uid.clone(),
-            labels: BTreeMap::from([("app".to_owned(), "ztunnel".to_owned())]),
+            labels: BTreeMap::from([
+                (APP.to_owned(), "ztunnel".to_owned()),
+                (TUNNEL.to_owned(), "http".to_owned()),
+            ]),
             creation_timestamp: Some(since.to_owned()),
             ..ObjectMeta::default()
         };
         let spec = kinds::pod::PodSpec {
             node_name: self.name.clone(),
             service_account_name: "ztunnel".to_owned(),
-            host_network: true,
             containers: vec![kinds::container::Container {
                 name: "istio-proxy".to_owned(),
                 command: vec!["ztunnel".to_owned()],

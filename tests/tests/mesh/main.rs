@@ -19,6 +19,7 @@ mod locality;
 mod outage;
 mod peer_authentication;
 mod rootless;
+mod scraping;
 mod teardown;
 mod transfer;
 mod trust;
