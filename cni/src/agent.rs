@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use proto::zds::WorkloadInfo;
 use tokio::sync::watch;
@@ -21,6 +22,9 @@ use crate::apply::{self, Seen};
 use crate::connections;
 use crate::rules::Options;
 use crate::zds_server::{Delivery, Peer, Server};
+
+/// How long what a pod has sent before its end may be on its way.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// A pod to be enrolled.
 #[derive(Clone, Debug)]
@@ -191,13 +195,13 @@ impl Agent {
         self.inner.server.del(uid).await;
     }
 
-    /// Lets go of a pod whose processes are gone, while its namespace is still connected: what
-    /// ztunnel has open there is cut, also of a pod that has been released. Nobody would tell the
-    /// peers later.
+    /// Lets go of a pod whose processes are gone, while its namespace is still connected: what they
+    /// have said last may arrive, and then all that ztunnel has open there is cut, also of a pod that
+    /// has been released. Nobody would tell the peers later.
     pub async fn forget(&self, uid: &str, netns: impl AsFd) {
         self.inner.pods().remove(uid);
         self.inner.server.del(uid).await;
-        match connections::end(netns).await {
+        match connections::end(netns, LAST_WORDS).await {
             Ok(cut) => tracing::debug!(uid, cut, "cut the connections of a pod that is gone"),
             Err(error) => {
                 tracing::warn!(uid, %error, "cannot tell the peers of a pod that it is gone");

@@ -2,9 +2,12 @@
 //! told by a reset, and whoever has the socket reads an error. `sock_diag(7)` over netlink.
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::time::{self, Instant};
 
 use crate::netns;
 
@@ -31,48 +34,76 @@ const LISTEN: u32 = 10;
 /// More than the kernel puts into one answer.
 const ANSWER: usize = 1 << 16;
 
-/// Where `struct inet_diag_msg` has its `struct inet_diag_sockid`.
-const ID: std::ops::Range<usize> = 4..52;
+/// Where `struct inet_diag_msg` has its `struct inet_diag_sockid`, and how many bytes wait to be read
+/// and to be acknowledged.
+const ID: Range<usize> = 4..52;
+const UNREAD: Range<usize> = 56..60;
+const UNACKNOWLEDGED: Range<usize> = 60..64;
+
+/// Between two looks at what is on its way.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Which socket, as the kernel names it.
 type SocketId = [u8; ID.end - ID.start];
 
-/// Ends all of them, and tells how many there were.
-pub async fn end(netns: impl AsFd) -> io::Result<usize> {
+struct Connection {
+    family: u8,
+    id: SocketId,
+    /// Whether bytes of it are on their way.
+    moves: bool,
+}
+
+/// Ends all of them, and tells how many there were. What is on its way now has so long to arrive.
+pub async fn end(netns: impl AsFd, patience: Duration) -> io::Result<usize> {
+    let netns = netns.as_fd();
+    let until = Instant::now() + patience;
+    while netns::run(netns, anything_moves).await?? && Instant::now() < until {
+        time::sleep(LOOK).await;
+    }
     netns::run(netns, end_here).await?
 }
 
+fn anything_moves() -> io::Result<bool> {
+    let connections = list(&diagnostics()?)?;
+    Ok(connections.iter().any(|connection| connection.moves))
+}
+
 fn end_here() -> io::Result<usize> {
-    let protocol = Protocol::from(libc::NETLINK_SOCK_DIAG);
-    let socket = Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(protocol))?;
+    let socket = diagnostics()?;
     let mut ended = 0;
-    for family in FAMILIES {
-        for id in list(&socket, family)? {
-            socket.send(&request(SOCK_DESTROY, NLM_F_ACK, family, id))?;
-            match answers(&socket, |_| {}) {
-                Ok(()) => ended += 1,
-                // It has come to its own end meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
+    for Connection { family, id, .. } in list(&socket)? {
+        socket.send(&request(SOCK_DESTROY, NLM_F_ACK, family, id))?;
+        match answers(&socket, |_| {}) {
+            Ok(()) => ended += 1,
+            // It has come to its own end meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(ended)
 }
 
-fn list(socket: &Socket, family: u8) -> io::Result<Vec<SocketId>> {
+/// Of the calling thread's namespace.
+fn diagnostics() -> io::Result<Socket> {
+    let protocol = Protocol::from(libc::NETLINK_SOCK_DIAG);
+    Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(protocol))
+}
+
+fn list(socket: &Socket) -> io::Result<Vec<Connection>> {
     let any = [0; ID.end - ID.start];
-    socket.send(&request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, any))?;
-    let mut ids = Vec::new();
-    let listed = answers(socket, |message| {
-        let id = message.get(ID).and_then(|id| id.try_into().ok());
-        ids.extend::<Option<SocketId>>(id);
-    });
-    match listed {
-        // A kernel without this family.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => other.map(|()| ids),
+    let mut connections = Vec::new();
+    for family in FAMILIES {
+        socket.send(&request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, any))?;
+        let listed = answers(socket, |message| {
+            connections.extend(Connection::read(family, message));
+        });
+        match listed {
+            // A kernel without this family.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
     }
+    Ok(connections)
 }
 
 /// `struct nlmsghdr` and `struct inet_diag_req_v2`.
@@ -126,86 +157,19 @@ fn error(payload: &[u8]) -> io::Result<()> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-    use std::process::Command;
-    use std::time::Duration;
+// === impl Connection ===
 
-    use super::*;
-
-    /// In a namespace with only a loopback, both ends of one connection, and the listener.
-    fn connected(listen: SocketAddr, dial: SocketAddr) -> [TcpStream; 2] {
-        let listener = TcpListener::bind(listen).expect("binds");
-        let port = listener.local_addr().expect("an address").port();
-        let client = TcpStream::connect((dial.ip(), port)).expect("connects");
-        let (server, _) = listener.accept().expect("accepts");
-        let ends = [client, server];
-        for end in &ends {
-            let patience = Some(Duration::from_secs(60));
-            end.set_read_timeout(patience).expect("an option");
-        }
-        ends
-    }
-
-    #[tokio::test]
-    async fn every_connection_of_a_namespace_ends_and_none_elsewhere() {
-        let (v4, v6) = (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST);
-        let mut elsewhere = connected((v4, 0).into(), (v4, 0).into());
-        let netns = netns::create().expect("the right to make namespaces");
-        let all = netns::run(&netns, move || {
-            let up = Command::new("ip")
-                .args(["link", "set", "lo", "up"])
-                .status();
-            assert!(up.expect("ip is installed").success());
-            let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-            [
-                connected((v4, 0).into(), (v4, 0).into()),
-                connected((v6, 0).into(), (v6, 0).into()),
-                // IPv4 on a socket of both families.
-                connected(any, (v4, 0).into()),
-            ]
-        });
-        let all = all.await.expect("entered");
-        assert!(end(&netns).await.expect("ended") >= all.len());
-        for mut end in all.into_iter().flatten() {
-            let error = end.read(&mut [0]).expect_err("ended");
-            let kinds = [
-                io::ErrorKind::ConnectionReset,
-                io::ErrorKind::ConnectionAborted,
-            ];
-            assert!(kinds.contains(&error.kind()), "{error}");
-        }
-        assert_eq!(end(&netns).await.expect("nothing to do"), 0);
-
-        let [client, server] = &mut elsewhere;
-        io::Write::write_all(client, b"x").expect("open");
-        server.read_exact(&mut [0]).expect("open");
-    }
-
-    #[tokio::test]
-    async fn a_listener_stays() {
-        let netns = netns::create().expect("the right to make namespaces");
-        let listener = netns::run(&netns, || TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80)));
-        let listener = listener.await.expect("entered").expect("binds");
-        assert_eq!(end(&netns).await.expect("nothing to do"), 0);
-        let local = listener.local_addr().expect("an address");
-        let again = netns::run(&netns, move || TcpListener::bind(local));
-        again.await.expect("entered").expect_err("taken");
-    }
-
-    #[test]
-    fn what_is_no_message_ends_the_reading() {
-        let whole = request(SOCK_DESTROY, NLM_F_ACK, 2, [7; 48]);
-        let (kind, payload, rest) = message(&whole).expect("a message");
-        assert_eq!((kind, payload.len(), rest.len()), (SOCK_DESTROY, 56, 0));
-        for cut in 0..whole.len() {
-            assert!(message(&whole[..cut]).is_none(), "{cut}");
-        }
-        let mut short = whole;
-        short[0..4].copy_from_slice(&3u32.to_ne_bytes());
-        assert!(message(&short).is_none());
-        assert!(error(&[0; 4]).is_ok());
-        assert!(error(&[]).is_err());
+impl Connection {
+    /// From `struct inet_diag_msg`.
+    fn read(family: u8, message: &[u8]) -> Option<Self> {
+        let waits = |range| message.get(range).is_some_and(|bytes| bytes != [0; 4]);
+        Some(Self {
+            family,
+            id: message.get(ID)?.try_into().ok()?,
+            moves: waits(UNREAD) || waits(UNACKNOWLEDGED),
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;
