@@ -146,3 +146,37 @@ fn a_full_queue_drops_lines_and_says_how_many() {
     assert!(dropped > 0);
     assert_eq!(written + dropped, 20_000);
 }
+
+/// As a full pipe that nobody reads.
+struct Stuck(std::sync::mpsc::Sender<()>);
+
+impl Write for Stuck {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        let _ = self.0.send(());
+        loop {
+            std::thread::park();
+        }
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_hold_up_the_end() {
+    let (stuck, waiting) = std::sync::mpsc::channel();
+    let queue = Queue::start(Format::Plain, Box::new(Stuck(stuck))).expect("starts");
+    queue.record(Box::new(Sample));
+    waiting.recv().expect("it writes");
+    // More than the queue holds.
+    for _ in 0..5000 {
+        queue.record(Box::new(Sample));
+    }
+    let (flushed, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        queue.flush();
+        let _ = flushed.send(());
+    });
+    let waited = wait.recv_timeout(Duration::from_secs(60));
+    waited.expect("no longer than it may");
+}

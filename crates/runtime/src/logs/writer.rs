@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing::Level;
 
@@ -19,6 +19,9 @@ const BATCH: usize = 256;
 
 /// After a batch the writer rests, so that a busy data thread doesn't pay a wake-up per line.
 const REST: Duration = Duration::from_millis(1);
+
+/// How long the process's end is held up by lines that are still waiting.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(super) struct Queue {
@@ -58,11 +61,19 @@ impl Queue {
         }
     }
 
+    /// Waits for [`PATIENCE`] at most, also where the queue is full because nobody reads what is written.
     pub(super) fn flush(&self) {
+        let deadline = Instant::now() + PATIENCE;
         let (done, wait) = sync_channel(1);
-        if self.entries.send(Entry::Flush(done)).is_ok() {
-            let _ = wait.recv_timeout(Duration::from_secs(1));
+        let mut flush = Entry::Flush(done);
+        while let Err(refused) = self.entries.try_send(flush) {
+            match refused {
+                TrySendError::Full(back) if Instant::now() < deadline => flush = back,
+                TrySendError::Full(_) | TrySendError::Disconnected(_) => return,
+            }
+            std::thread::sleep(REST);
         }
+        let _ = wait.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
