@@ -124,6 +124,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .await?;
     if !config.enable_proxy {
         tracing::info!("the data path is off (ENABLE_PROXY=false)");
+        startup::confine_system_calls()?;
         shutdown.requested().await;
         return Ok(());
     }

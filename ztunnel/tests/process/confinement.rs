@@ -101,6 +101,20 @@ fn two_capabilities_are_enough_and_no_more_are_kept() {
 }
 
 #[test]
+fn without_a_data_path_system_calls_are_given_up_too() {
+    alone(|| {
+        let mut command = with_capabilities(&["net_admin", "sys_admin"]);
+        let mut child = command.env("ENABLE_PROXY", "false").spawn();
+        let child = child.as_mut().expect("setpriv is installed");
+        until(|| (status_of(child, "Seccomp") == "2").then_some(()));
+        // And what still runs can do without.
+        until(|| ask("GET", 15020, "/metrics").filter(|answer| answer.contains("istio_build")));
+        until(|| ask("GET", 15000, "/config_dump").filter(|answer| answer.contains("200 OK")));
+        assert_eq!(stop(child).code(), Some(0));
+    });
+}
+
+#[test]
 fn each_capability_is_needed_and_missed_by_name() {
     for (given, missing) in [
         ("net_admin", "CAP_SYS_ADMIN"),
