@@ -7,7 +7,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hbone::pool::Pool;
@@ -15,6 +15,7 @@ use hbone::settings::Settings;
 use http::HeaderMap;
 use identity::WorkloadCertificate;
 use runtime::drain::{self, Mode, Watch};
+use runtime::vital;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -159,26 +160,25 @@ impl Thread {
     ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let handle = thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .spawn(move || {
-                let local = LocalSet::new();
-                local.block_on(&runtime, async move {
-                    let listener = match tokio::net::TcpListener::from_std(listener) {
-                        Ok(listener) => listener,
-                        Err(error) => return tracing::error!(%error, "can't listen"),
-                    };
-                    let worker = start();
-                    spawn_local(accept(listener, worker.clone(), watch));
-                    spawn_local(async move {
-                        while let Some(handed) = handed.recv().await {
-                            worker.take(handed);
-                        }
-                    });
-                    // Whatever still runs when the handle goes is cut.
-                    let _ = stopped.await;
-                });
-            })?;
+        let handle = vital::thread(format!("worker-{index}"), move || {
+            let local = LocalSet::new();
+            local.block_on(&runtime, async move {
+                let listener = match tokio::net::TcpListener::from_std(listener) {
+                    Ok(listener) => listener,
+                    Err(error) => return tracing::error!(%error, "can't listen"),
+                };
+                let worker = start();
+                let accepting = accept(listener, worker.clone(), watch);
+                spawn_local(vital::task("accepting", accepting));
+                spawn_local(vital::task("taking over", async move {
+                    while let Some(handed) = handed.recv().await {
+                        worker.take(handed);
+                    }
+                }));
+                // Whatever still runs when the handle goes is cut.
+                let _ = stopped.await;
+            });
+        })?;
         Ok(Self { stop, handle })
     }
 }

@@ -24,11 +24,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use mesh::snapshot::Snapshot;
 use mesh::workload::Workload;
+use runtime::vital;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use self::server::{PodServer, Serving};
@@ -117,9 +117,9 @@ impl DnsProxy {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        thread::Builder::new()
-            .name("dns".to_owned())
-            .spawn(move || runtime.block_on(run(receiver, shared)))?;
+        vital::thread("dns".to_owned(), move || {
+            runtime.block_on(run(receiver, shared));
+        })?;
         Ok(Self { commands })
     }
 

@@ -7,6 +7,7 @@
 //! - [`confinement`]: what the process gives up for good.
 //! - [`memory`]: how near its limit is.
 //! - [`tasks`]: those of threads of their own, counted.
+//! - [`vital`]: threads and tasks that the process ends with.
 //! - [`readiness`]: which startup tasks are still open.
 //! - [`signals`]: what asks the process to stop.
 //! - [`notify`]: what a service manager is told.
@@ -29,6 +30,8 @@ pub mod confinement;
 pub mod memory;
 
 pub mod tasks;
+
+pub mod vital;
 
 pub mod readiness;
 

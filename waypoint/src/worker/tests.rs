@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use hbone::client::{ConnectError, ConnectRequest, OpenError, Tunnel};

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::Command as Program;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, Query, ResponseCode};

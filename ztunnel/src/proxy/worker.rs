@@ -26,6 +26,7 @@ use runtime::descriptors;
 use runtime::drain::Watch;
 use runtime::memory::{self, Pressure};
 use runtime::tasks::spawn_local;
+use runtime::vital;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
@@ -326,7 +327,7 @@ impl Worker {
             };
             spawn_local(serve(worker.clone(), accepted));
         };
-        spawn_local(async move {
+        spawn_local(vital::task("accepting", async move {
             tokio::select! {
                 () = gate.opened() => {}
                 _ = &mut stopped => return,
@@ -359,7 +360,7 @@ impl Worker {
             for (tcp, peer) in sockets::waiting(&listener.tcp) {
                 admit(tcp, peer);
             }
-        });
+        }));
         stop
     }
 

@@ -5,10 +5,11 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use mesh::identity::Identity;
 use runtime::drain::{self, Mode};
+use runtime::vital;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
@@ -208,15 +209,13 @@ impl Thread {
     fn start(index: usize, shared: Arc<Shared>, drain: drain::Watch) -> io::Result<Self> {
         let (commands, receiver) = mpsc::unbounded_channel();
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .spawn(move || {
-                let local = LocalSet::new();
-                local.block_on(&runtime, async move {
-                    let worker = Rc::new(Worker::new(shared));
-                    worker.run(receiver, drain).await;
-                });
-            })?;
+        let handle = vital::thread(format!("worker-{index}"), move || {
+            let local = LocalSet::new();
+            local.block_on(&runtime, async move {
+                let worker = Rc::new(Worker::new(shared));
+                worker.run(receiver, drain).await;
+            });
+        })?;
         Ok(Self { commands, handle })
     }
 
