@@ -2,6 +2,11 @@
 //!
 //! Kernels without IPv6 get the IPv4 listener only. What answers on loopback is the admin servers, which are
 //! protected: see [`protection`].
+//!
+//! - `connections`: how many there may be, and for how long.
+//! - [`protection`]: who may use an admin server.
+
+mod connections;
 
 mod protection;
 
@@ -91,15 +96,9 @@ impl Listeners {
             true => router.layer(middleware::from_fn(protection::protect)),
             false => router,
         };
-        let service = router.into_make_service_with_connect_info::<protection::Ends>();
         let mut servers = JoinSet::new();
         for listener in self.listeners {
-            let service = service.clone();
-            servers.spawn(async move {
-                if let Err(error) = axum::serve(listener, service).await {
-                    tracing::error!(server = name, %error, "server ended");
-                }
-            });
+            servers.spawn(connections::serve(name, listener, router.clone()));
         }
         while servers.join_next().await.is_some() {}
     }

@@ -17,17 +17,15 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::serve::IncomingStream;
 use nix::unistd::Uid;
-use tokio::net::TcpListener;
 
 use crate::logs;
 
 /// Both ends of an accepted connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ends {
-    client: SocketAddr,
-    server: Option<SocketAddr>,
+    pub(super) client: SocketAddr,
+    pub(super) server: Option<SocketAddr>,
 }
 
 /// Why a request is refused.
@@ -110,15 +108,6 @@ impl Ends {
             return Ok(None);
         };
         Ok(owner(&fs::read_to_string(table)?, self.client, server))
-    }
-}
-
-impl axum::extract::connect_info::Connected<IncomingStream<'_, TcpListener>> for Ends {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
-        Self {
-            client: *stream.remote_addr(),
-            server: stream.io().local_addr().ok(),
-        }
     }
 }
 
