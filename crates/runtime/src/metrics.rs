@@ -6,9 +6,12 @@
 //! Counters are named with their `_total`.
 //!
 //! - `exposition`: text and OpenMetrics.
+//! - `scrape`: who asks is answered in the format and coding that it takes.
 //! - `process`: file descriptors, memory, CPU time of the process; tokio's own numbers.
 
 mod exposition;
+
+mod scrape;
 
 mod process;
 
@@ -17,12 +20,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderMap, header};
-use axum::response::IntoResponse;
 use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
+use tokio::sync::Semaphore;
 
 pub use self::exposition::{Exposition, Kind, escape};
 
@@ -51,6 +52,8 @@ pub const LATENCY_BUCKETS: &[f64] = &[
 pub struct Metrics {
     recorder: PrometheusHandle,
     collectors: Arc<Mutex<Vec<Collector>>>,
+    /// Scrapes are answered one after the other.
+    turns: Arc<Semaphore>,
     upkeep: Duration,
 }
 
@@ -80,6 +83,7 @@ impl Metrics {
         let metrics = Self {
             recorder,
             collectors: Arc::default(),
+            turns: Arc::new(Semaphore::new(1)),
             upkeep: UPKEEP.min(settings.idle / 2),
         };
         let (component, version) = (settings.component, settings.version);
@@ -132,8 +136,8 @@ impl Metrics {
     /// `/metrics` and `/stats/prometheus`.
     pub fn router(&self) -> Router {
         Router::new()
-            .route("/metrics", get(answer))
-            .route("/stats/prometheus", get(answer))
+            .route("/metrics", get(scrape::answer))
+            .route("/stats/prometheus", get(scrape::answer))
             .with_state(self.clone())
     }
 
@@ -142,8 +146,10 @@ impl Metrics {
         let mut ticks = tokio::time::interval(self.upkeep);
         loop {
             ticks.tick().await;
-            // The recorder looks for idle series only when it renders.
-            let _ = self.recorder.render_to_write(&mut std::io::sink());
+            let recorder = self.recorder.clone();
+            // The recorder looks for idle series only when it renders, which takes its time.
+            let rendering = move || recorder.render_to_write(&mut std::io::sink());
+            let _ = tokio::task::spawn_blocking(rendering).await;
         }
     }
 }
@@ -157,21 +163,6 @@ fn builder(settings: &Settings) -> Result<PrometheusBuilder, MetricsError> {
         builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), bounds)?;
     }
     Ok(builder)
-}
-
-async fn answer(State(metrics): State<Metrics>, headers: HeaderMap) -> impl IntoResponse {
-    let open_metrics = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|accept| accept.contains("application/openmetrics-text"));
-    if open_metrics {
-        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        ([(header::CONTENT_TYPE, kind)], metrics.open_metrics())
-    } else {
-        let kind = "text/plain; version=0.0.4; charset=utf-8";
-        ([(header::CONTENT_TYPE, kind)], metrics.text())
-    }
 }
 
 impl fmt::Debug for Metrics {
