@@ -39,6 +39,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let state = Arc::new(State::default());
     let synced = follow_control_plane(&config, &readiness, state.clone())?;
     let certificates = own_certificate(&config)?;
+    let manager = certificates.manager().clone();
+    metrics.add_collector(move |exposition| manager.expose(exposition));
     let shared = Arc::new(Shared::new(config, state));
     count_requests(&metrics, &shared);
     let admin = Listeners::localhost(shared.config.ports.admin)?;

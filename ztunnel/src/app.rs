@@ -103,6 +103,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (synced, on_demand) =
         follow_control_plane(&config, &readiness, state.clone(), freshness.clone())?;
     let certificates = PodCertificates::new(certificate_manager(&config)?);
+    if let Some(manager) = certificates.manager().cloned() {
+        metrics.add_collector(move |exposition| manager.expose(exposition));
+    }
     let proxy = Shared::new(
         config.proxy.clone(),
         state.clone(),

@@ -216,6 +216,15 @@ impl WorkloadCertificate {
             .unwrap_or_default()
     }
 
+    /// Which share of the life it had when it came in is left.
+    pub fn life_left(&self) -> f64 {
+        let whole = self.not_after.duration_since(self.received.0);
+        match whole.unwrap_or_default() {
+            Duration::ZERO => 0.0,
+            whole => self.remaining().as_secs_f64() / whole.as_secs_f64(),
+        }
+    }
+
     /// The configuration for accepting: clients must show a certificate of our trust domain.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         self.server.clone()

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mesh::identity::Identity;
+use runtime::metrics::Exposition;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -14,6 +15,7 @@ use crate::WorkloadCertificate;
 use crate::ca_client::{CaClient, Fault};
 
 mod dump;
+mod exposition;
 mod schedule;
 mod worker;
 
@@ -162,6 +164,13 @@ impl CertificateManager {
             .collect();
         all.sort_by(|(one, _), (other, _)| one.cmp(other));
         all
+    }
+
+    /// Adds how many certificates there are, and how long they last, to the metrics.
+    pub fn expose(&self, exposition: &mut Exposition) {
+        let states = self.states.load();
+        let states = states.values().map(|state| state.clone().at_present());
+        exposition::Summary::of(states).render(exposition);
     }
 
     /// The `certificates` of `/config_dump`.

@@ -191,6 +191,48 @@ async fn a_ca_that_is_back_has_renewed_everything_within_half_a_minute() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn metrics_tell_of_the_certificate_that_ends_first() {
+    let ca = TestCa::new(DAY, Duration::from_secs(1));
+    let manager = CertificateManager::new(ca.clone());
+    let text = || {
+        let mut exposition = Exposition::default();
+        manager.expose(&mut exposition);
+        exposition.into_text()
+    };
+    assert!(!text().contains("weft_certificate_expiry_seconds"));
+    manager.prefetch(&identity("web"));
+    sleep(Duration::from_millis(10)).await;
+    assert!(text().contains("weft_certificates{state=\"initializing\"} 1"));
+    manager
+        .certificate(&identity("web"))
+        .await
+        .expect("available");
+    ca.set_down(true);
+    sleep(DAY * 3 / 4).await;
+    manager
+        .certificate(&identity("api"))
+        .await
+        .expect_err("the CA is away");
+    let telling = text();
+    let value = |name: &str| -> f64 {
+        let mut lines = telling.lines();
+        let line = lines.find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.and_then(|value| value.parse().ok()).expect("a value")
+    };
+    let quarter = DAY.as_secs_f64() / 4.0;
+    assert!((value("weft_certificate_expiry_seconds") - quarter).abs() < 60.0);
+    assert!((value("weft_certificate_life_left_ratio") - 0.25).abs() < 0.001);
+    for state in ["available", "unavailable"] {
+        let line = format!("weft_certificates{{state=\"{state}\"}} 1");
+        assert!(telling.contains(&line), "{telling}");
+    }
+    sleep(DAY / 4).await;
+    for ended in ["expiry_seconds 0\n", "life_left_ratio 0.000\n"] {
+        assert!(text().contains(ended), "{}", text());
+    }
+}
+
 /// CVE-2020-8664.
 #[tokio::test(start_paused = true)]
 async fn changed_roots_renew_everything() {
