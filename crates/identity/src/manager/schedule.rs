@@ -10,7 +10,10 @@ use tokio::time::Instant;
 const PARALLEL: usize = 8;
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 /// Once the CA is back, everything that waited is here within half a minute.
-const MAX_BACKOFF: Duration = Duration::from_secs(24);
+const MAX_BACKOFF: Duration = Duration::from_secs(20);
+/// Between the beginnings of two fetches: a CA that comes back would have all that is due to answer
+/// at once, besides those that it was asked for before.
+const PACE: Duration = Duration::from_millis(25);
 /// A fetch somebody waits for need not sit out a long backoff, but the CA keeps this much rest.
 const REAL_TIME_REST: Duration = Duration::from_secs(5);
 /// An answer that is almost expired must not make us ask in a tight loop.
@@ -32,6 +35,8 @@ pub enum Priority {
 pub(super) struct Schedule {
     entries: HashMap<Identity, Entry>,
     running: usize,
+    /// Before which nothing may begin.
+    held_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -97,7 +102,7 @@ impl Schedule {
 
     /// The most urgent one that is due, the longest waiting among equals; it counts as running from here.
     pub(super) fn start_next(&mut self, now: Instant) -> Option<Identity> {
-        if self.running >= PARALLEL {
+        if self.running >= PARALLEL || self.held_until.is_some_and(|until| until > now) {
             return None;
         }
         let (identity, entry) = self
@@ -107,6 +112,7 @@ impl Schedule {
             .max_by_key(|(_, entry)| (entry.priority, std::cmp::Reverse(entry.due)))?;
         entry.running = true;
         self.running += 1;
+        self.held_until = Some(now + PACE);
         Some(identity.clone())
     }
 
@@ -115,11 +121,9 @@ impl Schedule {
         if self.running >= PARALLEL {
             return None;
         }
-        self.entries
-            .values()
-            .filter(|entry| !entry.running)
-            .map(|entry| entry.due)
-            .min()
+        let waiting = self.entries.values().filter(|entry| !entry.running);
+        let due = waiting.map(|entry| entry.due).min()?;
+        Some(self.held_until.map_or(due, |until| due.max(until)))
     }
 
     pub(super) fn succeeded(&mut self, identity: &Identity, now: Instant, renew_after: Duration) {
@@ -195,7 +199,7 @@ mod tests {
         let middle: Vec<_> = [1, 2, 3, 9, 10, 1000, u32::MAX]
             .map(|failures| backoff(failures, 0.5).as_millis())
             .into();
-        assert_eq!(middle, [500, 1000, 2000, 24_000, 24_000, 24_000, 24_000]);
+        assert_eq!(middle, [500, 1000, 2000, 20_000, 20_000, 20_000, 20_000]);
         assert_eq!(backoff(1, 0.0), Duration::from_millis(400));
         assert_eq!(backoff(1, 1.0), Duration::from_millis(600));
     }
@@ -209,17 +213,45 @@ mod tests {
         }
         schedule.request(&identity("warm-7"), Priority::RealTime, now);
         schedule.request(&identity("urgent"), Priority::RealTime, now);
-        let mut first_two = [schedule.start_next(now), schedule.start_next(now)]
-            .map(|next| next.expect("due").service_account.to_string());
+        let turn = |number| now + PACE * number;
+        let mut first_two = [0, 1].map(|number| {
+            let next = schedule.start_next(turn(number));
+            next.expect("due").service_account.to_string()
+        });
         first_two.sort();
         assert_eq!(first_two, ["urgent", "warm-7"]);
-        let more = std::iter::from_fn(|| schedule.start_next(now)).count();
-        assert_eq!(more, 6);
+        let more = (2..20).filter_map(|number| schedule.start_next(turn(number)));
+        assert_eq!(more.count(), 6);
         assert_eq!(schedule.next_due(), None);
         schedule.succeeded(&identity("urgent"), now, Duration::from_secs(60));
-        assert_eq!(schedule.next_due(), Some(now));
-        assert!(schedule.start_next(now).is_some());
-        assert!(schedule.start_next(now).is_none());
+        let next = turn(8);
+        assert_eq!(schedule.next_due(), Some(next));
+        assert!(schedule.start_next(turn(7)).is_none());
+        assert!(schedule.start_next(next).is_some());
+        assert!(schedule.start_next(turn(20)).is_none());
+    }
+
+    #[test]
+    fn fetches_keep_to_a_pace_and_no_rest_is_made_up_for() {
+        let start = Instant::now();
+        let mut now = start;
+        let mut schedule = Schedule::default();
+        for index in 0..200 {
+            schedule.request(&identity(&format!("a-{index}")), Priority::WarmUp, now);
+        }
+        let hour = Duration::from_secs(3600);
+        let mut begun_within = |end: Instant| {
+            let mut begun = 0;
+            while let Some(due) = schedule.next_due().filter(|due| *due < end) {
+                now = now.max(due);
+                let one = schedule.start_next(now).expect("due");
+                schedule.succeeded(&one, now, hour);
+                begun += 1;
+            }
+            begun
+        };
+        assert_eq!(begun_within(start + Duration::from_secs(1)), 40);
+        assert_eq!(begun_within(start + Duration::from_secs(2)), 40);
     }
 
     #[test]
@@ -246,14 +278,14 @@ mod tests {
         schedule.start_next(now);
         schedule.succeeded(&web, now, hour);
         schedule.request(&api, Priority::WarmUp, now);
-        schedule.start_next(now);
+        schedule.start_next(now + PACE);
         assert_eq!(schedule.wait(&web, now), Some(hour));
         schedule.renew_all(now, || Duration::from_millis(700));
         assert_eq!(schedule.wait(&web, now), Some(Duration::from_millis(700)));
         schedule.succeeded(&api, now, hour);
         assert_eq!(schedule.wait(&api, now), Some(MIN_RENEWAL));
         schedule.start_next(now + MIN_RENEWAL);
-        schedule.start_next(now + MIN_RENEWAL);
+        schedule.start_next(now + MIN_RENEWAL + PACE);
         schedule.succeeded(&api, now, hour);
         assert_eq!(schedule.wait(&api, now), Some(hour));
     }

@@ -17,11 +17,19 @@ const DAY: Duration = Duration::from_secs(86_400);
 struct TestCa {
     local: LocalCa,
     takes: Duration,
-    down: Mutex<bool>,
+    down: Mutex<Option<Down>>,
     fetches: AtomicUsize,
     running: AtomicUsize,
     most_running: AtomicUsize,
     order: Mutex<Vec<String>>,
+}
+
+/// How a CA is away.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Down {
+    Refusing,
+    /// It takes requests, and answers them when it is back.
+    Silent,
 }
 
 impl TestCa {
@@ -31,7 +39,7 @@ impl TestCa {
         Arc::new(Self {
             local: LocalCa { signer, lifetime },
             takes,
-            down: Mutex::new(false),
+            down: Mutex::default(),
             fetches: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             most_running: AtomicUsize::new(0),
@@ -40,7 +48,15 @@ impl TestCa {
     }
 
     fn set_down(&self, down: bool) {
+        self.be(down.then_some(Down::Refusing));
+    }
+
+    fn be(&self, down: Option<Down>) {
         *self.down.lock().expect("no panic") = down;
+    }
+
+    fn is(&self, down: Down) -> bool {
+        *self.down.lock().expect("no panic") == Some(down)
     }
 
     fn fetches(&self) -> usize {
@@ -62,9 +78,12 @@ impl CaClient for TestCa {
             let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
             self.most_running.fetch_max(running, Ordering::SeqCst);
             sleep(self.takes).await;
+            while self.is(Down::Silent) {
+                sleep(Duration::from_millis(10)).await;
+            }
             self.running.fetch_sub(1, Ordering::SeqCst);
             assert_ne!(&*identity.service_account, "panics");
-            if *self.down.lock().expect("no panic") {
+            if self.is(Down::Refusing) {
                 return Err(FetchError::Refused {
                     code: tonic::Code::Unavailable,
                     message: "down".to_owned(),
@@ -102,19 +121,19 @@ async fn many_askers_share_one_fetch() {
 
 #[tokio::test(start_paused = true)]
 async fn no_more_than_eight_fetches_run_and_connections_go_first() {
-    let ca = TestCa::new(DAY, Duration::from_millis(100));
+    let ca = TestCa::new(DAY, Duration::from_secs(1));
     let manager = CertificateManager::new(ca.clone());
     for index in 0..30 {
         manager.prefetch(&identity(&format!("warm-{index}")));
     }
-    sleep(Duration::from_millis(10)).await;
+    sleep(Duration::from_millis(500)).await;
     manager
         .certificate(&identity("urgent"))
         .await
         .expect("available");
     let order = ca.order.lock().expect("no panic").clone();
     assert_eq!(order.iter().position(|one| one == "urgent"), Some(8));
-    sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(5)).await;
     assert_eq!(ca.fetches(), 31);
     assert_eq!(ca.most_running.load(Ordering::SeqCst), 8);
 }
@@ -169,25 +188,28 @@ async fn a_valid_certificate_is_served_while_renewal_fails_and_an_expired_one_ne
 /// After an outage the CA is asked by everybody, but not by everybody at once.
 #[tokio::test(start_paused = true)]
 async fn a_ca_that_is_back_has_renewed_everything_within_half_a_minute() {
-    let ca = TestCa::new(Duration::from_secs(3600), Duration::from_millis(20));
-    let manager = CertificateManager::new(ca.clone());
-    let all: Vec<_> = (0..400)
-        .map(|index| identity(&format!("a-{index}")))
-        .collect();
-    futures::future::join_all(all.iter().map(|one| manager.certificate(one))).await;
-    ca.set_down(true);
-    sleep(Duration::from_secs(3000)).await;
-    ca.set_down(false);
-    let mut most = 0;
-    for _ in 0..30 {
-        let before = ca.fetches();
-        sleep(Duration::from_secs(1)).await;
-        most = most.max(ca.fetches() - before);
-    }
-    assert!(most <= 50, "{most} requests within a second");
-    for one in &all {
-        let certificate = manager.cached(one).expect("available");
-        assert!(certificate.remaining() > Duration::from_secs(3500));
+    for down in [Down::Refusing, Down::Silent] {
+        let ca = TestCa::new(Duration::from_secs(3600), Duration::from_millis(20));
+        let manager = CertificateManager::new(ca.clone());
+        let all: Vec<_> = (0..1000)
+            .map(|index| identity(&format!("a-{index}")))
+            .collect();
+        futures::future::join_all(all.iter().map(|one| manager.certificate(one))).await;
+        ca.be(Some(down));
+        sleep(Duration::from_secs(3000)).await;
+        ca.be(None);
+        let mut most = 0;
+        for _ in 0..30 {
+            let before = ca.fetches();
+            sleep(Duration::from_secs(1)).await;
+            most = most.max(ca.fetches() - before);
+        }
+        assert!(most <= 50, "{down:?}: {most} requests within a second");
+        for one in &all {
+            let certificate = manager.cached(one).expect("available");
+            let left = certificate.remaining();
+            assert!(left > Duration::from_secs(3500), "{down:?}: {left:?}");
+        }
     }
 }
 
