@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use http::{HeaderMap, HeaderValue};
 use identity::ca_client::{self, CitadelClient};
-use identity::grpc::{ControlPlane, Roots};
+use identity::grpc::{Clock, ControlPlane, Roots};
 use identity::manager::CertificateManager;
 use runtime::admin::Listeners;
 use runtime::metrics::{Metrics, Settings};
@@ -37,10 +37,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     serve_readiness_and_metrics(&config, &readiness, &metrics)?;
 
     let state = Arc::new(State::default());
-    let synced = follow_control_plane(&config, &readiness, state.clone())?;
-    let certificates = own_certificate(&config)?;
-    let manager = certificates.manager().clone();
-    metrics.add_collector(move |exposition| manager.expose(exposition));
+    let clock = Clock::default();
+    let synced = follow_control_plane(&config, &readiness, state.clone(), &clock)?;
+    let certificates = own_certificate(&config, &clock)?;
+    expose(&metrics, clock, certificates.manager().clone());
     let shared = Arc::new(Shared::new(config, state));
     count_requests(&metrics, &shared);
     let admin = Listeners::localhost(shared.config.ports.admin)?;
@@ -150,22 +150,31 @@ fn serve_readiness_and_metrics(
     Ok(())
 }
 
+/// Adds what is computed when it is asked for.
+fn expose(metrics: &Metrics, clock: Clock, certificates: CertificateManager) {
+    metrics.add_collector(move |exposition| clock.expose(exposition));
+    metrics.add_collector(move |exposition| certificates.expose(exposition));
+}
+
 /// Starts xDS; the answer comes when everything has arrived once.
 fn follow_control_plane(
     config: &Config,
     readiness: &Readiness,
     state: Arc<State>,
+    clock: &Clock,
 ) -> anyhow::Result<oneshot::Receiver<()>> {
     let (synced, wait) = oneshot::channel();
     let control_plane = ControlPlane::new(&config.xds).context("XDS_ADDRESS")?;
+    let control_plane = control_plane.with_clock(clock.clone());
     let task = readiness.task("state manager");
     let proxy = config.proxy.clone();
     tokio::spawn(sync::run(proxy, control_plane, state, task, synced));
     Ok(wait)
 }
 
-fn own_certificate(config: &Config) -> anyhow::Result<OwnCertificate> {
+fn own_certificate(config: &Config, clock: &Clock) -> anyhow::Result<OwnCertificate> {
     let control_plane = ControlPlane::new(&config.ca).context("CA_ADDRESS")?;
+    let control_plane = control_plane.with_clock(clock.clone());
     let client = CitadelClient::new(control_plane, ca_client::Mode::Dedicated, config.secret_ttl);
     let manager = CertificateManager::new(Arc::new(client));
     if let Roots::File(path) = &config.ca.roots {

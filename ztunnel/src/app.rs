@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use identity::authority::Signer;
 use identity::ca_client::{self, CaClient, CitadelClient, LocalCa, WithRevocations};
-use identity::grpc::{self, ControlPlane};
+use identity::grpc::{self, Clock, ControlPlane};
 use identity::manager::CertificateManager;
 use identity::revocation::RevocationFile;
 use mesh::snapshot::Snapshot;
@@ -100,12 +100,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .xds
         .as_ref()
         .map(|_| Freshness::new(SystemTime::now()));
-    let (synced, on_demand) =
-        follow_control_plane(&config, &readiness, state.clone(), freshness.clone())?;
-    let certificates = PodCertificates::new(certificate_manager(&config)?);
-    if let Some(manager) = certificates.manager().cloned() {
-        metrics.add_collector(move |exposition| manager.expose(exposition));
-    }
+    let clock = Clock::default();
+    let following = Following {
+        state: state.clone(),
+        freshness: freshness.clone(),
+        clock: clock.clone(),
+    };
+    let (synced, on_demand) = follow_control_plane(&config, &readiness, following)?;
+    let certificates = PodCertificates::new(certificate_manager(&config, &clock)?);
+    expose(&metrics, clock, certificates.manager().cloned());
     let proxy = Shared::new(
         config.proxy.clone(),
         state.clone(),
@@ -259,13 +262,32 @@ fn start_series_upkeep(idle: Duration) -> Arc<SeriesCache> {
     series
 }
 
+/// Adds what is computed when it is asked for.
+fn expose(metrics: &Metrics, clock: Clock, certificates: Option<CertificateManager>) {
+    metrics.add_collector(move |exposition| clock.expose(exposition));
+    if let Some(certificates) = certificates {
+        metrics.add_collector(move |exposition| certificates.expose(exposition));
+    }
+}
+
+/// What the control plane's answers change.
+struct Following {
+    state: Arc<State>,
+    freshness: Option<Freshness>,
+    clock: Clock,
+}
+
 /// Starts xDS; the answer comes when everything has arrived once.
 fn follow_control_plane(
     config: &Arc<Config>,
     readiness: &Readiness,
-    state: Arc<State>,
-    freshness: Option<Freshness>,
+    following: Following,
 ) -> anyhow::Result<(oneshot::Receiver<()>, Option<Arc<OnDemand>>)> {
+    let Following {
+        state,
+        freshness,
+        clock,
+    } = following;
     let (synced, wait) = oneshot::channel();
     let mut snapshot = local_snapshot(config)?;
     snapshot.prefer_namespace(config.preferred_service_namespace.clone());
@@ -274,6 +296,7 @@ fn follow_control_plane(
     match config.xds.as_ref().zip(freshness) {
         Some((xds, freshness)) => {
             let control_plane = ControlPlane::new(xds).context("XDS_ADDRESS")?;
+            let control_plane = control_plane.with_clock(clock);
             let task = readiness.task("state manager");
             let client = sync::client(config);
             let demander = client.demander();
@@ -318,8 +341,11 @@ fn local_snapshot(config: &Config) -> anyhow::Result<Snapshot> {
         .context(origin)
 }
 
-fn certificate_manager(config: &Config) -> anyhow::Result<Option<CertificateManager>> {
-    let Some(mut client) = ca_client(config)? else {
+fn certificate_manager(
+    config: &Config,
+    clock: &Clock,
+) -> anyhow::Result<Option<CertificateManager>> {
+    let Some(mut client) = ca_client(config, clock)? else {
         return Ok(None);
     };
     if let Some(path) = &config.crl_path {
@@ -339,7 +365,7 @@ fn certificate_manager(config: &Config) -> anyhow::Result<Option<CertificateMana
     Ok(Some(manager))
 }
 
-fn ca_client(config: &Config) -> anyhow::Result<Option<Arc<dyn CaClient>>> {
+fn ca_client(config: &Config, clock: &Clock) -> anyhow::Result<Option<Arc<dyn CaClient>>> {
     if config.fake_ca {
         tracing::warn!("FAKE_CA: no other process trusts the certificates of this one");
         let now = SystemTime::now();
@@ -357,6 +383,7 @@ fn ca_client(config: &Config) -> anyhow::Result<Option<Arc<dyn CaClient>>> {
         Mode::Dedicated { .. } => ca_client::Mode::Dedicated,
     };
     let control_plane = ControlPlane::new(ca).context("CA_ADDRESS")?;
+    let control_plane = control_plane.with_clock(clock.clone());
     let client = CitadelClient::new(control_plane, mode, config.secret_ttl);
     Ok(Some(Arc::new(client)))
 }

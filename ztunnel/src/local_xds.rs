@@ -44,6 +44,8 @@ struct LocalXds {
     _certificates: IgnoredAny,
     #[serde(rename = "workloadState")]
     _workload_state: IgnoredAny,
+    #[serde(rename = "time")]
+    _time: IgnoredAny,
     #[serde(rename = "staleSince")]
     _stale_since: IgnoredAny,
 }

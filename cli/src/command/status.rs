@@ -26,6 +26,8 @@ Examples:
 
 /// How many certificates the screen shows.
 const CERTIFICATES_SHOWN: usize = 3;
+/// Seconds by which clocks may differ without harm: half of what certificates begin early.
+const CLOCK_SKEW: i64 = 300;
 
 /// Show what runs, in one screen
 ///
@@ -47,6 +49,8 @@ pub(crate) struct Report {
     certificates: Vec<Certificate>,
     /// Nodes whose ztunnel hears nothing of the control plane, and since when (RFC 3339).
     stale: BTreeMap<String, String>,
+    /// By how many seconds nodes' clocks are ahead of the control plane's; negative: behind.
+    clock_skew_seconds: BTreeMap<String, i64>,
     /// Nodes whose ztunnel runs and does not answer, and how that was seen.
     silent: BTreeMap<String, String>,
     waypoints: Vec<Waypoint>,
@@ -94,10 +98,14 @@ impl Report {
         })?;
         let (mut certificates, mut stale, mut silent) =
             (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let mut clock_skew_seconds = BTreeMap::new();
         for (node, dump) in dumps {
             match dump {
                 Ok(dump) => {
                     certificates.extend(certificates_of(&node, &dump));
+                    if let Some(ahead) = seconds_ahead(&dump, &control_plane) {
+                        clock_skew_seconds.insert(node.clone(), ahead);
+                    }
                     if let Some(since) = dump["staleSince"].as_str() {
                         stale.insert(node, since.to_owned());
                     }
@@ -121,6 +129,7 @@ impl Report {
             control_plane,
             certificates,
             stale,
+            clock_skew_seconds,
             silent,
         })
     }
@@ -276,12 +285,32 @@ impl Report {
         }
     }
 
+    /// Certificates begin and end by the control plane's clock.
+    fn wrong_clocks(&self) -> impl Iterator<Item = String> {
+        let skewed = self.clock_skew_seconds.iter();
+        skewed
+            .filter(|(_, ahead)| ahead.abs() > CLOCK_SKEW)
+            .map(|(node, ahead)| {
+                let (side, consequence) = match *ahead > 0 {
+                    true => ("ahead of", "taken for expired"),
+                    false => ("behind", "taken for not valid yet"),
+                };
+                format!(
+                    "the clock of {node} is {} {side} the control plane's, which is more than {}: \
+                     certificates are {consequence} there; set the clock, and have NTP keep it",
+                    span(ahead.abs()),
+                    span(CLOCK_SKEW),
+                )
+            })
+    }
+
     /// What is wrong, one line each: of the machine, of the control plane, of objects.
     fn problems(&self) -> Vec<String> {
         let mut problems = self.machine.problems.clone();
         let silent = self.silent.iter();
         problems
             .extend(silent.map(|(node, why)| format!("ztunnel of {node} does not answer: {why}")));
+        problems.extend(self.wrong_clocks());
         let status = match &self.control_plane {
             Ok(status) => status,
             Err(why) => {
@@ -334,6 +363,14 @@ impl Report {
         problems.dedup();
         problems
     }
+}
+
+/// By how much a node's clock is ahead of the control plane's. Both were asked at once; the longest
+/// that an answer may take is far less than what matters.
+fn seconds_ahead(dump: &Value, control_plane: &std::result::Result<Value, String>) -> Option<i64> {
+    let time = |of: &Value| DateTime::parse_from_rfc3339(of["time"].as_str()?).ok();
+    let theirs = time(control_plane.as_ref().ok()?)?;
+    Some((time(dump)? - theirs).num_seconds())
 }
 
 /// What a node's ztunnel says of itself; or why there is nothing.
@@ -423,6 +460,24 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_is_compared_with_the_control_plane_s_or_with_none() {
+        let says = |time: &str| serde_json::json!({ "time": time });
+        let control_plane = Ok(says("2026-01-01T00:10:00.250Z"));
+        for (node, ahead) in [
+            ("2026-01-01T00:10:00Z", Some(0)),
+            ("2026-01-01T00:00:00Z", Some(-600)),
+            ("2026-01-01T01:10:01Z", Some(3600)),
+            ("noon", None),
+        ] {
+            assert_eq!(seconds_ahead(&says(node), &control_plane), ahead, "{node}");
+        }
+        let away = Err("no answer".to_owned());
+        assert_eq!(seconds_ahead(&says("2026-01-01T00:10:00Z"), &away), None);
+        // One of another version says no time.
+        assert_eq!(seconds_ahead(&serde_json::json!({}), &control_plane), None);
+    }
+
+    #[test]
     fn the_screen_names_what_is_not_right() {
         let report = Report {
             api_version: "weft.dev/v1",
@@ -456,6 +511,11 @@ mod tests {
             })),
             waypoints: Vec::new(),
             stale: BTreeMap::new(),
+            clock_skew_seconds: BTreeMap::from([
+                ("node-1".into(), -301),
+                ("node-2".into(), 7500),
+                ("node-3".into(), 300),
+            ]),
             silent: BTreeMap::new(),
             certificates: vec![Certificate {
                 expires: "2026-01-01T01:00:00Z".into(),

@@ -16,6 +16,7 @@ pub(super) fn of(state: &State, peers: &[Peer]) -> Value {
         "apiVersion": "weft.dev/v1",
         "kind": "ControlPlaneStatus",
         "version": env!("CARGO_PKG_VERSION"),
+        "time": time(SystemTime::now()),
         "folders": state.report.places,
         "problems": problems(state),
         "proxies": peers.iter().map(proxy).collect::<Vec<_>>(),

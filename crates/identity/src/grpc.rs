@@ -20,14 +20,17 @@ use tower::{BoxError, Service};
 use crate::certificate::ALPN_H2;
 use crate::provider::provider;
 
+mod clock;
 mod roots;
 mod server_name;
 mod settings;
 mod token;
 
+pub use clock::Clock;
 pub use roots::{Roots, RootsError};
 pub use token::Token;
 
+use clock::Moment;
 use server_name::ServerNameVerifier;
 
 /// Covers name resolution, TCP and TLS together.
@@ -73,6 +76,7 @@ pub struct ControlPlane {
     channel: Channel,
     token: Option<Token>,
     headers: Arc<HeaderMap>,
+    clock: Clock,
 }
 
 /// Makes one TLS connection; roots are read anew for each.
@@ -125,7 +129,14 @@ impl ControlPlane {
             channel,
             token: config.token.clone(),
             headers: Arc::new(headers(&config.headers)?),
+            clock: Clock::default(),
         })
+    }
+
+    /// The same, whose answers tell `clock` the time.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 }
 
@@ -154,8 +165,13 @@ impl Service<Request<Body>> for ControlPlane {
                 return Box::pin(async move { Err(status.into()) });
             }
         }
+        let (clock, asked) = (self.clock.clone(), Moment::now());
         let response = self.channel.call(request);
-        Box::pin(async move { Ok(response.await?) })
+        Box::pin(async move {
+            let response = response.await?;
+            clock.read(response.headers(), asked);
+            Ok(response)
+        })
     }
 }
 

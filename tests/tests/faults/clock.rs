@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::ensure;
-use tests::lab::Lab;
+use tests::lab::{Lab, SOON};
 
 use crate::shop::{BACK, Running, YAML, still_serves, warm};
 
@@ -58,12 +58,26 @@ fn a_clock_may_be_wrong_by_minutes_and_jump_ahead_by_less_than_half_a_certificat
         Ok(())
     })
     .expect("refused");
+    let status = lab.weft(&["status"]).expect("answers");
+    assert!(
+        status.contains("the clock of node-2 is 1h0m behind the control plane's"),
+        "{status}"
+    );
+    assert!(!status.contains("the clock of node-1"), "{status}");
+    let skew = |node| lab.metric(node, "weft_clock_skew_seconds").expect("told");
+    let (right, wrong) = (skew("node-1"), skew("node-2"));
+    assert!(
+        right == 0.0 && (wrong + 3600.0).abs() < SOON.as_secs_f64(),
+        "{right} {wrong}"
+    );
     set("+0");
     lab.eventually(BACK, "the mesh works again", || {
         lab.peer("shop/neighbour", &["get", "server:80"])
             .map(|_| ())
     })
     .expect("healed");
+    let status = lab.weft(&["status"]).expect("answers");
+    assert!(!status.contains("the clock of"), "{status}");
     // None of that has touched what was open.
     use std::io::Write;
     held.input().write_all(b"stop\n").expect("written");

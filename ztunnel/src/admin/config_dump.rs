@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use identity::manager::CertificateManager;
 use mesh::address::{GatewayAddress, GatewayDestination};
@@ -127,6 +128,9 @@ impl Serialize for Dumped {
         dump.serialize_entry("config", &self.config)?;
         dump.serialize_entry("certificates", &certificates.unwrap_or_default())?;
         dump.serialize_entry("workloadState", &self.workload_state())?;
+        // Ours: what the clock here says, to be compared with others.
+        let time = humantime::format_rfc3339_seconds(SystemTime::now());
+        dump.serialize_entry("time", &time.to_string())?;
         // Ours: since when the control plane has not been heard of, if it hasn't.
         dump.serialize_entry("staleSince", &self.stale_since())?;
         dump.end()

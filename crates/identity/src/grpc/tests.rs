@@ -277,6 +277,21 @@ async fn roots_and_token_are_read_again_when_their_files_change() {
     assert_eq!(tokens, ["Bearer first", "Bearer second"]);
 }
 
+/// The server's date is of this machine's clock too.
+#[tokio::test]
+async fn an_answer_tells_the_control_plane_s_time() {
+    let service = service(signer());
+    let address = serve(service.clone(), loopback()).await;
+    let config = config(address, Roots::Inline(service.signer.roots().to_owned()));
+    let clock = Clock::default();
+    let control_plane = ControlPlane::new(&config).expect("well configured");
+    let control_plane = control_plane.with_clock(clock.clone());
+    let client = CitadelClient::new(control_plane, Mode::Shared, DAY);
+    assert_eq!(clock.ahead(), None);
+    client.fetch(&web()).await.expect("a certificate");
+    assert_eq!(clock.ahead(), Some(0.0));
+}
+
 #[tokio::test]
 async fn nothing_is_sent_in_clear_and_mistakes_are_named() {
     let roots = Roots::Inline(signer().roots().to_owned());

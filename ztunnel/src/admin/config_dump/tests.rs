@@ -487,7 +487,7 @@ async fn certificates_have_decimal_numbers_and_times_of_rfc_3339() {
     let signer = identity::authority::Signer::self_signed(
         "cluster.local",
         Duration::from_secs(86_400),
-        std::time::SystemTime::now(),
+        SystemTime::now(),
     );
     let manager = CertificateManager::new(Arc::new(identity::ca_client::LocalCa {
         signer: signer.expect("a root"),
