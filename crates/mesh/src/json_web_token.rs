@@ -255,3 +255,43 @@ impl std::fmt::Debug for Key {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::request_authentication::JwtKeys;
+
+    #[test]
+    fn clocks_may_differ_by_a_minute() {
+        let now = 1_000_000.0;
+        let rule = JwtRule {
+            issuer: "https://issuer".into(),
+            audiences: Vec::new(),
+            keys: JwtKeys::Discovery,
+            locations: Vec::new(),
+            output_payload_to_header: None,
+            output_claim_to_headers: Vec::new(),
+            forward_original_token: false,
+            timeout: Duration::from_secs(5),
+            space_delimited_claims: Vec::new(),
+        };
+        for (claim, seconds, expected) in [
+            ("exp", -60.0, Ok(())),
+            ("exp", -61.0, Err(TokenError::Expired)),
+            ("nbf", 60.0, Ok(())),
+            ("nbf", 61.0, Err(TokenError::NotYetValid)),
+        ] {
+            let claims = json!({ "iss": "https://issuer", claim: now + seconds });
+            let encoded = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+            let header = encoded(&json!({ "alg": "RS256" }));
+            let text = format!("{header}.{}.", encoded(&claims));
+            let token = Token::parse(&text).expect("a token");
+            let checked = token.check_claims(&rule, now);
+            assert_eq!(checked, expected, "{claim} {seconds}");
+        }
+    }
+}
