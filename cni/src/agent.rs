@@ -15,11 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use proto::zds::WorkloadInfo;
+use runtime::conntrack::Usage;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::apply::{self, Seen};
 use crate::connections;
+use crate::netns;
 use crate::rules::Options;
 use crate::zds_server::{Delivery, Peer, Server};
 
@@ -63,6 +65,8 @@ pub struct PodStatus {
     pub enrolment: Enrolment,
     /// The last time its rules were found changed: what differed, and whether that was repaired.
     pub drift: Option<String>,
+    /// How full its connection tracking is, where the kernel tells.
+    pub tracking: Option<Usage>,
 }
 
 /// Enrols the pods of one node; dropping it stops its tasks and leaves pods as they are.
@@ -283,6 +287,9 @@ impl Inner {
             namespace: pod.namespace.clone(),
             enrolment,
             drift: enrolled.drift().clone(),
+            tracking: netns::run_blocking(&*enrolled.netns, Usage::here)
+                .ok()
+                .flatten(),
         }
     }
 }

@@ -41,6 +41,7 @@ use crate::handover::predecessor::Successor;
 use crate::inpod;
 use crate::local::LocalNode;
 use crate::metrics::SeriesCache;
+use crate::proxy::conntrack;
 use crate::proxy::on_demand::OnDemand;
 use crate::proxy::state::State;
 use crate::proxy::{PodSpec, Served, Shared, Workers, WorkloadInfo};
@@ -117,6 +118,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         start_series_upkeep(config.metrics_idle_timeout),
     );
     let proxy = Arc::new(proxy.with_on_demand(on_demand));
+    metrics.add_collector({
+        let proxy = proxy.clone();
+        move |exposition| conntrack::collect(&proxy.pods, exposition)
+    });
     let dumped = Dumped {
         config: config.clone(),
         proxy: proxy.clone(),

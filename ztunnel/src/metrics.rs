@@ -7,6 +7,8 @@
 
 mod label_sets;
 
+pub(crate) mod shortages;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

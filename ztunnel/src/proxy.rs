@@ -17,6 +17,7 @@
 //! - `names`: addresses of endpoints that have only a name; `described`: workloads known only by
 //!   what they say of themselves.
 //! - `telemetry`, [`access_log`]: what is said about connections.
+//! - `sockets`: how they are made; `conntrack`: what becomes of them where the kernel has no place left.
 //! - [`connections`], `tunnels`: those that are open.
 
 pub mod config;
@@ -60,6 +61,8 @@ pub mod connections;
 pub mod ejections;
 
 pub(crate) mod sockets;
+
+pub(crate) mod conntrack;
 
 mod names;
 

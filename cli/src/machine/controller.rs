@@ -188,10 +188,11 @@ impl Controller {
             labels: node.labels(self.desired.nodes.get(&node.name).map(|node| &**node)),
             ztunnel_connected: node.agent.ztunnel_connected(),
         });
+        let of_nodes = self.nodes.iter().flat_map(|node| node.problems());
         (
             nodes.collect(),
             self.pods.values().map(Entry::status).collect(),
-            self.problems.iter().cloned().collect(),
+            self.problems.iter().cloned().chain(of_nodes).collect(),
         )
     }
 

@@ -11,6 +11,7 @@ use istio_compat::kinds::metadata::{Condition, ObjectMeta};
 use istio_compat::kinds::node::{NodeAddress, NodeStatus};
 use istio_compat::kinds::pod::{ContainerStatus, Pod, PodIp, PodPhase, PodStatus};
 use istio_compat::labels::{APP, REGION, TUNNEL, ZONE};
+use runtime::conntrack::Usage;
 
 use super::network::{self, Network, PodInterface};
 use super::token::{Reference, Subject};
@@ -67,6 +68,25 @@ impl Node {
 
     pub(crate) async fn detach(&self, interface: PodInterface) {
         self.network.detach(interface).await;
+    }
+
+    /// Where its kernel will soon drop connections, or does: in its own namespace, and in its pods'.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let own = cni::netns::run_blocking(self.netns(), Usage::here);
+        let own = own.ok().flatten().map(|usage| (self.name.clone(), usage));
+        let pods = self.agent.status().pods.into_iter().filter_map(|pod| {
+            let name = format!("{}/{} on {}", pod.namespace, pod.name, self.name);
+            Some((name, pod.tracking?))
+        });
+        let all = own.into_iter().chain(pods);
+        all.filter(|(_, usage)| usage.is_nearly_full())
+            .map(|(place, usage)| {
+                format!(
+                    "connection tracking of {place} is {usage}: once it is full, new connections \
+                     are dropped; raise net.netfilter.nf_conntrack_max"
+                )
+            })
+            .collect()
     }
 
     /// Its ztunnel's program, among those of all nodes in order.

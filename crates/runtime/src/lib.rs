@@ -4,6 +4,7 @@
 //! - [`allocator`]: what happens to freed memory.
 //! - [`program`]: what is mapped of its file.
 //! - [`descriptors`]: how many may be open.
+//! - [`conntrack`]: how many connections the kernel tracks.
 //! - [`confinement`]: what the process gives up for good.
 //! - [`memory`]: how near its limit is.
 //! - [`tasks`]: those of threads of their own, counted.
@@ -24,6 +25,8 @@ pub mod allocator;
 pub mod program;
 
 pub mod descriptors;
+
+pub mod conntrack;
 
 pub mod confinement;
 

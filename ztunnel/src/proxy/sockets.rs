@@ -16,6 +16,7 @@ use tokio::net::{self, TcpSocket, TcpStream};
 use tokio::time;
 
 use super::config::{Config, HBONE_PORT, OriginalSource};
+use super::conntrack;
 use super::netns;
 
 /// Connections that wait to be accepted: as many as the kernel admits unless told otherwise. Where
@@ -197,10 +198,11 @@ pub(crate) async fn connect(
     config: &Config,
 ) -> io::Result<TcpStream> {
     let socket = netns::within(netns, || open(target, role, config))?;
-    match time::timeout(config.connect_timeout, socket.connect(target)).await {
-        Ok(connected) => connected.map_err(explained),
+    let connected = match time::timeout(config.connect_timeout, socket.connect(target)).await {
+        Ok(connected) => connected,
         Err(_) => Err(timed_out(config.connect_timeout)),
-    }
+    };
+    connected.map_err(|error| explained(error, netns))
 }
 
 /// Whether an address is one of the namespace's own.
@@ -211,10 +213,15 @@ pub(crate) fn holds_address(netns: Option<&OwnedFd>, address: IpAddr) -> bool {
     bound.is_ok()
 }
 
-/// What the kernel calls an address that can't be had is a port.
-fn explained(error: io::Error) -> io::Error {
+/// What the kernel calls an address that can't be had is a port. And it tells nobody that it has
+/// dropped what it has no place left to track: then nobody was asked.
+fn explained(error: io::Error, netns: Option<&OwnedFd>) -> io::Error {
     match error.kind() {
         kind @ io::ErrorKind::AddrNotAvailable => io::Error::new(kind, "no local port is free"),
+        io::ErrorKind::TimedOut => match conntrack::full(netns) {
+            Some(full) => io::Error::new(io::ErrorKind::QuotaExceeded, format!("{error}: {full}")),
+            None => error,
+        },
         _ => error,
     }
 }

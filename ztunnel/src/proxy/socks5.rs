@@ -243,7 +243,7 @@ impl Reply {
             ResponseFlags::Connect | ResponseFlags::NetworkPolicy => match failure.unreached {
                 Some(Unreached::Refused) => Self::ConnectionRefused,
                 Some(Unreached::Network) => Self::NetworkUnreachable,
-                Some(Unreached::Host) | None => Self::HostUnreachable,
+                Some(Unreached::Host | Unreached::Untracked) | None => Self::HostUnreachable,
             },
             ResponseFlags::None
             | ResponseFlags::TlsFailure

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::access_log::{AccessLogRecord, Direction, Event, Party};
 use super::worker::{Worker, reporter};
+use crate::metrics::shortages::{self, Wanted};
 use crate::metrics::{ConnectionSecurityPolicy, Labels, ResponseFlags, Series};
 
 /// Who talks to whom, as one side sees it.
@@ -61,6 +62,8 @@ pub(crate) enum Unreached {
     Network,
     /// Also: no answer.
     Host,
+    /// The kernel had no place left to track it, and dropped it.
+    Untracked,
 }
 
 // === impl Conversation ===
@@ -90,6 +93,9 @@ impl Conversation {
         series.opened.increment(1);
         series.failed.increment(1);
         series.closed.increment(1);
+        if failure.unreached == Some(Unreached::Untracked) {
+            shortages::count_refusal(reporter(self.direction), Wanted::Conntrack);
+        }
         let log = &worker.shared.access_log;
         if log.wants(Event::Close) {
             log.write(self.record(Event::Close, (0, 0), Some(failure.reason.clone())));
@@ -274,10 +280,11 @@ impl Failure {
 
 impl Unreached {
     fn of(error: &std::io::Error) -> Self {
-        use std::io::ErrorKind::{ConnectionRefused, NetworkUnreachable};
+        use std::io::ErrorKind::{ConnectionRefused, NetworkUnreachable, QuotaExceeded};
         match error.kind() {
             ConnectionRefused => Self::Refused,
             NetworkUnreachable => Self::Network,
+            QuotaExceeded => Self::Untracked,
             _ => Self::Host,
         }
     }

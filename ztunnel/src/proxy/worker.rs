@@ -43,6 +43,7 @@ use super::sockets::{self, Kind};
 use super::{inbound, outbound, plaintext, socks5};
 use crate::handover::inherited::{Gate, Inherited};
 use crate::metrics::Reporter;
+use crate::metrics::shortages::{self, Wanted};
 
 /// How long nothing is accepted while descriptors are short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -68,13 +69,6 @@ pub(crate) struct Worker {
     listening: RefCell<HashMap<Arc<str>, Listening>>,
 }
 
-/// Counts a connection that was reset for want of memory; the stages are logged as they come.
-fn count_refusal(direction: Direction) {
-    let reporter = reporter(direction).as_str();
-    counter!("weft_connections_refused_total", "reporter" => reporter, "reason" => "memory")
-        .increment(1);
-}
-
 /// Whether who a tunnel reaches still has its address.
 fn is_still_there(snapshot: &Snapshot, key: &Key) -> bool {
     let address = key.destination.ip();
@@ -86,8 +80,9 @@ fn is_still_there(snapshot: &Snapshot, key: &Key) -> bool {
 
 /// Waits until there are descriptors again.
 async fn pause(direction: Direction) {
-    let reporter = reporter(direction).as_str();
-    counter!("weft_accept_pauses_total", "reporter" => reporter).increment(1);
+    let reporter = reporter(direction);
+    shortages::count_pause(reporter);
+    let reporter = reporter.as_str();
     tracing::warn!(reporter, "accepting is paused: descriptors are short");
     loop {
         time::sleep(ACCEPT_PAUSE).await;
@@ -315,7 +310,8 @@ impl Worker {
         let admit = move |tcp: TcpStream, peer| {
             if memory::pressure() >= Pressure::Refuse {
                 copy::abort(&tcp);
-                return count_refusal(direction);
+                // The stages are logged as they come.
+                return shortages::count_refusal(reporter(direction), Wanted::Memory);
             }
             sockets::accepted(&tcp, &worker.shared.config);
             let accepted = Accepted {

@@ -235,7 +235,7 @@ impl Client {
 // === impl Fault ===
 
 impl Fault {
-    /// Of a TCP connection that was not made. One for want of a descriptor or a port of ours is
+    /// Of a TCP connection that was not made. One for want of a descriptor, a port or a tracking entry of ours is
     /// not the endpoint's.
     pub(crate) fn of_connect(error: &io::Error) -> Self {
         match error.kind() {
