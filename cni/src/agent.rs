@@ -5,6 +5,8 @@
 //! does not take is pending, and is offered again until it does; rules that someone in the pod
 //! changed are put back.
 
+mod telemetry;
+
 mod watch_over;
 
 use std::collections::BTreeMap;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use proto::zds::WorkloadInfo;
 use runtime::conntrack::Usage;
+use runtime::metrics::{Exposition, Kind};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -80,6 +83,7 @@ pub struct Agent {
 struct Inner {
     server: Server,
     pods: Mutex<BTreeMap<String, Arc<Enrolled>>>,
+    changes: telemetry::Changes,
 }
 
 /// A pod that is, or is about to be, captured.
@@ -106,6 +110,7 @@ impl Agent {
         let inner = Arc::new(Inner {
             server: Server::bind(socket)?,
             pods: Mutex::default(),
+            changes: telemetry::Changes::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(watch_over::offer_pending(inner.clone()));
@@ -231,6 +236,22 @@ impl Agent {
         Status {
             ztunnels: self.inner.server.peers(),
             pods,
+        }
+    }
+
+    /// Adds to what a scraper is told.
+    pub fn collector(&self) -> impl Fn(&mut Exposition) + Send + Sync + use<> {
+        let inner = self.inner.clone();
+        move |exposition| {
+            let connected = u8::from(!inner.server.peers().is_empty());
+            exposition
+                .family(
+                    "ztunnel_connected",
+                    Kind::Gauge,
+                    "Ztunnels of this node that are there",
+                )
+                .sample(&[], connected);
+            inner.changes.collect(exposition);
         }
     }
 

@@ -22,7 +22,7 @@ use identity::manager::CertificateManager;
 use identity::revocation::RevocationFile;
 use mesh::snapshot::Snapshot;
 use runtime::admin::Listeners;
-use runtime::metrics::{Metrics, Settings};
+use runtime::metrics::{Kind, Metrics, Settings};
 use runtime::readiness::Readiness;
 use runtime::signals::Shutdown;
 use tokio::runtime::Handle;
@@ -108,6 +108,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         clock: clock.clone(),
     };
     let (synced, on_demand) = follow_control_plane(&config, &readiness, following)?;
+    tell_state(&metrics, readiness.clone(), freshness.clone());
     let certificates = PodCertificates::new(certificate_manager(&config, &clock)?);
     expose(&metrics, clock, certificates.manager().cloned());
     let proxy = Shared::new(
@@ -249,6 +250,29 @@ fn start_metrics(idle: Duration) -> anyhow::Result<Metrics> {
     metrics.add_worker_tasks();
     tokio::spawn(metrics.clone().upkeep());
     Ok(metrics)
+}
+
+/// Adds whether the process serves, and for how long it has not heard of the control plane.
+fn tell_state(metrics: &Metrics, readiness: Readiness, freshness: Option<Freshness>) {
+    metrics.add_collector(move |exposition| {
+        let ready = u8::from(readiness.open().is_empty());
+        exposition
+            .family(
+                "weft_ready",
+                Kind::Gauge,
+                "Whether no task of the start is open",
+            )
+            .sample(&[("component", "ztunnel")], ready);
+        if let Some(freshness) = &freshness {
+            let name = "weft_control_plane_stale_seconds";
+            let help =
+                "Since when the control plane has not been heard of; 0 while it is connected";
+            let stale = freshness.stale_for(SystemTime::now());
+            exposition
+                .family(name, Kind::Gauge, help)
+                .sample(&[], stale.as_secs());
+        }
+    });
 }
 
 /// The series of connections, kept from being forgotten while connections hold them.

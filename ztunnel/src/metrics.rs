@@ -177,6 +177,7 @@ impl SeriesCache {
     /// Keeps the series of open connections alive and lets the others go; to be called
     /// more often than the recorder forgets idle series.
     pub fn upkeep(&self) {
+        shortages::touch();
         let Cached { series, label_sets } = &mut *self.lock();
         series.retain(|_, entry| {
             // Also of one that was let go a moment ago, and counted until then.

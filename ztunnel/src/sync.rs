@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use identity::grpc::ControlPlane;
 use mesh::snapshot::{Change, Snapshot};
@@ -127,6 +127,14 @@ impl Freshness {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// For how long that is; nothing while it is connected.
+    pub fn stale_for(&self, now: SystemTime) -> Duration {
+        let since = self.stale_since();
+        since.map_or(Duration::ZERO, |since| {
+            now.duration_since(since).unwrap_or_default()
+        })
+    }
+
     /// The first loss counts, not every attempt that fails after it.
     fn lost(&self, now: SystemTime) {
         let since = self.stale_since().unwrap_or(now);
@@ -167,8 +175,6 @@ fn node(config: &Config) -> proto::discovery::Node {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -183,5 +189,9 @@ mod tests {
         freshness.lost(lost);
         freshness.lost(lost + Duration::from_secs(9));
         assert_eq!(freshness.stale_since(), Some(lost));
+        let stale_for = freshness.stale_for(lost + Duration::from_secs(70));
+        assert_eq!(stale_for, Duration::from_secs(70));
+        // The clock was set back.
+        assert_eq!(freshness.stale_for(start), Duration::ZERO);
     }
 }

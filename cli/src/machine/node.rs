@@ -11,12 +11,16 @@ use istio_compat::kinds::metadata::{Condition, ObjectMeta};
 use istio_compat::kinds::node::{NodeAddress, NodeStatus};
 use istio_compat::kinds::pod::{ContainerStatus, Pod, PodIp, PodPhase, PodStatus};
 use istio_compat::labels::{APP, REGION, TUNNEL, ZONE};
+use runtime::admin::Listeners;
 use runtime::conntrack::Usage;
+use runtime::metrics;
 
 use super::network::{self, Network, PodInterface};
 use super::token::{Reference, Subject};
 
 pub(crate) const SYSTEM_NAMESPACE: &str = "weft-system";
+/// Of the agent, in the node's namespace.
+const AGENT_METRICS_PORT: u16 = 15014;
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
 pub(crate) struct Node {
@@ -87,6 +91,17 @@ impl Node {
                 )
             })
             .collect()
+    }
+
+    /// Tells scrapers of its agent, until dropped.
+    pub(crate) fn serve_metrics(&self) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+        let runtime = tokio::runtime::Handle::current();
+        let listeners = cni::netns::run_blocking(self.netns(), || {
+            let _reactor = runtime.enter();
+            Listeners::wildcard(AGENT_METRICS_PORT, true)
+        })??;
+        let router = metrics::router_of(self.agent.collector());
+        Ok(listeners.serve("agent metrics", router))
     }
 
     /// Its ztunnel's program, among those of all nodes in order.

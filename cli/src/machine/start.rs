@@ -48,7 +48,9 @@ pub(super) fn nodes(config: &Config, network: &Rc<Network>) -> anyhow::Result<Ve
             let socket = folder.join("ztunnel.sock");
             let agent = Agent::new(&socket)
                 .with_context(|| format!("can't listen on {}", socket.display()))?;
-            Ok(Rc::new(Node::new(index.into(), agent, network.clone())))
+            let node = Node::new(index.into(), agent, network.clone());
+            tokio::spawn(node.serve_metrics().context("metrics of a node's agent")?);
+            Ok(Rc::new(node))
         })
         .collect()
 }

@@ -207,4 +207,14 @@ async fn rules_that_the_pod_changed_are_put_back() {
     assert!(captured(&netns));
     let drift = agent.status().pods.remove(0).drift;
     assert!(drift.unwrap().ends_with("(repaired)"));
+    let mut told = Exposition::default();
+    agent.collector()(&mut told);
+    let told = told.into_text();
+    for line in [
+        "weft_redirect_rules_changed_total{outcome=\"repaired\"} 1\n",
+        "weft_redirect_rules_changed_total{outcome=\"failed\"} 0\n",
+        "ztunnel_connected 0\n",
+    ] {
+        assert!(told.contains(line), "{told}");
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 
+use super::telemetry::Changes;
 use super::{Enrolled, Inner, Rules};
 use crate::apply::{self, Verifier};
 use crate::zds_server::Delivery;
@@ -89,11 +90,11 @@ pub(super) async fn repair_rules(inner: Arc<Inner>) {
 
 pub(super) async fn repair_all(inner: &Inner, verifier: &mut Verifier) {
     for enrolled in inner.all() {
-        repair(&enrolled, verifier).await;
+        repair(&enrolled, verifier, &inner.changes).await;
     }
 }
 
-async fn repair(enrolled: &Enrolled, verifier: &mut Verifier) {
+async fn repair(enrolled: &Enrolled, verifier: &mut Verifier, changes: &Changes) {
     let mut rules = enrolled.rules.lock().await;
     let Rules::Capture { options, seen } = &mut *rules else {
         return;
@@ -109,7 +110,9 @@ async fn repair(enrolled: &Enrolled, verifier: &mut Verifier) {
     };
     let differences: Vec<_> = differences.iter().map(ToString::to_string).collect();
     let differences = differences.join("; ");
-    let outcome = match apply::capture(&enrolled.netns, options).await {
+    let repair = apply::capture(&enrolled.netns, options).await;
+    changes.count(&repair);
+    let outcome = match repair {
         Ok(()) => "repaired".to_owned(),
         Err(error) => format!("not repaired: {error}"),
     };

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::header;
 use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
@@ -27,6 +28,8 @@ use tokio::sync::Semaphore;
 
 pub use self::exposition::{Exposition, Kind, escape};
 
+/// The media type of Prometheus's text format.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How often idle series are looked for at least, when nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(60);
 
@@ -152,6 +155,17 @@ impl Metrics {
             let _ = tokio::task::spawn_blocking(rendering).await;
         }
     }
+}
+
+/// `/metrics` of what computes all it tells when it is asked, and has no recorder.
+pub fn router_of(collect: impl Fn(&mut Exposition) + Send + Sync + 'static) -> Router {
+    let collect = Arc::new(collect);
+    let answer = move || {
+        let mut exposition = Exposition::default();
+        collect(&mut exposition);
+        std::future::ready(([(header::CONTENT_TYPE, TEXT)], exposition.into_text()))
+    };
+    Router::new().route("/metrics", get(answer))
 }
 
 fn builder(settings: &Settings) -> Result<PrometheusBuilder, MetricsError> {

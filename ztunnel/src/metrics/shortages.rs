@@ -1,7 +1,7 @@
 //! Connections kept waiting, or refused, for want of something: descriptors, memory, a place in
 //! connection tracking.
 
-use metrics::counter;
+use metrics::{Counter, counter};
 
 use super::Reporter;
 
@@ -14,19 +14,39 @@ pub(crate) enum Wanted {
 }
 
 pub(crate) fn count_refusal(reporter: Reporter, wanted: Wanted) {
-    let (reporter, reason) = (reporter.as_str(), wanted.as_str());
-    counter!("weft_connections_refused_total", "reporter" => reporter, "reason" => reason)
-        .increment(1);
+    refusals(reporter, wanted).increment(1);
 }
 
 /// Counts a pause for want of descriptors.
 pub(crate) fn count_pause(reporter: Reporter) {
-    counter!("weft_accept_pauses_total", "reporter" => reporter.as_str()).increment(1);
+    pauses(reporter).increment(1);
+}
+
+/// Has all of these there before there is anything to count, and keeps them: to Prometheus, a counter
+/// that begins at one has not increased. To be called more often than the recorder forgets.
+pub(super) fn touch() {
+    for reporter in [Reporter::Source, Reporter::Destination] {
+        pauses(reporter).increment(0);
+        for wanted in Wanted::ALL {
+            refusals(reporter, wanted).increment(0);
+        }
+    }
+}
+
+fn refusals(reporter: Reporter, wanted: Wanted) -> Counter {
+    let (reporter, reason) = (reporter.as_str(), wanted.as_str());
+    counter!("weft_connections_refused_total", "reporter" => reporter, "reason" => reason)
+}
+
+fn pauses(reporter: Reporter) -> Counter {
+    counter!("weft_accept_pauses_total", "reporter" => reporter.as_str())
 }
 
 // === impl Wanted ===
 
 impl Wanted {
+    const ALL: [Self; 2] = [Self::Memory, Self::Conntrack];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory",
