@@ -12,7 +12,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 BUILD_PACKAGES := build-essential cmake git libclang-dev pkg-config
 RUN_PACKAGES := nftables iproute2 procps
-TEST_PACKAGES := apache2-bin conntrack ethtool iputils-ping libfaketime nginx tcpdump util-linux
+TEST_PACKAGES := apache2-bin conntrack ethtool iputils-ping libfaketime nginx prometheus tcpdump util-linux
 
 .PHONY: help
 help: ## Lists the targets

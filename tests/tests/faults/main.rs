@@ -5,6 +5,7 @@
 
 mod shop;
 
+mod alerts;
 mod certificate_authority;
 mod churn;
 mod clock;
