@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::command::waypoint::{self, Waypoint};
 use crate::command::{Global, block_on};
 use crate::control::client::Client;
-use crate::control::{Piece, Pod, Status, Target};
+use crate::control::{Node, Piece, Pod, Status, Target};
 use crate::exit::Result;
 use crate::http;
 use crate::state::State;
@@ -311,6 +311,7 @@ impl Report {
         problems
             .extend(silent.map(|(node, why)| format!("ztunnel of {node} does not answer: {why}")));
         problems.extend(self.wrong_clocks());
+        problems.extend(unserved(&self.machine, &self.stale));
         let status = match &self.control_plane {
             Ok(status) => status,
             Err(why) => {
@@ -371,6 +372,26 @@ fn seconds_ahead(dump: &Value, control_plane: &std::result::Result<Value, String
     let time = |of: &Value| DateTime::parse_from_rfc3339(of["time"].as_str()?).ok();
     let theirs = time(control_plane.as_ref().ok()?)?;
     Some((time(dump)? - theirs).num_seconds())
+}
+
+/// Nodes whose ztunnel runs and has not asked for their pods, which it does once it knows the mesh.
+fn unserved(machine: &Status, stale: &BTreeMap<String, String>) -> Vec<String> {
+    let runs = |node: &Node| {
+        let mut pieces = machine.pieces.iter();
+        pieces.any(|piece| piece.node.as_ref() == Some(&node.name) && piece.pid.is_some())
+    };
+    let nodes = machine.nodes.iter();
+    nodes
+        .filter(|node| !node.ztunnel_connected && runs(node))
+        .map(|node| {
+            let waits = match stale.contains_key(&node.name) {
+                true => ": it waits for the control plane, for its keys are on no disk",
+                false => "",
+            };
+            let node = &node.name;
+            format!("connections of pods on {node} are refused: its ztunnel has not asked for them{waits}")
+        })
+        .collect()
 }
 
 /// What a node's ztunnel says of itself; or why there is nothing.
@@ -475,6 +496,30 @@ mod tests {
         assert_eq!(seconds_ahead(&says("2026-01-01T00:10:00Z"), &away), None);
         // One of another version says no time.
         assert_eq!(seconds_ahead(&serde_json::json!({}), &control_plane), None);
+    }
+
+    #[test]
+    fn a_ztunnel_that_has_not_asked_for_its_pods_is_named_where_it_runs() {
+        let piece = |node: &str, pid| Piece {
+            node: Some(node.to_owned()),
+            pid,
+            ..Default::default()
+        };
+        let node = |name: &str, ztunnel_connected| Node {
+            name: name.to_owned(),
+            ztunnel_connected,
+            ..Default::default()
+        };
+        let machine = Status {
+            pieces: vec![piece("a", Some(1)), piece("b", Some(2)), piece("c", None)],
+            nodes: vec![node("a", true), node("b", false), node("c", false)],
+            ..Default::default()
+        };
+        let said = "connections of pods on b are refused: its ztunnel has not asked for them";
+        assert_eq!(unserved(&machine, &BTreeMap::new()), [said]);
+        let stale = BTreeMap::from([("b".to_owned(), String::new())]);
+        let waits = format!("{said}: it waits for the control plane, for its keys are on no disk");
+        assert_eq!(unserved(&machine, &stale), [waits]);
     }
 
     #[test]

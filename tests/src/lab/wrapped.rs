@@ -14,10 +14,17 @@ impl Lab {
     /// As [`Lab::up`], with shell commands before each ztunnel starts: settings, limits. They find
     /// the node in `$NODE_NAME`.
     pub fn up_wrapped(yaml: &str, prelude: &str) -> Result<Self> {
+        Self::up_both_wrapped(yaml, prelude, "")
+    }
+
+    /// The same, with commands before the control plane starts, too.
+    pub fn up_both_wrapped(yaml: &str, ztunnel: &str, control_plane: &str) -> Result<Self> {
         let mut lab = Self::stopped()?;
         lab.write("lab.yaml", yaml)?;
-        let wrapper = lab.wrapper(prelude)?;
-        lab.start(&["--nodes", "2", "--ztunnel", &wrapper])?;
+        let ztunnel = lab.wrapper(ztunnel)?;
+        let control_plane = lab.wrapper_of("control-plane", control_plane)?;
+        let programs = ["--ztunnel", &ztunnel, "--control-plane", &control_plane];
+        lab.start(&[&["--nodes", "2"], &programs[..]].concat())?;
         let watch = link::Watch::begin(&lab)?;
         watch.learn(&lab.pods()?);
         lab.watch = Some(watch);
@@ -26,11 +33,16 @@ impl Lab {
 
     /// A program that does these commands and then is the ztunnel.
     pub fn wrapper(&self, prelude: &str) -> Result<String> {
-        let path = self.folders.path().join("ztunnel");
-        let ztunnel = program("ztunnel");
+        self.wrapper_of("ztunnel", prelude)
+    }
+
+    /// The same, of another of the mesh's own programs.
+    fn wrapper_of(&self, name: &str, prelude: &str) -> Result<String> {
+        let path = self.folders.path().join(name);
+        let wrapped = program(name);
         let script = format!(
             "#!/bin/sh -e\n{prelude}\nexec {} \"$@\"\n",
-            ztunnel.display()
+            wrapped.display()
         );
         fs::write(&path, script)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;

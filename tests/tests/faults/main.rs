@@ -24,6 +24,7 @@ mod mtu;
 mod neighbour;
 mod partition;
 mod ports;
+mod restart;
 mod rules;
 mod slow_reader;
 mod uncaptured;
