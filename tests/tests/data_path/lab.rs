@@ -117,6 +117,10 @@ impl Authority {
         std::fs::rename(next, path).expect("renamed");
     }
 
+    pub(crate) fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
     pub(crate) fn of(&self, identity: &Identity) -> Arc<WorkloadCertificate> {
         let mut made = self.made.lock().expect("certificates");
         let make = || {
@@ -440,8 +444,8 @@ impl Lab {
         P: Send + 'static,
         F: Future<Output = ()> + 'static,
     {
-        let address = SocketAddr::new(self.ip(name), port);
-        let listener = self.within(name, || TcpListener::bind(address));
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let listener = self.within(name, || TcpListener::bind(any));
         let listener = listener.expect("a free port");
         listener.set_nonblocking(true).expect("socket");
         self.spawn_within(name, move || {

@@ -1,12 +1,15 @@
 //! The data path in real network namespaces: captured pods on two nodes.
 
 mod capabilities;
+mod counterpart;
 mod dedicated;
 mod forged;
+mod golden;
 mod ip_reuse;
 mod istio;
 mod lab;
 mod network_gateway;
+mod objects;
 mod revocation;
 mod same_node;
 mod socks5;
