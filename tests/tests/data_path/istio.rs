@@ -3,11 +3,9 @@
 
 mod agent;
 mod istiod;
+mod node;
 
-use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,26 +21,21 @@ use proto::workload::{
     TunnelProtocol, Workload,
 };
 use serde_json::Value;
-use tempfile::TempDir;
 use tests::lab::program;
 use tokio::task::LocalSet;
 
-use self::agent::Agent;
-use self::istiod::{Istiod, resource};
+use self::istiod::resource;
+use self::node::Node;
 use super::lab::{APPLICATION, Lab, PATIENCE};
 use super::{SERVICE, close, echo, identity_of, is_refused};
 
-const XDS_PORT: u16 = 15012;
 const HOSTNAME: &str = "web.shop.svc.cluster.local";
 const WEB: &str = "shop/web.shop.svc.cluster.local";
 
-/// A node of an Istio cluster: its namespace is the pod `node`'s.
+/// An Istio cluster of one node: its namespace is the pod `node`'s.
 struct Cluster {
     lab: Lab,
-    folder: TempDir,
-    istiod: Istiod,
-    agent: Agent,
-    ztunnel: Child,
+    node: Node,
 }
 
 impl Cluster {
@@ -55,113 +48,22 @@ impl Cluster {
             lab.redirect(pod);
             lab.serve(pod);
         }
-        let folder = tempfile::tempdir().expect("a folder");
-        let istiod = Istiod::start(&lab, "node", XDS_PORT);
-        // The default paths, relative to where it runs.
-        for (file, text) in [
-            ("var/run/secrets/istio/root-cert.pem", istiod.root()),
-            ("var/run/secrets/tokens/istio-token", "t0ken"),
-        ] {
-            let path = folder.path().join(file);
-            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-            fs::write(path, text).expect("written");
-        }
-        let socket = folder.path().join("ztunnel.sock");
-        let agent = Agent::listen(&socket);
-        let node = lab.ip("node").to_string();
-        let address = format!("https://{node}:{XDS_PORT}");
-        let log = File::create(folder.path().join("ztunnel.log")).expect("a log");
-        let mut command = Command::new(program("ztunnel"));
-        command
-            .args(["proxy", "ztunnel"])
-            .current_dir(folder.path())
-            .env_clear()
-            .envs([
-                ("CA_ADDRESS", address.as_str()),
-                ("XDS_ADDRESS", &address),
-                ("ALT_XDS_HOSTNAME", istiod::NAME),
-                ("ALT_CA_HOSTNAME", istiod::NAME),
-                ("INPOD_UDS", &socket.to_string_lossy()),
-                ("RUST_LOG", "info,access=debug"),
-                ("RUST_BACKTRACE", "1"),
-                ("ISTIO_META_CLUSTER_ID", "Kubernetes"),
-                ("ISTIO_META_DNS_PROXY_ADDR", "127.0.0.1:15053"),
-                ("ISTIO_META_ENABLE_HBONE", "true"),
-                ("ISTIO_METAJSON_LABELS", r#"{"app":"ztunnel"}"#),
-                ("XDS_HEADER_x-tenant", "one"),
-                ("CA_HEADER_x-tenant", "one"),
-                ("TERMINATION_GRACE_PERIOD_SECONDS", "30"),
-                ("ZTUNNEL_CPU_LIMIT", "2"),
-                ("POD_NAME", "ztunnel-abcde"),
-                ("POD_NAMESPACE", "istio-system"),
-                ("NODE_NAME", "node-1"),
-                ("INSTANCE_IP", &node),
-                ("SERVICE_ACCOUNT", "ztunnel"),
-                ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
-            ])
-            .envs(variables.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a log"))
-            .stderr(log);
-        let ztunnel = lab.within("node", || command.spawn()).expect("starts");
-        Self {
-            lab,
-            folder,
-            istiod,
-            agent,
-            ztunnel,
-        }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.path("ztunnel.log")).unwrap_or_default()
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// What the tunnel's own HTTP servers answer.
-    fn http(&self, method: &str, port: u16, path: &str) -> Option<String> {
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        self.http_from("node", address, &format!("{method} {path}"))
-    }
-
-    /// What they answer a pod.
-    fn metrics(&self, pod: &str, port: u16) -> Option<String> {
-        let address = SocketAddr::new(self.lab.ip("node"), port);
-        self.http_from(pod, address, "GET /metrics")
-    }
-
-    fn http_from(&self, pod: &str, address: SocketAddr, request: &str) -> Option<String> {
-        use std::io::{Read, Write};
-        let connect = || std::net::TcpStream::connect_timeout(&address, PATIENCE);
-        let mut stream = self.lab.within(pod, connect).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        let head = format!("{request} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer).filter(|answer| !answer.is_empty())
+        let node = Node::start(&lab, "node", &program("ztunnel"), variables);
+        Self { lab, node }
     }
 
     fn is_ready(&self) -> bool {
-        let answer = self.http("GET", 15021, "/healthz/ready");
-        answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        self.node.is_ready(&self.lab)
     }
 
     fn dump(&self) -> Value {
-        let answer = self.http("GET", 15000, "/config_dump").expect("answers");
-        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
-        serde_json::from_str(body).expect("JSON")
+        self.node.dump(&self.lab)
     }
 
-    fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !holds() {
-            assert!(Instant::now() < end, "{what}: not in time\n{}", self.log());
-            thread::sleep(Duration::from_millis(20));
-        }
+    /// What the tunnel's own HTTP servers answer a pod.
+    fn metrics(&self, pod: &str, port: u16) -> Option<String> {
+        let address = SocketAddr::new(self.lab.ip("node"), port);
+        node::http_from(&self.lab, pod, address, "GET /metrics")
     }
 
     fn workload(&self, name: &str) -> Workload {
@@ -186,20 +88,12 @@ impl Cluster {
     }
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        // What has ended already needs no end.
-        let _ = self.ztunnel.kill();
-        let _ = self.ztunnel.wait();
-        if thread::panicking() {
-            eprintln!("{}", self.log());
-        }
-    }
-}
-
 /// What the tunnel into `server` answers a gateway that asks it for an authority.
 fn ask(cluster: &Cluster, authority: &str) -> Result<(), String> {
-    let certificate = cluster.istiod.workload_certificate(&identity_of("gateway"));
+    let certificate = cluster
+        .node
+        .istiod
+        .workload_certificate(&identity_of("gateway"));
     let target = SocketAddr::new(cluster.lab.ip("server"), 15008);
     let connect = || std::net::TcpStream::connect_timeout(&target, PATIENCE);
     let socket = cluster.lab.within("gateway", connect).expect("connects");
@@ -315,9 +209,10 @@ fn the_mesh_tells_the_trust_domain_of_a_pod() {
             workload(of)
         };
         cluster
+            .node
             .istiod
             .set(vec![of("client", "corp"), of("stranger", "")]);
-        let agent = cluster.agent.accept();
+        let agent = cluster.node.agent.accept();
         for pod in ["client", "server", "stranger"] {
             let netns = cluster.lab.netns(pod);
             assert_eq!(agent.add(&format!("uid-{pod}"), pod, &netns), "");
@@ -325,13 +220,15 @@ fn the_mesh_tells_the_trust_domain_of_a_pod() {
         assert_eq!(agent.snapshot_sent(), "");
         // Told before its connections, and after.
         cluster
+            .node
             .istiod
             .certificate("spiffe://corp/ns/shop/sa/client");
         let state = cluster.dump()["workloadState"].clone();
         assert_eq!(state["uid-client"]["info"]["trustDomain"], "corp");
         assert_eq!(state["uid-server"]["info"]["trustDomain"], Value::Null);
-        cluster.istiod.set(vec![of("server", "corp")]);
+        cluster.node.istiod.set(vec![of("server", "corp")]);
         cluster
+            .node
             .istiod
             .certificate("spiffe://corp/ns/shop/sa/server");
 
@@ -339,16 +236,16 @@ fn the_mesh_tells_the_trust_domain_of_a_pod() {
         let (mut stream, _) = cluster.lab.call("client", server).expect("call");
         echo(&mut stream);
         close(stream);
-        cluster.until("the access log", || {
-            cluster.log().lines().any(|line| {
+        cluster.node.until("the access log", || {
+            cluster.node.log().lines().any(|line| {
                 line.contains("src.identity=\"spiffe://corp/ns/shop/sa/client\"")
                     && line.contains("dst.identity=\"spiffe://corp/ns/shop/sa/server\"")
                     && line.contains("direction=\"inbound\"")
             })
         });
         assert!(is_refused(cluster.lab.call("stranger", server)), "{direct}");
-        cluster.until("the refusal", || {
-            let log = cluster.log();
+        cluster.node.until("the refusal", || {
+            let log = cluster.node.log();
             log.contains("not of the trust domain of")
                 || log.contains("not of our trust domain corp")
         });
@@ -370,7 +267,7 @@ fn a_node_of_an_istio_cluster_needs_nothing_else() {
     sidecar.tunnel_protocol = TunnelProtocol::LegacyIstioMtls.into();
     let client = cluster.workload("client");
     // The member before its service, and one that no tunnel can speak to.
-    cluster.istiod.set(vec![
+    cluster.node.istiod.set(vec![
         workload(server),
         workload(client),
         workload(sidecar),
@@ -383,7 +280,7 @@ fn a_node_of_an_istio_cluster_needs_nothing_else() {
         let first = |request: &DeltaDiscoveryRequest| {
             request.type_url == url && request.response_nonce.is_empty()
         };
-        let (headers, request) = cluster.istiod.request(0, first);
+        let (headers, request) = cluster.node.istiod.request(0, first);
         assert_eq!(headers["authorization"], "Bearer t0ken");
         assert_eq!(headers["clusterid"], "Kubernetes");
         assert_eq!(headers["x-tenant"], "one");
@@ -406,6 +303,7 @@ fn a_node_of_an_istio_cluster_needs_nothing_else() {
         assert!(request.initial_resource_versions.is_empty());
     }
     let (_, refused) = cluster
+        .node
         .istiod
         .request(0, |request| request.error_detail.is_some());
     assert_eq!(refused.type_url, ADDRESS_TYPE_URL);
@@ -417,19 +315,19 @@ fn a_node_of_an_istio_cluster_needs_nothing_else() {
     );
 
     // ZDS: the pods of the node.
-    let agent = cluster.agent.accept();
+    let agent = cluster.node.agent.accept();
     assert!(!cluster.is_ready());
     for pod in ["client", "server"] {
         let netns = cluster.lab.netns(pod);
         assert_eq!(agent.add(&format!("uid-{pod}"), pod, &netns), "");
     }
     assert_eq!(agent.snapshot_sent(), "");
-    cluster.until("readiness", || cluster.is_ready());
+    cluster.node.until("readiness", || cluster.is_ready());
 
     // The CA: on behalf of each.
     for pod in ["client", "server"] {
         let identity = format!("spiffe://cluster.local/ns/shop/sa/{pod}");
-        let (headers, request) = cluster.istiod.certificate(&identity);
+        let (headers, request) = cluster.node.istiod.certificate(&identity);
         assert_eq!(headers["authorization"], "Bearer t0ken");
         assert_eq!(headers["clusterid"], "Kubernetes");
         assert_eq!(headers["x-tenant"], "one");
@@ -448,8 +346,8 @@ fn a_node_of_an_istio_cluster_needs_nothing_else() {
         echo(&mut stream);
         close(stream);
     }
-    cluster.until("the access log", || {
-        let log = cluster.log();
+    cluster.node.until("the access log", || {
+        let log = cluster.node.log();
         let mut lines = log
             .lines()
             .filter(|line| line.contains("connection complete"));
@@ -468,23 +366,27 @@ fn a_node_of_an_istio_cluster_needs_nothing_else() {
 
     // A type nobody knows is acknowledged, as Istio's tunnel does.
     let unknown = "type.googleapis.com/istio.workload.Workload";
-    cluster.istiod.send(vec![resource(unknown, "any", &())]);
+    cluster
+        .node
+        .istiod
+        .send(vec![resource(unknown, "any", &())]);
     let (_, answer) = cluster
+        .node
         .istiod
         .request(0, |request| request.type_url == unknown);
     assert_eq!(answer.error_detail, None);
 
     // istiod restarts without the service: what is held is told, what is gone goes.
-    cluster.istiod.disconnect();
-    cluster.istiod.remove(ADDRESS_TYPE_URL, WEB);
-    let (_, again) = cluster.istiod.request(1, |request| {
+    cluster.node.istiod.disconnect();
+    cluster.node.istiod.remove(ADDRESS_TYPE_URL, WEB);
+    let (_, again) = cluster.node.istiod.request(1, |request| {
         request.type_url == ADDRESS_TYPE_URL && request.response_nonce.is_empty()
     });
     let mut held: Vec<_> = again.initial_resource_versions.keys().cloned().collect();
     held.sort();
     assert_eq!(held, [uid("client"), uid("server"), WEB.to_owned()]);
     assert!(again.node.is_some());
-    cluster.until("the removal", || {
+    cluster.node.until("the removal", || {
         cluster.dump()["services"] == serde_json::json!([])
     });
 
@@ -495,13 +397,15 @@ fn a_node_of_an_istio_cluster_needs_nothing_else() {
         .expect("call")
         .0;
     drop(agent);
-    cluster.until("readiness follows", || !cluster.is_ready());
-    let agent = cluster.agent.accept();
+    cluster
+        .node
+        .until("readiness follows", || !cluster.is_ready());
+    let agent = cluster.node.agent.accept();
     assert_eq!(agent.keep("uid-client"), "");
     let netns = cluster.lab.netns("server");
     assert_eq!(agent.add("uid-server", "server", &netns), "");
     assert_eq!(agent.snapshot_sent(), "");
-    cluster.until("readiness", || cluster.is_ready());
+    cluster.node.until("readiness", || cluster.is_ready());
     echo(&mut open);
     drop(open);
     assert_eq!(agent.delete("uid-server"), "");
@@ -510,11 +414,12 @@ fn a_node_of_an_istio_cluster_needs_nothing_else() {
     assert!(state.get("uid-server").is_none(), "{state}");
 
     let answer = cluster
-        .http("POST", 15000, "/quitquitquit")
+        .node
+        .http(&cluster.lab, "POST", 15000, "/quitquitquit")
         .expect("answers");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
     let mut status = None;
-    let ztunnel = &mut cluster.ztunnel;
+    let ztunnel = &mut cluster.node.ztunnel;
     let end = Instant::now() + PATIENCE;
     while status.is_none() && Instant::now() < end {
         status = ztunnel.try_wait().expect("waits");
@@ -540,16 +445,15 @@ fn the_tunnel_is_reached_as_a_workload_itself() {
         };
         let mut client = cluster.workload("client");
         client.trust_domain = "corp".to_owned();
-        cluster
-            .istiod
+        cluster.node.istiod
             .set(vec![workload(client), workload(itself.clone())]);
-        let agent = cluster.agent.accept();
+        let agent = cluster.node.agent.accept();
         let netns = cluster.lab.netns("client");
         assert_eq!(agent.add("uid-client", "client", &netns), "");
         assert_eq!(agent.snapshot_sent(), "");
-        cluster.until("readiness", || cluster.is_ready());
+        cluster.node.until("readiness", || cluster.is_ready());
         let own = "spiffe://corp/ns/istio-system/sa/ztunnel";
-        cluster.istiod.certificate(own);
+        cluster.node.istiod.certificate(own);
 
         let page = cluster.metrics("client", 15020).expect("answers");
         assert!(page.contains("istio_build"), "{page}");
@@ -561,8 +465,8 @@ fn the_tunnel_is_reached_as_a_workload_itself() {
                 && !line.contains("error")
         };
         for direction in ["inbound", "outbound"] {
-            cluster.until("the access log", || {
-                let log = cluster.log();
+            cluster.node.until("the access log", || {
+                let log = cluster.node.log();
                 log.lines().any(|line| is_logged(direction, line))
             });
         }
@@ -583,7 +487,7 @@ fn the_tunnel_is_reached_as_a_workload_itself() {
         for port in [XDS_PORT, 15000] {
             assert_eq!(cluster.metrics("client", port), None);
             let refused = format!("port {port} is not the ztunnel's own");
-            cluster.until(&refused, || cluster.log().contains(&refused));
+            cluster.node.until(&refused, || cluster.node.log().contains(&refused));
         }
         assert!(cluster.metrics("plain", 15020).is_some());
 
@@ -594,9 +498,9 @@ fn the_tunnel_is_reached_as_a_workload_itself() {
             ..Default::default()
         };
         let policy = denial("nobody", whom);
-        cluster.istiod.set(vec![policy, workload(itself)]);
-        cluster.until("the policy", || cluster.metrics("client", 15020).is_none());
-        cluster.until("the denial", || cluster.log().contains(name));
+        cluster.node.istiod.set(vec![policy, workload(itself)]);
+        cluster.node.until("the policy", || cluster.metrics("client", 15020).is_none());
+        cluster.node.until("the denial", || cluster.node.log().contains(name));
     }
 }
 
@@ -613,14 +517,14 @@ fn a_service_that_only_a_peer_names_is_asked_for() {
         ports: vec![port()],
     };
     server.services.insert(WEB.to_owned(), member);
-    cluster.istiod.set(vec![workload(server)]);
-    let agent = cluster.agent.accept();
+    cluster.node.istiod.set(vec![workload(server)]);
+    let agent = cluster.node.agent.accept();
     let netns = cluster.lab.netns("server");
     assert_eq!(agent.add("uid-server", "server", &netns), "");
     assert_eq!(agent.snapshot_sent(), "");
-    cluster.until("readiness", || cluster.is_ready());
+    cluster.node.until("readiness", || cluster.is_ready());
 
-    let istiod = cluster.istiod.clone();
+    let istiod = cluster.node.istiod.clone();
     let answering = thread::spawn(move || {
         istiod.request(0, |request| {
             let mut names = request.resource_names_subscribe.iter();

@@ -33,7 +33,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::lab::{Lab, PATIENCE};
+use crate::lab::{Authority, Lab, PATIENCE};
 
 /// The only name on its certificate.
 pub(super) const NAME: &str = "istiod.istio-system.svc";
@@ -44,7 +44,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub(super) struct Istiod(Arc<Inner>);
 
 struct Inner {
-    signer: Signer,
+    authority: Arc<Authority>,
     asked: Mutex<Asked>,
     /// Something was asked.
     news: Condvar,
@@ -82,11 +82,10 @@ pub(super) fn resource(type_url: &str, name: &str, message: &impl Message) -> Re
 // === impl Istiod ===
 
 impl Istiod {
-    /// Serves in a pod's namespace, for as long as the test runs.
+    /// Serves in a pod's namespace, for as long as the test runs. All of a lab sign with one root.
     pub(super) fn start(lab: &Lab, pod: &str, port: u16) -> Self {
-        let signer = Signer::self_signed("cluster.local", DAY, SystemTime::now()).expect("root");
         let istiod = Self(Arc::new(Inner {
-            signer,
+            authority: lab.authority().clone(),
             asked: Mutex::default(),
             news: Condvar::new(),
         }));
@@ -95,7 +94,7 @@ impl Istiod {
             names: vec![NAME.to_owned()],
             addresses: Vec::new(),
         };
-        let signer = &istiod.0.signer;
+        let signer = istiod.signer();
         let issued = signer.issue(key.public(), &subject, DAY / 2, SystemTime::now());
         let issued = issued.expect("certificate");
         let serving = ServingCertificate::new(key, &issued.chain).expect("certificate");
@@ -134,13 +133,17 @@ impl Istiod {
 
     /// PEM of the root that the mesh trusts.
     pub(super) fn root(&self) -> &str {
-        self.0.signer.roots()
+        self.signer().roots()
+    }
+
+    fn signer(&self) -> &Signer {
+        self.0.authority.signer()
     }
 
     /// A certificate for somebody who is not on the node.
     pub(super) fn workload_certificate(&self, identity: &Identity) -> WorkloadCertificate {
         let now = SystemTime::now();
-        let issued = self.0.signer.workload_certificate(identity, DAY / 2, now);
+        let issued = self.signer().workload_certificate(identity, DAY / 2, now);
         issued.expect("certificate")
     }
 
@@ -343,8 +346,7 @@ impl IstioCertificateService for Istiod {
         let subject = Subject::Workload(identity.ok_or_else(|| Status::unauthenticated("no"))?);
         let lifetime = Duration::from_secs(request.validity_duration.unsigned_abs());
         let issued = self
-            .0
-            .signer
+            .signer()
             .issue(&key, &subject, lifetime, SystemTime::now());
         let mut asked = self.0.asked.lock().expect("no panic");
         asked.certificates.push((metadata.into_headers(), request));
