@@ -341,18 +341,7 @@ impl Lab {
 
     /// The sum of a metric's series that have all of these labels (`name="value"`).
     pub fn counted(&self, node: &str, metric: &str, labels: &[&str]) -> Result<f64> {
-        let text = self.metrics(node)?;
-        let series = text.lines().filter(|line| {
-            let rest = line.strip_prefix(metric);
-            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
-                && labels.iter().all(|label| line.contains(label))
-        });
-        series
-            .map(|line| {
-                let value = line.rsplit(' ').next().unwrap_or_default();
-                value.parse::<f64>().with_context(|| line.to_owned())
-            })
-            .sum()
+        sum_of_series(&self.metrics(node)?, metric, labels)
     }
 
     /// Tries until it holds; the last error, after `within`, is the failure.
@@ -417,6 +406,36 @@ fn describe(status: ExitStatus) -> String {
     status
         .code()
         .map_or_else(|| status.to_string(), |code| format!("exit code {code}"))
+}
+
+/// The sum of a metric's series, in a scrape's text, that have all of these labels (`name="value"`).
+pub fn sum_of_series(scrape: &str, metric: &str, labels: &[&str]) -> Result<f64> {
+    let series = scrape.lines().filter(|line| {
+        let rest = line.strip_prefix(metric);
+        rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && labels.iter().all(|label| line.contains(label))
+    });
+    series
+        .map(|line| {
+            let value = line.rsplit(' ').next().unwrap_or_default();
+            value.parse::<f64>().with_context(|| line.to_owned())
+        })
+        .sum()
+}
+
+/// The ztunnel of a node that no mesh of ours runs on: the environment chooses it as for a mesh's.
+pub fn ztunnel_of(node: &str) -> PathBuf {
+    let chosen = std::env::var(ZTUNNEL).ok();
+    let path = chosen
+        .as_deref()
+        .and_then(|chosen| match chosen.split_once('=') {
+            Some((of, path)) => (of == node).then_some(path),
+            None => Some(chosen),
+        });
+    match path {
+        Some(path) => std::path::absolute(path).expect("a path"),
+        None => program("ztunnel"),
+    }
 }
 
 /// A program of this workspace, as built beside the test.

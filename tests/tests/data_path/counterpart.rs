@@ -11,7 +11,7 @@ mod credentials;
 mod hello;
 mod proxy_header;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Response, StatusCode};
+use mesh::destination::HBONE_PORT;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
@@ -47,6 +48,10 @@ pub(crate) struct Counterpart {
 #[derive(Clone)]
 pub(crate) enum Behind {
     Application,
+    /// Whoever listens there: it is a gateway, and can't read what it passes on.
+    Gateway(SocketAddr),
+    /// A server of the mesh, in a tunnel of its own: it is a waypoint.
+    Waypoint(SocketAddr),
     /// A tunnel in the stream.
     Tunnel(Box<Counterpart>),
 }
@@ -163,9 +168,23 @@ impl Counterpart {
             if ends {
                 return;
             }
-            let stream = carried(body, sender);
+            let mut stream = carried(body, sender);
             match self.behind {
                 Behind::Application => application(stream).await,
+                Behind::Gateway(to) => {
+                    let mut onward = TcpStream::connect(to).await.expect("the far network");
+                    // Either end may break it off.
+                    let _ = tokio::io::copy_bidirectional(&mut stream, &mut onward).await;
+                }
+                Behind::Waypoint(server) => {
+                    let address = SocketAddr::new(server.ip(), HBONE_PORT);
+                    let tcp = TcpStream::connect(address).await.expect("the server");
+                    let mut tunnel = Tunnel::open(tcp, &self.credentials).await;
+                    // Envoy's has no headers.
+                    let answer = tunnel.ask(&Head::connect(&server.to_string(), &[])).await;
+                    let mut onward = answer.stream();
+                    let _ = tokio::io::copy_bidirectional(&mut stream, &mut onward).await;
+                }
                 Behind::Tunnel(inner) => {
                     let _ = inner.serve(stream).await;
                 }

@@ -1,8 +1,8 @@
 //! What crosses the wire between a tunnel of ours and Istio's, to the letter: the other end is a
 //! [`Counterpart`](super::counterpart::Counterpart).
 
-mod destination;
-mod source;
+pub(crate) mod destination;
+pub(crate) mod source;
 
 use std::collections::BTreeMap;
 

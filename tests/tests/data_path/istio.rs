@@ -1,9 +1,10 @@
 //! Our node tunnel in Istio's place: its control plane, its CNI agent, and the environment of its
-//! DaemonSet; nothing of ours around it.
+//! DaemonSet; nothing of ours around it. And beside Istio's: [`pair`].
 
 mod agent;
 mod istiod;
 mod node;
+mod pair;
 
 use std::net::{IpAddr, SocketAddr};
 use std::thread;

@@ -93,7 +93,8 @@ pub(crate) fn behind_gateway(lab: &Lab, service: &Service) -> [Change; 2] {
     gateway.tunnel_protocol = TunnelProtocol::Hbone;
     gateway.network = "far".into();
     gateway.addresses = [lab.ip("gateway")].into();
-    let mut folded = Workload::new("far/SplitHorizonWorkload/gateway/web", "web", "shop");
+    let uid = format!("far/SplitHorizonWorkload/gateway/{}", service.name);
+    let mut folded = Workload::new(&uid, &service.name, "shop");
     folded.tunnel_protocol = TunnelProtocol::Hbone;
     folded.network = "far".into();
     folded.network_gateway = Some(GatewayAddress {

@@ -279,7 +279,7 @@ fn weights_choose_among_waypoints_and_none_has_no_traffic() {
 
 /// A waypoint that speaks no HBONE: its node's tunnel ends it and tells it by PROXY header who asks
 /// for what. Its own connections are captured as any pod's.
-fn sandwich(lab: &Lab, server: SocketAddr) -> Receiver<(SocketAddr, Vec<u8>)> {
+pub(crate) fn sandwich(lab: &Lab, server: SocketAddr) -> Receiver<(SocketAddr, Vec<u8>)> {
     let own = ("127.0.0.1", 15088);
     let listener = lab.within("waypoint", || std::net::TcpListener::bind(own));
     let listener = listener.expect("a free port");

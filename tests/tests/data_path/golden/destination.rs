@@ -81,31 +81,40 @@ fn ask_at<T>(
     })
 }
 
+/// Uses `server` by each of its authorities, and answers how its tunnel has begun and who was calling.
+pub(crate) fn check_answers(lab: &Lab) -> Vec<(Hello, IpAddr)> {
+    let targets = [lab.address("server").to_string(), format!("{HOSTNAME}:80")];
+    let answers = targets.iter().map(|target| {
+        let head = |source| istios(target, source);
+        ask(lab, ("client", "client"), head, async |hello, answer| {
+            assert_eq!(answer.headers, [("baggage".to_owned(), baggage("server"))]);
+            (hello, converse(answer.stream()).await)
+        })
+    });
+    answers.collect()
+}
+
+/// How our called end begins, towards one that sends a key share of the first of Istio's groups only.
+pub(crate) fn server_hello() -> Hello {
+    let own = [
+        (Setting::MaxHeaderListSize, 65_536),
+        (Setting::MaxConcurrentStreams, 200),
+    ];
+    hello("server", "X25519", &own)
+}
+
 #[test]
 fn a_server_says_in_its_200_who_serves() {
     let lab = lab_with(|_| {});
+    let answers = check_answers(&lab);
+    assert_eq!(
+        answers,
+        [(); 2].map(|()| (server_hello(), lab.ip("client")))
+    );
     for target in [lab.address("server").to_string(), format!("{HOSTNAME}:80")] {
-        let asking = ("client", "client");
-        let head = |source| istios(&target, source);
-        let caller = ask(&lab, asking, head, async |hello, answer| {
-            let own = [
-                (Setting::MaxHeaderListSize, 65_536),
-                (Setting::MaxConcurrentStreams, 200),
-            ];
-            // The only group for which Istio's sends a share at once.
-            let ours = self::hello("server", "X25519", &own);
-            assert_eq!(hello, ours);
-            assert_eq!(answer.headers, [("baggage".to_owned(), baggage("server"))]);
-            converse(answer.stream()).await
-        });
-        assert_eq!(caller, lab.ip("client"));
         let record = lab.log_of(2, Direction::Inbound, |record| {
-            record
-                .hbone_address
-                .as_ref()
-                .map(ToString::to_string)
-                .as_ref()
-                == Some(&target)
+            let asked = record.hbone_address.as_ref().map(ToString::to_string);
+            asked.as_ref() == Some(&target)
         });
         assert_eq!(record.error, None);
         assert_eq!(record.service.as_deref(), Some(HOSTNAME));
@@ -116,32 +125,28 @@ fn a_server_says_in_its_200_who_serves() {
     }
 }
 
-#[test]
-fn a_refusal_is_a_status_and_nothing_else() {
-    let mut lab = lab_with(|_| {});
+/// Asks `server`, which lets nobody in, for what is refused.
+pub(crate) fn check_refusals(lab: &Lab) {
     let ip = lab.ip("server");
-    lab.publish([only("somebody")]);
-    let denied = Head::connect(&format!("{ip}:{APPLICATION}"), &[]);
-    let mut refused = vec![(denied, 401)];
     let get = Head {
         method: "GET".to_owned(),
         ended: true,
         ..Head::connect(&format!("http://{ip}:{APPLICATION}/"), &[])
     };
-    refused.push((get, 400));
-    for (target, status) in [
-        (format!("{ip}"), 400),
+    let refused = [
+        (format!("{ip}:{APPLICATION}"), 401),
+        (format!("{HOSTNAME}:80"), 401),
+        (ip.to_string(), 400),
         (format!("{}:{APPLICATION}", lab.ip("client")), 400),
         (format!("{HOSTNAME}:81"), 503),
         ("elsewhere.shop.svc.cluster.local:80".to_owned(), 503),
         (format!("{ip}:15006"), 503),
-    ] {
-        refused.push((Head::connect(&target, &[]), status));
-    }
-    for (head, status) in refused {
+    ];
+    let refused = refused.map(|(target, status)| (Head::connect(&target, &[]), status));
+    for (head, status) in refused.into_iter().chain([(get, 400)]) {
         let asking = ("client", "client");
         ask(
-            &lab,
+            lab,
             asking,
             |_| head.clone(),
             async |_, answer| {
@@ -151,6 +156,13 @@ fn a_refusal_is_a_status_and_nothing_else() {
             },
         );
     }
+}
+
+#[test]
+fn a_refusal_is_a_status_and_nothing_else() {
+    let mut lab = lab_with(|_| {});
+    lab.publish([only("somebody")]);
+    check_refusals(&lab);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::objects::{
 use crate::{SERVICE, close, echo, has_error, identity_of, is_refused};
 
 /// How our calling end begins. Of the key shares that it sends, Istio's takes the post-quantum one.
-fn client_hello() -> Hello {
+pub(crate) fn client_hello() -> Hello {
     let own = [
         (Setting::EnablePush, 0),
         (Setting::MaxHeaderListSize, 16_384),

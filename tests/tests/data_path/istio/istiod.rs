@@ -17,8 +17,10 @@ use identity::authority::{Signer, Subject};
 use identity::key::{PrivateKey, PublicKey};
 use identity::serving::ServingCertificate;
 use mesh::identity::Identity;
+use mesh::snapshot::Change;
 use prost::Message;
 use prost_types::value::Kind;
+use proto::authorization::{AUTHORIZATION_TYPE_URL, Authorization};
 use proto::citadel::{
     IMPERSONATED_IDENTITY, IstioCertificateRequest, IstioCertificateResponse,
     IstioCertificateService, IstioCertificateServiceServer,
@@ -27,6 +29,7 @@ use proto::discovery::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer, DeltaDiscoveryRequest,
     DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
+use proto::workload::{ADDRESS_TYPE_URL, Address};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio_rustls::TlsAcceptor;
@@ -77,6 +80,26 @@ pub(super) fn resource(type_url: &str, name: &str, message: &impl Message) -> Re
         }),
         ..Default::default()
     }
+}
+
+/// What istiod makes of these.
+pub(super) fn resources(changes: &[Change]) -> Vec<Resource> {
+    let of = |change: &Change| match change {
+        Change::Workload(workload) => {
+            let address = Address::from(workload);
+            resource(ADDRESS_TYPE_URL, &workload.uid.to_string(), &address)
+        }
+        Change::Service(service) => {
+            let name = service.key().to_string();
+            resource(ADDRESS_TYPE_URL, &name, &Address::from(service))
+        }
+        Change::Authorization(policy) => {
+            let name = format!("{}/{}", policy.namespace, policy.name);
+            resource(AUTHORIZATION_TYPE_URL, &name, &Authorization::from(policy))
+        }
+        other => panic!("{other:?} is no resource"),
+    };
+    changes.iter().map(of).collect()
 }
 
 // === impl Istiod ===

@@ -121,6 +121,11 @@ impl Node {
         serde_json::from_str(body).expect("JSON")
     }
 
+    /// The metrics, as text.
+    pub(super) fn metrics(&self, lab: &Lab) -> String {
+        self.http(lab, "GET", 15020, "/metrics").expect("answers")
+    }
+
     pub(super) fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let end = Instant::now() + PATIENCE;
         while !holds() {
