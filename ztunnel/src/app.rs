@@ -152,9 +152,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         dns_port: config.dns.as_ref().map(|dns| dns.port),
     };
     if let Some(info) = config.itself()
-        && let Err(error) = proxies.serve(itself(&config, info), [].into()).await
+        && let Err(not_served) = proxies.serve(itself(&config, info), [].into()).await
     {
         // Pods are not to go without a tunnel because of that.
+        let error = not_served.reason;
         tracing::error!(error, "this process itself can't be reached over HBONE");
     }
     drop(starting);

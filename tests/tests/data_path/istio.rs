@@ -446,7 +446,9 @@ fn the_tunnel_is_reached_as_a_workload_itself() {
         };
         let mut client = cluster.workload("client");
         client.trust_domain = "corp".to_owned();
-        cluster.node.istiod
+        cluster
+            .node
+            .istiod
             .set(vec![workload(client), workload(itself.clone())]);
         let agent = cluster.node.agent.accept();
         let netns = cluster.lab.netns("client");
@@ -485,10 +487,12 @@ fn the_tunnel_is_reached_as_a_workload_itself() {
         assert_eq!(state["info"]["trustDomain"], "corp", "{state}");
 
         // istiod listens in the same namespace, and the admin server on its loopback.
-        for port in [XDS_PORT, 15000] {
+        for port in [node::XDS_PORT, 15000] {
             assert_eq!(cluster.metrics("client", port), None);
             let refused = format!("port {port} is not the ztunnel's own");
-            cluster.node.until(&refused, || cluster.node.log().contains(&refused));
+            cluster
+                .node
+                .until(&refused, || cluster.node.log().contains(&refused));
         }
         assert!(cluster.metrics("plain", 15020).is_some());
 
@@ -500,8 +504,12 @@ fn the_tunnel_is_reached_as_a_workload_itself() {
         };
         let policy = denial("nobody", whom);
         cluster.node.istiod.set(vec![policy, workload(itself)]);
-        cluster.node.until("the policy", || cluster.metrics("client", 15020).is_none());
-        cluster.node.until("the denial", || cluster.node.log().contains(name));
+        cluster
+            .node
+            .until("the policy", || cluster.metrics("client", 15020).is_none());
+        cluster
+            .node
+            .until("the denial", || cluster.node.log().contains(name));
     }
 }
 

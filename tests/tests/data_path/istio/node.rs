@@ -15,7 +15,7 @@ use super::agent::Agent;
 use super::istiod::{self, Istiod};
 use crate::lab::{Lab, PATIENCE};
 
-const XDS_PORT: u16 = 15012;
+pub(super) const XDS_PORT: u16 = 15012;
 
 pub(super) struct Node {
     /// The pod whose namespace is the node's.
