@@ -29,10 +29,19 @@ pub(crate) fn unwatched(yaml: &str) -> Lab {
     lab
 }
 
+/// The same, of other objects.
+pub(crate) fn mesh_of(yaml: &str, settings: &str) -> Lab {
+    wrapped(yaml, &format!("export {settings}"))
+}
+
 /// A mesh with these shell commands before each ztunnel.
 pub(crate) fn mesh_with(prelude: &str) -> Lab {
+    wrapped(YAML, prelude)
+}
+
+fn wrapped(yaml: &str, prelude: &str) -> Lab {
     let prelude = format!("{RELEASE_SOON}\n{prelude}");
-    Lab::up_wrapped(YAML, &prelude).expect("the mesh starts")
+    Lab::up_wrapped(yaml, &prelude).expect("the mesh starts")
 }
 
 /// Uses every path once, so that what is kept for good is there, and takes the baseline.
