@@ -16,8 +16,8 @@ use serde_json::Value;
 
 pub mod baseline;
 pub mod capture;
+pub mod control_group;
 mod link;
-pub mod memory_limit;
 pub mod process_status;
 pub mod scale;
 pub mod wire;

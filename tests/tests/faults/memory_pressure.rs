@@ -1,6 +1,6 @@
 //! A node whose tunnel may have little memory, and applications that make it hold much.
 
-use tests::lab::memory_limit::MemoryLimit;
+use tests::lab::control_group::ControlGroup;
 
 use crate::shop::{BACK, Running, mesh_with, restart_server, still_serves, warm_deaf};
 
@@ -11,7 +11,7 @@ const DEAF: &str = "64";
 
 #[test]
 fn what_is_not_read_is_given_up_before_the_process_is_killed() {
-    let limit = MemoryLimit::new(LIMIT).expect("a control group");
+    let limit = ControlGroup::with_memory(LIMIT).expect("a control group");
     let prelude = format!("if [ $NODE_NAME = node-2 ]; then {}; fi", limit.enter());
     let lab = mesh_with(&prelude);
     let baseline = warm_deaf(&lab);

@@ -1,0 +1,86 @@
+//! A control group of a test's own that limits whatever enters it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::eventually;
+
+const MOUNT: &str = "/sys/fs/cgroup";
+/// How long the kernel may take to notice that a group is empty.
+const GONE: Duration = Duration::from_secs(10);
+/// Microseconds within which processor time is counted.
+const PERIOD: u64 = 100_000;
+
+/// Removed when dropped, which is after the lab whose processes are in it.
+pub struct ControlGroup(PathBuf);
+
+/// Where a limit is written, as the two versions of the kernel's interface have it.
+struct Controller {
+    name: &'static str,
+    /// In a hierarchy of its own.
+    v1: (&'static str, String),
+    v2: (&'static str, String),
+}
+
+// === impl ControlGroup ===
+
+impl ControlGroup {
+    /// Those in it have so many bytes of memory together.
+    pub fn with_memory(bytes: u64) -> Result<Self> {
+        Self::new(&Controller {
+            name: "memory",
+            v1: ("memory.limit_in_bytes", bytes.to_string()),
+            v2: ("memory.max", bytes.to_string()),
+        })
+    }
+
+    /// Those in it have so many hundredths of one processor together.
+    pub fn with_processor(percent: u64) -> Result<Self> {
+        let quota = PERIOD * percent / 100;
+        Self::new(&Controller {
+            name: "cpu",
+            v1: ("cpu.cfs_quota_us", quota.to_string()),
+            v2: ("cpu.max", format!("{quota} {PERIOD}")),
+        })
+    }
+
+    fn new(controller: &Controller) -> Result<Self> {
+        let v1 = Path::new(MOUNT).join(controller.name);
+        let (root, (file, limit)) = if v1.exists() {
+            (v1, &controller.v1)
+        } else {
+            let root = PathBuf::from(MOUNT);
+            let enable = format!("+{}", controller.name);
+            // It is on already where anything else is limited so.
+            let _ = fs::write(root.join("cgroup.subtree_control"), enable);
+            (root, &controller.v2)
+        };
+        let folder = tempfile::Builder::new()
+            .prefix("weft-")
+            .tempdir_in(root)
+            .context("the right to make control groups")?
+            .keep();
+        let group = Self(folder);
+        fs::write(group.0.join(file), limit).context(*file)?;
+        Ok(group)
+    }
+
+    /// The shell command that puts its shell, and what that becomes, under the limit.
+    pub fn enter(&self) -> String {
+        format!("echo 0 > {}", self.0.join("cgroup.procs").display())
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        let removed = eventually(GONE, "the control group is empty", || {
+            Ok(fs::remove_dir(&self.0)?)
+        });
+        if let Err(error) = removed {
+            eprintln!("{error:#}");
+        }
+    }
+}
