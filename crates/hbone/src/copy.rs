@@ -6,6 +6,7 @@
 //! connection holds none.
 
 mod buffer;
+mod shedding;
 mod socket;
 mod splice;
 mod tunnel;

@@ -184,6 +184,11 @@ impl Receiver {
         }
     }
 
+    /// Bytes that have come and have not been released.
+    pub(crate) fn held(&mut self) -> usize {
+        self.stream.flow_control().used_capacity()
+    }
+
     /// Lets the peer send as many bytes more.
     pub(crate) fn release(&mut self, amount: usize) {
         // Fails only for more than was received, or after the stream's end.

@@ -56,7 +56,13 @@ enum Command {
     /// Opens connections that echo once, holds them until the input ends.
     Crowd { target: String, count: usize },
     /// Writes to connections until none takes more, holds them until the input ends.
-    Pour { target: String, count: usize },
+    Pour {
+        target: String,
+        count: usize,
+        /// Bytes that are enough.
+        #[arg(long, default_value_t = u64::MAX)]
+        each: u64,
+    },
     /// Opens connections to a port that echoes, and writes until none takes any more.
     Flood { target: String, count: usize },
     /// Opens connections that say only this much, waits until all are closed.
@@ -109,7 +115,11 @@ fn main() -> ExitCode {
         } => client::load(&target, connections, seconds, keep_alive),
         Command::HalfClose { target, count } => stubborn::half_close(&target, count),
         Command::Crowd { target, count } => stubborn::crowd(&target, count),
-        Command::Pour { target, count } => stubborn::pour(&target, count),
+        Command::Pour {
+            target,
+            count,
+            each,
+        } => stubborn::pour(&target, count, each),
         Command::Flood { target, count } => stubborn::flood(&target, count),
         Command::Silent {
             target,

@@ -103,10 +103,11 @@ fn echo(stream: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Opens connections and writes to all of them at once until none takes any more. Prints how many
-/// bytes that were and how many connections were cut, and holds the others until the input ends.
-pub fn pour(target: &str, count: usize) -> Result<()> {
-    let pouring = (0..count).map(|_| Ok(thread::spawn(pour_into(connect(target)?))));
+/// Opens connections and writes to all of them at once, `each` at most so many bytes, until none
+/// takes any more. Prints how many bytes that were and how many connections were cut, holds the
+/// others until the input ends, and prints how many are there then.
+pub fn pour(target: &str, count: usize, each: u64) -> Result<()> {
+    let pouring = (0..count).map(|_| Ok(thread::spawn(pour_into(connect(target)?, each))));
     report(pouring.collect::<Result<_>>()?)
 }
 
@@ -118,19 +119,21 @@ pub fn flood(target: &str, count: usize) -> Result<()> {
         Ok(stream)
     });
     let connected = connected.collect::<Result<Vec<_>>>()?;
-    let pouring = connected.into_iter().map(pour_into);
+    let pouring = connected
+        .into_iter()
+        .map(|stream| pour_into(stream, u64::MAX));
     report(pouring.map(thread::spawn).collect())
 }
 
 /// What one connection took, and the connection, unless it was cut.
 type Poured = io::Result<(Option<TcpStream>, u64)>;
 
-fn pour_into(mut stream: TcpStream) -> impl FnOnce() -> Poured {
+fn pour_into(mut stream: TcpStream, most: u64) -> impl FnOnce() -> Poured {
     move || {
         stream.set_write_timeout(Some(STALLED))?;
         let chunk = vec![b'x'; 64 << 10];
         let mut poured = 0_u64;
-        loop {
+        while poured < most {
             match stream.write(&chunk) {
                 Ok(amount) => poured += amount as u64,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -140,6 +143,7 @@ fn pour_into(mut stream: TcpStream) -> impl FnOnce() -> Poured {
                 Err(error) => return Err(error),
             }
         }
+        Ok((Some(stream), poured))
     }
 }
 
@@ -159,7 +163,20 @@ fn report(pouring: Vec<JoinHandle<Poured>>) -> Result<()> {
     }
     println!("poured {total}, cut {}", count - held.len());
     let _ = io::stdin().read_to_end(&mut Vec::new());
+    let alive = held.iter().filter(|stream| is_open(stream));
+    println!("alive {}", alive.count());
     Ok(())
+}
+
+/// Whether it was not cut, as far as is known without waiting.
+fn is_open(stream: &TcpStream) -> bool {
+    let read = stream
+        .set_nonblocking(true)
+        .and_then(|()| stream.peek(&mut [0]));
+    match read {
+        Ok(amount) => amount > 0,
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    }
 }
 
 fn is_cut(kind: ErrorKind) -> bool {

@@ -1,6 +1,11 @@
 //! A node whose tunnel may have little memory, and applications that make it hold much.
 
+use std::time::{Duration, Instant};
+
+use tests::lab::Lab;
+use tests::lab::baseline::Baseline;
 use tests::lab::control_group::ControlGroup;
+use tests::lab::scale::is_full;
 
 use crate::shop::{BACK, Running, mesh_with, restart_server, still_serves, warm_deaf};
 
@@ -8,29 +13,108 @@ use crate::shop::{BACK, Running, mesh_with, restart_server, still_serves, warm_d
 const LIMIT: u64 = 128 << 20;
 /// Connections of which each can fill four mebibytes there: twice the limit in all.
 const DEAF: &str = "64";
+/// For how long that goes on, at full size.
+const PRESSED: Duration = Duration::from_secs(300);
+/// Connections that hold all that they may, and twice as many are too many. A tunnel's window admits
+/// no more of them; those after them get another one.
+const LARGE: &str = "16";
+/// Connections besides that hold about a mebibyte each: the rest of what is said to them is in
+/// the kernel.
+const SMALL: usize = 16;
+const LITTLE: &str = "3145728";
 
-#[test]
-fn what_is_not_read_is_given_up_before_the_process_is_killed() {
+struct Short {
+    lab: Lab,
+    baseline: Baseline,
+    /// Empty only once the lab is gone.
+    _limit: ControlGroup,
+}
+
+fn short() -> Short {
     let limit = ControlGroup::with_memory(LIMIT).expect("a control group");
     let prelude = format!("if [ $NODE_NAME = node-2 ]; then {}; fi", limit.enter());
     let lab = mesh_with(&prelude);
     let baseline = warm_deaf(&lab);
-    let mut deaf = Running::start(&lab, "shop/client", &["pour", "server:9005", DEAF]);
+    Short {
+        lab,
+        baseline,
+        _limit: limit,
+    }
+}
+
+/// Fills the tunnel's memory more than twice, and sees that others are served all the same.
+fn press(lab: &Lab) -> String {
+    let mut deaf = Running::start(lab, "shop/client", &["pour", "server:9005", DEAF]);
     let poured = deaf.line();
+    await_relief(lab, &poured);
+    deaf.end();
+    poured
+}
+
+/// Waits until connections have been given up, and those that are left are no reason to refuse others.
+fn await_relief(lab: &Lab, poured: &str) {
     for why in ["memory is short", "the application does not read"] {
         lab.logged("nodes/node-2/ztunnel.log", why)
             .unwrap_or_else(|error| panic!("{poured}: {error:#}"));
     }
-    // Those that are left are no reason to refuse others for good.
     lab.eventually(BACK, "the node serves others", || {
         lab.peer("shop/neighbour", &["get", "server:80"])
             .map(|_| ())
     })
     .expect("serves");
-    deaf.end();
+}
+
+#[test]
+fn what_is_not_read_is_given_up_before_the_process_is_killed() {
+    let short = short();
+    let lab = &short.lab;
+    let poured = press(lab);
     // What has been said to an application that does not read is over when it is.
-    restart_server(&lab);
-    still_serves(&lab);
+    restart_server(lab);
+    still_serves(lab);
     // Among others that the process is the same one.
-    baseline.awaited(&lab, BACK).expect("back at rest");
+    short.baseline.awaited(lab, BACK).expect("back at rest");
+    println!("{poured}");
+    if is_full() {
+        goes_on(lab);
+    }
+}
+
+/// The same for minutes: the process lives, and serves.
+fn goes_on(lab: &Lab) {
+    let process = || lab.piece("ztunnel", Some("node-2")).expect("known")["pid"].clone();
+    let before = process();
+    let (begun, mut times) = (Instant::now(), 0);
+    while begun.elapsed() < PRESSED {
+        press(lab);
+        times += 1;
+    }
+    println!("{times} times in {:?}", begun.elapsed());
+    restart_server(lab);
+    still_serves(lab);
+    assert_eq!(process(), before);
+}
+
+#[test]
+fn those_that_hold_the_most_are_given_up_first() {
+    let short = short();
+    let lab = &short.lab;
+    let small = SMALL.to_string();
+    let little = ["pour", "server:9005", &small, "--each", LITTLE];
+    let mut small = Running::start(lab, "shop/neighbour", &little);
+    let poured = small.line();
+    assert!(poured.ends_with("cut 0"), "{poured}");
+    let large = [(); 2].map(|()| {
+        let mut large = Running::start(lab, "shop/client", &["pour", "server:9005", LARGE]);
+        (large.line(), large)
+    });
+    let poured = format!("{}, {}", large[0].0, large[1].0);
+    await_relief(lab, &poured);
+    assert_eq!(small.end(), format!("alive {SMALL}"), "{poured}");
+    for (_, large) in large {
+        large.end();
+    }
+    restart_server(lab);
+    still_serves(lab);
+    short.baseline.awaited(lab, BACK).expect("back at rest");
 }

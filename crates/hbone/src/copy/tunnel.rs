@@ -8,18 +8,14 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use h2::Reason;
-use runtime::memory::{self, Pressure};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::time;
 
+use super::shedding::WAITING;
 use super::{CopyError, Meter, Progress, TURN, buffer, room};
 use crate::stream::{Receiver, Sender};
 
-/// Within which everything that waits has been given up, and where it only keeps others out.
-const LONGEST_MOMENT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Chunks gathered into one write.
 const BATCH: usize = 32;
 
@@ -132,7 +128,7 @@ pub(super) async fn from_stream<M: Meter>(
             biased;
             written = write_all(writer, &mut chunks) => written?,
             // What waits for a socket is what a tunnel's memory is made of.
-            () = shed() => return Err(CopyError::MemoryShort),
+            () = WAITING.shed(|| receiver.held()) => return Err(CopyError::MemoryShort),
         };
         receiver.release(amount);
         progress.incoming(amount);
@@ -143,27 +139,6 @@ pub(super) async fn from_stream<M: Meter>(
         if turn >= TURN {
             turn = 0;
             tokio::task::yield_now().await;
-        }
-    }
-}
-
-/// Returns when the process must give this connection up for want of memory, or to have room for
-/// others again. Not all connections are given up at once: each waits a moment of its own, and
-/// whether that has been enough.
-async fn shed() {
-    loop {
-        memory::reaches(Pressure::Refuse).await;
-        let longest = match memory::pressure() {
-            Pressure::Shed => LONGEST_MOMENT,
-            Pressure::None | Pressure::Release | Pressure::Refuse => LONGEST_WAIT,
-        };
-        let moment = rand::random_range(0..longest.as_millis());
-        time::sleep(Duration::from_millis(
-            u64::try_from(moment).unwrap_or_default(),
-        ))
-        .await;
-        if memory::pressure() >= Pressure::Refuse {
-            return;
         }
     }
 }
