@@ -63,6 +63,8 @@ enum Command {
         #[arg(long, default_value_t = u64::MAX)]
         each: u64,
     },
+    /// Sends a byte on each of many connections from time to time.
+    Dribble { target: String, count: usize },
     /// Opens connections to a port that echoes, and writes until none takes any more.
     Flood { target: String, count: usize },
     /// Opens connections that say only this much, waits until all are closed.
@@ -120,6 +122,7 @@ fn main() -> ExitCode {
             count,
             each,
         } => stubborn::pour(&target, count, each),
+        Command::Dribble { target, count } => stubborn::dribble(&target, count),
         Command::Flood { target, count } => stubborn::flood(&target, count),
         Command::Silent {
             target,

@@ -2,7 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ static KEPT: Mutex<Vec<TcpStream>> = Mutex::new(Vec::new());
 
 /// How long a writer must be stuck to count as stalled.
 const STALLED: Duration = Duration::from_secs(1);
+/// How often a slow client says something.
+const BETWEEN_BYTES: Duration = Duration::from_secs(10);
 /// How long connections are waited for to be cut.
 const CUT: Duration = Duration::from_secs(600);
 
@@ -177,6 +180,36 @@ fn is_open(stream: &TcpStream) -> bool {
         Ok(amount) => amount > 0,
         Err(error) => error.kind() == ErrorKind::WouldBlock,
     }
+}
+
+/// Opens connections and sends a byte on each from time to time, which is never all there is to say.
+/// Prints how many are open, and when the input has ended how many still are.
+pub fn dribble(target: &str, count: usize) -> Result<()> {
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        streams.push(connect(target)?);
+    }
+    println!("open {}", streams.len());
+    let ended = Arc::new(AtomicBool::new(false));
+    let told = ended.clone();
+    thread::spawn(move || {
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        told.store(true, Ordering::SeqCst);
+    });
+    let pause = BETWEEN_BYTES / u32::try_from(count)?;
+    while !ended.load(Ordering::SeqCst) {
+        for stream in &mut streams {
+            // One that was cut is counted in the end.
+            let _ = stream.write_all(b"x");
+            thread::sleep(pause);
+            if ended.load(Ordering::SeqCst) {
+                break;
+            }
+        }
+    }
+    let alive = streams.iter().filter(|stream| is_open(stream));
+    println!("alive {}", alive.count());
+    Ok(())
 }
 
 fn is_cut(kind: ErrorKind) -> bool {

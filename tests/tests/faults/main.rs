@@ -26,5 +26,6 @@ mod partition;
 mod ports;
 mod restart;
 mod rules;
+mod slow_clients;
 mod slow_reader;
 mod uncaptured;
