@@ -14,12 +14,13 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, IpAddr, Ipv4Addr, ServerName, UnixTime};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::key::{HandshakeKey, KeyError, PrivateKey};
 use crate::peer::identities;
 use crate::provider::provider;
-use crate::revocation::RevocationLists;
+use crate::revocation::{self, RevocationLists, Untracked};
 use crate::verify::{IdentityVerifier, TrustDomainVerifier};
 
 /// Client configurations kept per certificate; beyond it any makes room.
@@ -152,26 +153,35 @@ impl WorkloadCertificate {
         Ok(self)
     }
 
-    /// Resolves once `chain`, which a peer showed, has been revoked; none where no lists are kept.
+    /// Resolves once `chain`, which a peer has just shown, has been revoked; none where no lists are kept.
     pub fn revocation_of(
         &self,
         chain: Arc<[CertificateDer<'static>]>,
-    ) -> Option<impl Future<Output = ()> + use<>> {
-        let (lists, roots) = (self.revocations.clone()?, self.root_store.clone());
-        let mut changes = lists.changes();
-        Some(async move {
-            // They may have changed since the handshake.
-            while !lists.has_revoked(&roots, &chain) {
-                if changes.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        })
+    ) -> Result<Option<impl Future<Output = ()> + use<>>, Untracked> {
+        let Some(lists) = self.revocations.clone() else {
+            return Ok(None);
+        };
+        if !chain.first().is_some_and(revocation::is_readable) {
+            return Err(Untracked);
+        }
+        let (roots, shown) = (self.root_store.clone(), UnixTime::now());
+        let changes = lists.changes();
+        let is_revoked = move || lists.have_revoked(&roots, &chain, shown);
+        Ok(Some(once(changes, is_revoked)))
     }
 
-    /// The same for a peer that needs to show nothing because its certificate is here.
-    pub fn revocation_of_peer(&self, peer: &Self) -> Option<impl Future<Output = ()> + use<>> {
-        self.revocation_of(peer.certified.cert.as_slice().into())
+    /// The same of this one and of a peer: where both are here, neither needs to show the other anything.
+    pub fn revocation_of_either(&self, peer: &Self) -> Option<impl Future<Output = ()> + use<>> {
+        let lists = self.revocations.clone()?;
+        let shown = UnixTime::now();
+        let ends = [(self, peer), (peer, self)];
+        let ends = ends.map(|(one, other)| (one.root_store.clone(), other.certified.clone()));
+        let changes = lists.changes();
+        let is_revoked = move || {
+            let mut ends = ends.iter();
+            ends.any(|(roots, shows)| lists.have_revoked(roots, &shows.cert, shown))
+        };
+        Some(once(changes, is_revoked))
     }
 
     pub fn identity(&self) -> &Identity {
@@ -308,6 +318,15 @@ impl CertificateSummary {
             not_before: time(validity.not_before.timestamp()),
             not_after: time(validity.not_after.timestamp()),
         })
+    }
+}
+
+/// Resolves once something is so that only changes with the lists; it may be so already.
+async fn once(mut changes: watch::Receiver<u64>, is_so: impl Fn() -> bool) {
+    while !is_so() {
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

@@ -12,13 +12,15 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustls::{CertificateError, Error, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
 use tokio::sync::watch;
 use tokio::time;
 use webpki::{
-    CertRevocationList, EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter,
-    OwnedCertRevocationList, RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
+    Cert, CertRevocationList, EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter,
+    OwnedCertRevocationList, RevocationCheckDepth, RevocationOptions, RevocationOptionsBuilder,
+    UnknownStatusPolicy, VerifiedPath,
 };
+use x509_parser::time::ASN1Time;
 
 use crate::provider::provider;
 
@@ -59,6 +61,11 @@ struct Stamp {
     modified: (i64, i64),
     length: u64,
 }
+
+/// No list can be asked about a peer: what it showed can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the peer's certificate can't be read, no revocation list can be asked about it")]
+pub struct Untracked;
 
 /// The chain was verified for its use already.
 struct AnyUsage;
@@ -140,37 +147,6 @@ fn parse(path: &Path, content: &[u8]) -> Result<Vec<CertRevocationList<'static>>
     }
 }
 
-/// Anything else that is wrong with the chain is not this list's to say.
-fn is_on(
-    list: &CertRevocationList<'_>,
-    roots: &RootCertStore,
-    end_entity: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    now: UnixTime,
-) -> bool {
-    let lists = [list];
-    let Ok(options) = RevocationOptionsBuilder::new(&lists) else {
-        return false;
-    };
-    let options = options
-        .with_depth(RevocationCheckDepth::Chain)
-        .with_status_policy(UnknownStatusPolicy::Allow)
-        .build();
-    let Ok(certificate) = EndEntityCert::try_from(end_entity) else {
-        return false;
-    };
-    let verified = certificate.verify_for_usage(
-        provider().signature_verification_algorithms.all,
-        &roots.roots,
-        intermediates,
-        now,
-        AnyUsage,
-        Some(options),
-        None,
-    );
-    matches!(verified, Err(webpki::Error::CertRevoked))
-}
-
 // === impl RevocationLists ===
 
 impl RevocationLists {
@@ -202,22 +178,32 @@ impl RevocationLists {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
-        // One at a time: of two signers with one name, as a renewed root has, each vouches for its own list.
         let lists = self.lists.load();
-        let revoked = lists
+        // Most name no part of it, and it takes no signature to see that.
+        let named: Vec<_> = lists
             .iter()
-            .any(|list| is_on(list, roots, end_entity, intermediates, now));
-        match revoked {
+            .filter(|list| {
+                names(list, end_entity) || intermediates.iter().any(|one| names(list, one))
+            })
+            .collect();
+        match !named.is_empty() && is_on(&named, roots, end_entity, intermediates, now) {
             true => Err(CertificateError::Revoked.into()),
             false => Ok(()),
         }
     }
 
-    /// Whether a chain that was good when it was shown has been revoked since.
-    pub(crate) fn has_revoked(&self, roots: &RootCertStore, chain: &[CertificateDer<'_>]) -> bool {
+    /// Whether a chain that was good when it was `shown`, a moment before by whatever clock, has been
+    /// revoked since. It is judged as of then: connections outlive certificates, and one that has expired
+    /// is no less revoked.
+    pub(crate) fn have_revoked(
+        &self,
+        roots: &RootCertStore,
+        chain: &[CertificateDer<'_>],
+        shown: UnixTime,
+    ) -> bool {
         chain.split_first().is_some_and(|(end_entity, rest)| {
-            self.check(roots, end_entity, rest, UnixTime::now())
-                .is_err()
+            let shown = within_life(end_entity, shown).unwrap_or(shown);
+            self.check(roots, end_entity, rest, shown).is_err()
         })
     }
 
@@ -231,6 +217,79 @@ impl fmt::Debug for RevocationLists {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RevocationLists({})", self.lists.load().len())
     }
+}
+
+/// Whether lists can be asked about a certificate.
+pub(crate) fn is_readable(certificate: &CertificateDer<'_>) -> bool {
+    EndEntityCert::try_from(certificate).is_ok()
+        && within_life(certificate, UnixTime::now()).is_some()
+}
+
+/// Whether a list has the number of a certificate, whoever has issued it.
+fn names(list: &CertRevocationList<'_>, certificate: &CertificateDer<'_>) -> bool {
+    EndEntityCert::try_from(certificate)
+        .is_ok_and(|certificate| !matches!(list.find_serial(certificate.serial()), Ok(None)))
+}
+
+/// Whether one of `lists` speaks of a chain. One that leads to none of the roots is not theirs to judge.
+fn is_on(
+    lists: &[&CertRevocationList<'_>],
+    roots: &RootCertStore,
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: UnixTime,
+) -> bool {
+    let Ok(certificate) = EndEntityCert::try_from(end_entity) else {
+        return false;
+    };
+    let Ok(path) = verify(&certificate, &roots.roots, intermediates, now, None) else {
+        return false;
+    };
+    // Nothing but the path that holds: of several that don't, the library tells the worst error only,
+    // and what a peer adds to its chain would hide that the list has a part of it.
+    let anchor = std::slice::from_ref(path.anchor());
+    let intermediates = path.intermediate_certificates();
+    let intermediates: Vec<_> = intermediates.map(Cert::der).collect();
+    // One at a time: of two signers with one name, as a renewed root has, each vouches for its own list.
+    lists.iter().any(|list| {
+        let Ok(options) = RevocationOptionsBuilder::new(std::slice::from_ref(list)) else {
+            return false;
+        };
+        let options = options
+            .with_depth(RevocationCheckDepth::Chain)
+            .with_status_policy(UnknownStatusPolicy::Allow)
+            .build();
+        let verified = verify(&certificate, anchor, &intermediates, now, Some(options));
+        matches!(verified, Err(webpki::Error::CertRevoked))
+    })
+}
+
+fn verify<'a>(
+    certificate: &'a EndEntityCert<'a>,
+    anchors: &'a [TrustAnchor<'_>],
+    intermediates: &'a [CertificateDer<'a>],
+    now: UnixTime,
+    revocation: Option<RevocationOptions<'_>>,
+) -> Result<VerifiedPath<'a>, webpki::Error> {
+    certificate.verify_for_usage(
+        provider().signature_verification_algorithms.all,
+        anchors,
+        intermediates,
+        now,
+        AnyUsage,
+        revocation,
+        None,
+    )
+}
+
+/// `now`, or the moment of the certificate's life that is next to it.
+fn within_life(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<UnixTime> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let seconds = |time: ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
+    let validity = parsed.validity();
+    let (begin, end) = (seconds(validity.not_before), seconds(validity.not_after));
+    let now = now.as_secs().min(end).max(begin);
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(now)))
 }
 
 // === impl Stamp ===

@@ -87,7 +87,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     arrival.own = Some(own);
     arrival.tls_group = Some(connection.key_exchange());
     worker.count_handshake(connection.key_exchange(), Direction::Inbound);
-    let revoked = certificate.revocation_of(connection.peer_chain());
+    let revocation = certificate.revocation_of(connection.peer_chain());
+    let revoked = worker.tracked(revocation, Direction::Inbound);
     let mut revoked = OptionFuture::from(revoked.map(FutureExt::boxed_local));
     drop(certificate);
     let mut draining = false;

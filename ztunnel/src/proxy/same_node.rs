@@ -2,12 +2,11 @@
 //! metrics as over a tunnel, and then the two sockets are joined without one.
 
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use futures::future::{LocalBoxFuture, OptionFuture, select};
+use futures::future::{LocalBoxFuture, OptionFuture};
 use hbone::copy;
 use hbone::headers::TraceParent;
 use mesh::destination::{Authority, Hop};
@@ -110,11 +109,7 @@ async fn resolve_identities(
     let own = own.map_err(unavailable)?;
     let peer = worker.certificate(peer).await;
     let peer = peer.map_err(unavailable)?;
-    let either = own
-        .revocation_of_peer(&peer)
-        .zip(peer.revocation_of_peer(&own));
-    let mut either =
-        either.map(|(one, other)| async { _ = select(pin!(one), pin!(other)).await }.boxed_local());
+    let mut either = own.revocation_of_either(&peer).map(FutureExt::boxed_local);
     if let Some(revoked) = &mut either
         && revoked.now_or_never().is_some()
     {

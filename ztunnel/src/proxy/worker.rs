@@ -16,6 +16,7 @@ use hbone::client::Tunnel;
 use hbone::copy;
 use hbone::pool::{Key, Pool};
 use identity::WorkloadCertificate;
+use identity::revocation::Untracked;
 use mesh::address::NetworkAddress;
 use mesh::balancing::{Ejections, Observed};
 use mesh::identity::Identity;
@@ -382,13 +383,28 @@ impl Worker {
         counter!("istio_crl_policy_rejections_total", "reporter" => reporter).increment(1);
     }
 
+    /// What is known of a peer's revocation; a peer that no list can speak of is served, and counted.
+    pub(crate) fn tracked<F>(
+        &self,
+        revocation: Result<Option<F>, Untracked>,
+        direction: Direction,
+    ) -> Option<F> {
+        revocation.unwrap_or_else(|untracked| {
+            let reporter = reporter(direction).as_str();
+            tracing::warn!(reporter, "{untracked}");
+            counter!("istio_crl_untracked_connections_total", "reporter" => reporter).increment(1);
+            None
+        })
+    }
+
     /// Cuts a tunnel when its peer's certificate is revoked.
     pub(crate) fn cut_when_revoked(
         self: &Rc<Self>,
         certificate: &WorkloadCertificate,
         tunnel: &Tunnel,
     ) {
-        let Some(revoked) = certificate.revocation_of(tunnel.peer_chain()) else {
+        let revocation = certificate.revocation_of(tunnel.peer_chain());
+        let Some(revoked) = self.tracked(revocation, Direction::Outbound) else {
             return;
         };
         let worker = Rc::downgrade(self);

@@ -29,7 +29,7 @@ fn list(signer: &Signer, revoked: &[&WorkloadCertificate]) -> String {
 
 fn accepts(lists: &RevocationLists, certificate: &WorkloadCertificate) -> bool {
     let chain = certificate.sent_chain();
-    !lists.has_revoked(&certificate.root_store(), &chain)
+    !lists.have_revoked(&certificate.root_store(), &chain, UnixTime::now())
 }
 
 #[test]
@@ -46,6 +46,64 @@ fn only_what_a_list_of_its_own_issuer_names_is_revoked() {
     // Of the same name, and signed with another key: it says nothing of ours and hides nothing.
     check(&of_theirs, (true, true));
     check(&format!("{of_theirs}{of_ours}"), (true, false));
+}
+
+#[test]
+fn what_a_list_says_holds_for_a_certificate_that_has_expired_since() {
+    let hours_ago = SystemTime::now() - Duration::from_secs(4 * 3600);
+    let signer = Signer::self_signed("cluster.local", DAY, hours_ago).expect("a root");
+    let short = |account: &str| {
+        let identity = Identity::new("cluster.local", "shop", account);
+        let issued = signer.workload_certificate(&identity, Duration::from_secs(1), hours_ago);
+        issued.expect("a certificate")
+    };
+    let (good, bad) = (short("good"), short("bad"));
+    assert!(good.is_expired() && bad.is_expired());
+    let lists = RevocationLists::from_pem(&list(&signer, &[&bad])).expect("lists");
+    assert_eq!(
+        (accepts(&lists, &good), accepts(&lists, &bad)),
+        (true, false)
+    );
+}
+
+#[test]
+fn nothing_that_a_peer_adds_to_its_chain_hides_that_it_is_revoked() {
+    let now = SystemTime::now();
+    let ours = signer();
+    // Of the issuer's name, and of another key: an expired one makes the worst of all errors, and a
+    // hundred use up what a verification may cost.
+    let forged = |lifetime: Duration, begun: SystemTime| {
+        let signer = Signer::self_signed("cluster.local", lifetime, begun).expect("a root");
+        CertificateDer::from_pem_slice(signer.roots().as_bytes()).expect("a certificate")
+    };
+    let expired = vec![forged(DAY, now - DAY * 3)];
+    let many: Vec<_> = (0..110).map(|_| forged(DAY * 365, now)).collect();
+    let (good, bad) = (certificate(&ours, "good"), certificate(&ours, "bad"));
+    let lists = RevocationLists::from_pem(&list(&ours, &[&bad])).expect("lists");
+    for (added, name) in [(expired, "expired"), (many, "many")] {
+        let refused = |certificate: &WorkloadCertificate| {
+            let (roots, chain) = (certificate.root_store(), certificate.sent_chain());
+            let checked = lists.check(&roots, &chain[0], &added, UnixTime::now());
+            checked.is_err()
+        };
+        assert_eq!((refused(&good), refused(&bad)), (false, true), "{name}");
+    }
+}
+
+#[test]
+fn a_peer_whose_certificate_can_not_be_read_is_not_tracked() {
+    let ours = signer();
+    let lists = RevocationLists::from_pem(&list(&ours, &[])).expect("lists");
+    let own = certificate(&ours, "own");
+    let chain = own.sent_chain();
+    let own = own.with_revocations(lists).expect("configurations");
+    assert!(
+        own.revocation_of(chain.into())
+            .is_ok_and(|tracked| tracked.is_some())
+    );
+    for shown in [vec![], vec![CertificateDer::from(vec![0x30, 0])]] {
+        assert!(own.revocation_of(shown.into()).is_err());
+    }
 }
 
 #[test]
@@ -79,7 +137,8 @@ async fn a_change_of_the_file_reaches_connections_that_are_open() {
         .with_revocations(lists.clone())
         .expect("configurations");
     let chain = web.sent_chain();
-    let revoked = api.revocation_of(chain.into()).expect("lists are kept");
+    let revoked = api.revocation_of(chain.into()).expect("readable");
+    let revoked = revoked.expect("lists are kept");
     let mut revoked = tokio::spawn(revoked);
     // What can't be read changes nothing.
     std::fs::write(&path, "half a fi").expect("written");
