@@ -2,7 +2,7 @@
 //! inbound connections they are held against again then.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -32,7 +32,8 @@ struct Applied {
     basis: Basis,
     set: Rc<PolicySet>,
     next: u64,
-    admitted: HashMap<u64, Admitted>,
+    /// A tree, which gives back what a crowd needed: a hash table keeps room for all of it.
+    admitted: BTreeMap<u64, Admitted>,
 }
 
 /// What a policy set was made of. Equal pointers mean equal policies.
@@ -175,7 +176,7 @@ impl Applied {
             basis: Basis::of(snapshot, workload),
             set: Rc::new(PolicySet::of(snapshot, workload)),
             next: 0,
-            admitted: HashMap::new(),
+            admitted: BTreeMap::new(),
         }
     }
 
@@ -203,9 +204,9 @@ impl Applied {
             return;
         }
         let set = self.set.clone();
-        let denied = self
-            .admitted
-            .extract_if(|_, admitted| !set.authorize(&admitted.connection, None).is_allowed());
+        let denied = self.admitted.extract_if(.., |_, admitted| {
+            !set.authorize(&admitted.connection, None).is_allowed()
+        });
         for (_, admitted) in denied {
             let verdict = set.authorize(&admitted.connection, None);
             // The connection may have ended by itself meanwhile.
