@@ -11,10 +11,15 @@ use tokio::time;
 use crate::memory::cgroup;
 
 /// What has been free at two looks is not about to be used again.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(3);
 
 /// And is worth giving back from this many bytes on.
 const UNUSED: u64 = 1 << 20;
+
+/// At rest less is reason enough: a little that was used all over a burst's memory has kept many
+/// times as much of it from being given back.
+const LITTLE: u64 = 64 << 10;
+
 /// Freed bytes each of its arenas keeps.
 #[cfg(target_env = "gnu")]
 const KEPT: libc::c_int = 8 << 20;
@@ -122,7 +127,11 @@ impl Watch {
     fn has_something_to_give_back(&mut self, now: Look) -> bool {
         let unused = now.unused().min(self.last.unused());
         let used = now.used.max(self.last.used);
-        let wants = unused > self.least_unused + UNUSED || self.most_used > used + UNUSED;
+        let enough = match now.used.abs_diff(self.last.used) < LITTLE {
+            true => LITTLE,
+            false => UNUSED,
+        };
+        let wants = unused > self.least_unused + UNUSED || self.most_used > used + enough;
         self.least_unused = self.least_unused.min(now.unused());
         self.most_used = self.most_used.max(now.used);
         self.last = now;
@@ -214,5 +223,18 @@ mod tests {
             (40, 20, false),
             (40, 20, true),
         ]);
+    }
+
+    #[test]
+    fn at_rest_a_little_less_used_is_reason_enough() {
+        let look = |kibibytes: u64| Look {
+            resident: 40 * MIB,
+            used: kibibytes << 10,
+        };
+        let mut watch = Watch::since(look(21_000));
+        for (used, given_back) in [(20_500, false), (20_300, false), (20_300, true)] {
+            let wants = watch.has_something_to_give_back(look(used));
+            assert_eq!(wants, given_back, "{used}");
+        }
     }
 }
