@@ -2,9 +2,9 @@
 //! not told, and lead to a page that says what to do.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, fs};
 
 use anyhow::{Result, ensure};
 use tests::lab::{Lab, SOON};

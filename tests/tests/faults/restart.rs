@@ -1,8 +1,9 @@
 //! A ztunnel that starts while there is no control plane: it has no keys, for they are on no disk, and
 //! knows nobody; it refuses everything. One that would take another's place waits.
 
+use std::fs;
+use std::path::PathBuf;
 use std::thread;
-use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
