@@ -62,7 +62,7 @@ pub(crate) fn web(networks: &[&str]) -> Service {
     service
 }
 
-fn port(service_port: u16, target_port: u16) -> Port {
+pub(crate) fn port(service_port: u16, target_port: u16) -> Port {
     Port {
         service_port,
         target_port,

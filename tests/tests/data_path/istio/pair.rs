@@ -10,7 +10,10 @@ mod waypoint;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use mesh::destination::HBONE_PORT;
 use mesh::service::Service;
 use mesh::snapshot::Change;
 use mesh::workload::{ApplicationProtocol, ApplicationTunnel, Workload, WorkloadUid};
@@ -21,7 +24,7 @@ use super::istiod::resources;
 use super::node::Node;
 use crate::counterpart::proxy_header;
 use crate::golden::destination::{check_answers, check_refusals, server_hello};
-use crate::lab::{APPLICATION, Lab, greeting};
+use crate::lab::{APPLICATION, Lab, PATIENCE, greeting};
 use crate::objects::{HOSTNAME, described, only, web};
 use crate::{SERVICE, close, echo, echo_bulk, header_listener, identity_of, take_header};
 
@@ -222,6 +225,34 @@ fn more_connections_are_open_than_a_tunnel_has_streams_for() {
     }
     for stream in dialled {
         close(stream);
+    }
+}
+
+/// Whichever end is drained says GOAWAY, and the other lets what is open run to its end.
+#[test]
+fn what_is_open_outlasts_the_drain_of_either_end() {
+    for drained in [0, 1] {
+        let lab = pods();
+        let known = known(&lab, |_| {});
+        let mut pair = Pair::start(lab, [&["client"], &["server"]], &known);
+        let (mut stream, _) = pair.lab.call("client", SERVICE).expect("call");
+        let (lab, node) = (&pair.lab, &mut pair.nodes[drained]);
+        let asked = node.http(lab, "POST", 15000, "/quitquitquit");
+        assert!(asked.expect("answers").starts_with("HTTP/1.1 200"));
+        let tunnels = SocketAddr::new(lab.ip(["client", "server"][drained]), HBONE_PORT);
+        node.until("the drain", || {
+            let connect = || TcpStream::connect_timeout(&tunnels, PATIENCE);
+            lab.within(["node-2", "node-1"][drained], connect).is_err()
+        });
+        echo(&mut stream);
+        close(stream);
+        let end = Instant::now() + PATIENCE;
+        let mut status = None;
+        while status.is_none() && Instant::now() < end {
+            status = node.ztunnel.try_wait().expect("waits");
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(status.expect("ended").success());
     }
 }
 

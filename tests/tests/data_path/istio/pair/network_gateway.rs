@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::mpsc::Receiver;
 
+use mesh::address::GatewayDestination;
 use mesh::destination::HBONE_PORT;
 use mesh::service::Service;
 use mesh::snapshot::Change;
@@ -15,7 +16,8 @@ use crate::counterpart::{Behind, Counterpart, Credentials, Head, Heard, proxy_he
 use crate::golden::source::client_hello;
 use crate::lab::{APPLICATION, Lab};
 use crate::objects::{
-    GATEWAY_PORT, HOSTNAME, baggage, behind_gateway, described, only, tunnel_request, waypoint, web,
+    GATEWAY_PORT, HOSTNAME, baggage, behind_gateway, described, only, port, tunnel_request,
+    waypoint, web,
 };
 use crate::{
     SERVICE, close, echo, echo_bulk, header_listener, identity_of, is_refused, take_header,
@@ -141,6 +143,33 @@ fn both_ends_know_each_other_by_certificate_and_baggage() {
     pair.nodes[1].until("the client is let in", || {
         lab.call("client", SERVICE).is_ok()
     });
+}
+
+#[test]
+fn a_gateway_is_found_by_the_name_of_its_service_too() {
+    let lab = networks();
+    let at_gateway = run_gateway(&lab, "gateway", "server");
+    let mut its_service = Service::new("gateway", "shop", "gateway.shop.svc.cluster.local");
+    its_service.ports = vec![port(GATEWAY_PORT, GATEWAY_PORT)];
+    let mut near = near(&lab, web(&["near", "far"]), "server");
+    for change in &mut near {
+        if let Change::Workload(workload) = change {
+            if workload.service_account == "gateway".into() {
+                let ports = its_service.ports.clone();
+                workload.services.insert(its_service.key(), ports);
+            }
+            if let Some(gateway) = &mut workload.network_gateway {
+                gateway.destination = GatewayDestination::Hostname(its_service.key());
+            }
+        }
+    }
+    near.push(Change::Service(its_service));
+    let far = far(&lab);
+    let pair = start(lab, &near, &far);
+    let source = use_up(&pair.lab);
+    let target = format!("{HOSTNAME}:80");
+    let expected = tunnel_request(&target, source, Some(HOSTNAME));
+    assert_eq!(Heard::next(&at_gateway).head, expected);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::Receiver;
 
-use mesh::address::NetworkAddress;
+use mesh::address::{GatewayDestination, NetworkAddress};
 use mesh::destination::HBONE_PORT;
 use mesh::service::{Service, WeightedWaypoint};
 use mesh::snapshot::Change;
@@ -33,9 +33,18 @@ fn client(lab: &Lab) -> Change {
 
 #[test]
 fn a_waypoint_is_asked_for_what_the_application_dialled_and_asks_in_turn() {
+    check_waypoint(|lab| waypoint(lab, "waypoint", 2).0.destination);
+    check_waypoint(|lab| {
+        let address = NetworkAddress::new("", lab.ip("waypoint"));
+        GatewayDestination::Address(address)
+    });
+}
+
+fn check_waypoint(bound_to: impl Fn(&Lab) -> GatewayDestination) {
     let mut lab = pods();
     let hearing = run(&mut lab, "waypoint", "waypoint");
-    let (address, its_service, its_workload) = waypoint(&lab, "waypoint", 2);
+    let (mut address, its_service, its_workload) = waypoint(&lab, "waypoint", 2);
+    address.destination = bound_to(&lab);
     let (mut service, mut server) = web_of_server(&lab, &[""]);
     service.waypoint = Some(address.clone());
     server.waypoint = Some(address);
