@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use rand::Rng;
 
 pub use self::active::{Active, ActiveConnection};
-pub use self::ejection::{Ejected, Ejections, ServicePort};
+pub use self::ejection::{Candidates, Ejected, Ejections, ServicePort};
 pub use self::selection::{Drawn, Observed, Selection, Selections};
 use self::weights::Weights;
 use crate::service::{LoadBalancing, LoadBalancingMode, Scope};
@@ -71,13 +71,17 @@ fn ranked(
         })
 }
 
-/// A proxy of a gateway into another network. Its addresses are dialled from any.
-pub(crate) fn gateway<'a>(entry: &'a ServiceEntry, random: &mut impl Rng) -> Option<&'a Endpoint> {
+/// A proxy of a gateway into another network, by its place in the list. Its addresses are dialled
+/// from any.
+pub(crate) fn gateway(
+    entry: &ServiceEntry,
+    qualifies: impl Fn(usize) -> bool,
+    random: &mut impl Rng,
+) -> Option<usize> {
     let all = entry.endpoints.iter();
     let weights: Weights = all.map(|endpoint| endpoint.workload.capacity).collect();
     let has_address = |at: usize| !entry.endpoints[at].workload.addresses.is_empty();
-    let drawn = weights.draw(has_address, random)?;
-    Some(&entry.endpoints[drawn])
+    weights.draw(|at| has_address(at) && qualifies(at), random)
 }
 
 /// Whether the endpoint can be reached from a network: in it, or through the gateway of another.

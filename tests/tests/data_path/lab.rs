@@ -517,6 +517,13 @@ impl Lab {
         }
     }
 
+    /// Endpoints that a node leaves alone now.
+    pub(crate) fn ejected(&self, node: usize) -> Vec<String> {
+        let ejections = self.nodes[node - 1].shared.ejections.load();
+        let ejected = ejections.ejected(Instant::now());
+        ejected.map(|one| one.endpoint.to_string()).collect()
+    }
+
     pub(crate) fn open_connections(&self, node: usize) -> usize {
         self.nodes[node - 1].shared.connections.count()
     }

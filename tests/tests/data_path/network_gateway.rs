@@ -74,6 +74,32 @@ async fn pass_on(request: server::Request, to: SocketAddr) {
     let _ = copy::tunnel(&mut onward, &mut stream, Side::Server, PATIENCE, &Uncounted).await;
 }
 
+/// Has the far network entered by a service of these proxies, instead of one address.
+fn publish_proxies(lab: &mut Lab, names: &[&str]) {
+    let mut gateway = Service::new("gateway", "shop", "gateway.shop.svc.cluster.local");
+    gateway.ports = vec![Port {
+        service_port: GATEWAY_PORT,
+        target_port: GATEWAY_PORT,
+        app_protocol: AppProtocol::Unknown,
+    }];
+    let proxy = |name: &&str| {
+        let mut proxy = lab.workload(name, 2);
+        proxy.service_account = "gateway".into();
+        proxy.addresses = [lab.ip(name)].into();
+        let ports = gateway.ports.clone();
+        proxy.services.insert(gateway.key(), ports);
+        Change::Workload(proxy)
+    };
+    let proxies: Vec<_> = names.iter().map(proxy).collect();
+    let mut folded = folded(lab, &web("server"));
+    folded.network_gateway = Some(GatewayAddress {
+        destination: GatewayDestination::Hostname(gateway.key()),
+        hbone_mtls_port: GATEWAY_PORT,
+    });
+    let others = [Change::Service(gateway), Change::Workload(folded)];
+    lab.publish(others.into_iter().chain(proxies));
+}
+
 fn gateway_address(lab: &Lab) -> GatewayAddress {
     let address = NetworkAddress::new("far", lab.ip("gateway"));
     GatewayAddress {
@@ -209,6 +235,22 @@ fn only_whom_the_service_vouches_for_answers_behind_the_gateway() {
         has_error(record, "shop/sa/server")
     });
     assert!(asked.recv_timeout(PATIENCE).is_ok());
+}
+
+#[test]
+fn a_gateways_proxy_that_is_down_is_passed_over_and_left_alone() {
+    let mut lab = Lab::with(["near", "far"], |config| config.ejection.base = PATIENCE);
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    let _asked = start_gateway(&mut lab, "gateway", "server");
+    lab.bare_pod("down");
+    publish(&mut lab, web("server"));
+    publish_proxies(&mut lab, &["gateway", "down"]);
+    for _ in 0..16 {
+        let (mut stream, _) = lab.call("client", SERVICE).expect("the other proxy");
+        echo(&mut stream);
+    }
+    assert_eq!(lab.ejected(1), ["Kubernetes//Pod/shop/down"]);
 }
 
 #[test]

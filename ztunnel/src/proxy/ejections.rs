@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use mesh::balancing::ejection::Limits;
-use mesh::balancing::{Ejections as Known, Selection};
+use mesh::balancing::{Candidates, Ejections as Known};
 use mesh::workload::Workload;
 
 #[derive(Debug)]
@@ -24,31 +24,27 @@ impl Ejections {
     }
 
     /// A connection is about to try an endpoint.
-    pub(crate) fn trying(&self, selection: &Selection, workload: &Arc<Workload>, now: Instant) {
-        let destination = selection.destination();
-        let endpoints = selection.entry().endpoints.len();
+    pub(crate) fn trying(&self, among: Candidates<'_>, workload: &Arc<Workload>, now: Instant) {
         let known = self.0.load();
-        if known.needs_trial(destination, endpoints, workload, now) {
-            self.change(|known| known.try_out(destination, endpoints, workload, now));
+        if known.needs_trial(among.destination, among.count, workload, now) {
+            self.change(|known| known.try_out(among.destination, among.count, workload, now));
         }
     }
 
-    pub(crate) fn succeeded(&self, selection: &Selection, workload: &Workload) {
-        let destination = selection.destination();
-        if self.0.load().of(destination).is_some() {
-            self.change(|known| known.succeeded(destination, &workload.uid));
+    pub(crate) fn succeeded(&self, among: Candidates<'_>, workload: &Workload) {
+        if self.0.load().of(among.destination).is_some() {
+            self.change(|known| known.succeeded(among.destination, &workload.uid));
         }
     }
 
     /// How long the endpoint is left alone from now on, where it was not already.
     pub(crate) fn failed(
         &self,
-        selection: &Selection,
+        among: Candidates<'_>,
         workload: &Arc<Workload>,
         now: Instant,
     ) -> Option<Duration> {
-        let endpoints = selection.entry().endpoints.len();
-        self.change(|known| known.failed(selection.destination(), endpoints, workload, now))
+        self.change(|known| known.failed(among.destination, among.count, workload, now))
     }
 
     fn change<T>(&self, change: impl Fn(&mut Known) -> T) -> T {

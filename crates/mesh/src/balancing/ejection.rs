@@ -26,6 +26,13 @@ pub struct ServicePort {
     pub port: u16,
 }
 
+/// Those of which some are ejected: the endpoints of one port of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidates<'a> {
+    pub destination: &'a ServicePort,
+    pub count: usize,
+}
+
 /// How far ejection goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use rand::Rng;
 
 use super::active::Active;
-use super::ejection::{Ejections, ServicePort};
+use super::ejection::{Candidates, Ejections, ServicePort};
 use super::weights::Weights;
 use super::{is_reachable, least_request, ranked};
 use crate::service::{Algorithm, LoadBalancingMode};
@@ -123,6 +123,14 @@ impl Selection {
     /// What the endpoints are drawn for.
     pub fn destination(&self) -> &ServicePort {
         &self.destination
+    }
+
+    /// What an ejected endpoint is one of.
+    pub fn candidates(&self) -> Candidates<'_> {
+        Candidates {
+            destination: &self.destination,
+            count: self.entry.endpoints.len(),
+        }
     }
 
     pub fn endpoint(&self, drawn: Drawn) -> &Endpoint {

@@ -13,11 +13,11 @@ use std::sync::Arc;
 
 use rand::Rng;
 
-pub use self::network_gateway::Crossing;
 use self::network_gateway::NetworkGateways;
+pub use self::network_gateway::{Crossing, Proxies};
 use self::waypoint::Waypoint;
 use super::{HBONE_PORT, OWN_PORTS, is_gateway};
-use crate::address::NetworkAddress;
+use crate::address::{GatewayAddress, NetworkAddress};
 use crate::balancing::{self, Drawn, Observed, Selection, Selections};
 use crate::identity::Identity;
 use crate::service::{IpFamilies, LoadBalancingMode, Service};
@@ -215,8 +215,10 @@ impl Plan {
                     plan: self.clone(),
                     weighted,
                     first: None,
-                    tried: [Drawn::default(); ATTEMPTS],
+                    attempts: 0,
+                    exhausted: [Drawn::default(); ATTEMPTS],
                     count: 0,
+                    crossed: Vec::new(),
                 };
                 hops.first = hops.draw(observed, random);
                 match hops.first {
@@ -328,8 +330,12 @@ pub struct Hops {
     weighted: Option<usize>,
     /// Drawn and not taken yet.
     first: Option<Hop>,
-    tried: [Drawn; ATTEMPTS],
+    attempts: usize,
+    /// Endpoints that there is no other way to, the first `count`.
+    exhausted: [Drawn; ATTEMPTS],
     count: usize,
+    /// Endpoints in other networks, and which proxy of their gateway has been tried.
+    crossed: Vec<(Drawn, usize)>,
 }
 
 // === impl Hops ===
@@ -352,28 +358,50 @@ impl Hops {
         let plan = self.plan.clone();
         let way = plan.way(self.weighted);
         let Some(selection) = way.selection() else {
-            let is_new = self.count == 0;
-            self.count = ATTEMPTS;
+            let is_new = self.attempts == 0;
+            self.attempts = ATTEMPTS;
             return match way {
                 Way::Hop(hop) if is_new => Some(hop.clone()),
                 _ => None,
             };
         };
         let mut hop = None;
-        while hop.is_none() && self.count < ATTEMPTS {
-            let drawn = selection.draw(&self.tried[..self.count], observed, random)?;
-            self.tried[self.count] = drawn;
-            self.count += 1;
+        while hop.is_none() && self.attempts < ATTEMPTS {
+            let drawn = selection.draw(&self.exhausted[..self.count], observed, random)?;
+            self.attempts += 1;
             let endpoint = selection.endpoint(drawn);
             hop = match (way, plan.is_here(endpoint)) {
                 (Way::Waypoint(waypoint), true) => plan.waypoint(waypoint, drawn),
                 (Way::Waypoint(Waypoint { gateways, .. }) | Way::Service(_, gateways), false) => {
-                    plan.crossing(selection.entry(), gateways, endpoint, random)
+                    let crossed = &mut self.crossed;
+                    let draw = |named: &GatewayAddress| {
+                        let is_new = |at| !crossed.contains(&(drawn, at));
+                        let proxy = gateways.draw(named, is_new, observed, random)?;
+                        crossed.push((drawn, proxy.at));
+                        Some(proxy)
+                    };
+                    plan.crossing(selection.entry(), gateways, endpoint, draw)
                 }
                 _ => plan.endpoint(selection, drawn),
             };
+            if !hop.as_ref().is_some_and(Hop::has_other_ways) {
+                self.exhausted[self.count] = drawn;
+                self.count += 1;
+            }
         }
         hop
+    }
+}
+
+// === impl Hop ===
+
+impl Hop {
+    /// Whether the endpoint may be reached where this hop fails to.
+    fn has_other_ways(&self) -> bool {
+        match &self.transport {
+            Transport::DoubleHbone(crossing) => !crossing.is_last,
+            Transport::Tcp | Transport::Hbone { .. } | Transport::Resolve { .. } => false,
+        }
     }
 }
 

@@ -90,14 +90,16 @@ impl Scenario {
 
     fn outbound(&self, client: &Workload, destination: &str) -> Outbound {
         let mut random = SmallRng::seed_from_u64(7);
-        let client = Arc::new(client.clone());
-        let plan = Plan::new(
+        self.plan(client, destination).draw(observed(), &mut random)
+    }
+
+    fn plan(&self, client: &Workload, destination: &str) -> Arc<Plan> {
+        Arc::new(Plan::new(
             &self.0,
-            &client,
+            &Arc::new(client.clone()),
             socket(destination),
             &mut Selections::default(),
-        );
-        Arc::new(plan).draw(observed(), &mut random)
+        ))
     }
 
     /// The decision of an ordinary client, in one line.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hbone::client::{ConnectError, OpenError};
 use http::StatusCode;
 use mesh::address::NetworkAddress;
+use mesh::balancing::Candidates;
 use mesh::destination::{self, Hop, Transport};
 use mesh::service::Algorithm;
 use mesh::workload::{TunnelProtocol, Workload, WorkloadUid};
@@ -37,6 +38,8 @@ pub(crate) struct HopFailure {
 pub(crate) enum Fault {
     /// The endpoint is not there to answer: others are tried, and this one is left alone.
     Endpoint,
+    /// The proxy of a gateway into the endpoint's network is not there: another one is tried.
+    Gateway,
     /// Nobody can tell whose: others are tried.
     Unclear,
     /// The attempt must be seen to fail, as it would at any other endpoint: policy, an identity
@@ -75,7 +78,13 @@ impl Client {
         let ejections = &self.worker.shared.ejections;
         let hop = hops.next(self.worker.observed(&ejections.load()), &mut rand::rng())?;
         if let Some(selection) = hops.selection() {
-            ejections.trying(selection, &hop.workload, Instant::now().into_std());
+            let now = Instant::now().into_std();
+            ejections.trying(selection.candidates(), &hop.workload, now);
+            if let Transport::DoubleHbone(crossing) = &hop.transport
+                && let Some(proxies) = &crossing.proxies
+            {
+                ejections.trying(proxies.candidates(), &crossing.gateway, now);
+            }
             self._active = match selection.entry().service.load_balancing.algorithm {
                 Algorithm::LeastRequest => {
                     Some(Box::new(self.worker.shared.active.begin(&hop.workload.uid)))
@@ -118,7 +127,8 @@ impl Client {
             return;
         };
         if let Some(selection) = hops.selection() {
-            self.worker.shared.ejections.succeeded(selection, workload);
+            let ejections = &self.worker.shared.ejections;
+            ejections.succeeded(selection.candidates(), workload);
         }
     }
 
@@ -127,21 +137,37 @@ impl Client {
         let Some(selection) = self.hops.as_ref().and_then(|hops| hops.selection()) else {
             return;
         };
-        let ejections = &self.worker.shared.ejections;
+        let among = selection.candidates();
         match (failed.fault, failed.failure.flags) {
-            (Fault::Endpoint, _) => {}
+            (Fault::Endpoint, _) => self.eject(among, &hop.workload, failed),
+            (Fault::Gateway, _) => {
+                let Transport::DoubleHbone(crossing) = &hop.transport else {
+                    return;
+                };
+                if let Some(proxies) = &crossing.proxies {
+                    self.eject(proxies.candidates(), &crossing.gateway, failed);
+                }
+                // Whoever is behind it can't be reached by any other.
+                if crossing.is_last {
+                    self.eject(among, &hop.workload, failed);
+                }
+            }
             // It has answered.
             (Fault::Final, ResponseFlags::Deny) => {
-                return ejections.succeeded(selection, &hop.workload);
+                self.worker.shared.ejections.succeeded(among, &hop.workload);
             }
-            (Fault::Final | Fault::Unclear, _) => return,
+            (Fault::Final | Fault::Unclear, _) => {}
         }
+    }
+
+    fn eject(&self, among: Candidates<'_>, workload: &Arc<Workload>, failed: &HopFailure) {
+        let ejections = &self.worker.shared.ejections;
         let now = Instant::now().into_std();
-        if let Some(pause) = ejections.failed(selection, &hop.workload, now) {
+        if let Some(pause) = ejections.failed(among, workload, now) {
             metrics::counter!("weft_endpoint_ejections_total").increment(1);
             tracing::info!(
-                endpoint = %hop.workload.uid, service = %selection.destination().service,
-                port = selection.destination().port, ?pause, error = failed.failure.reason,
+                endpoint = %workload.uid, service = %among.destination.service,
+                port = among.destination.port, ?pause, error = failed.failure.reason,
                 "an endpoint can't be reached and is left alone for a while"
             );
         }

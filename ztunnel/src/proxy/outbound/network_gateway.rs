@@ -98,7 +98,17 @@ impl Client {
         let (address, expected) = (crossing.address, &crossing.gateway_expected);
         // It serves endpoints of all its network: their names make no difference to its tunnels.
         let opening = self.open_tunnel(None, address, expected, outer, false);
-        let opened = Box::pin(opening).await?;
+        let opened = Box::pin(opening).await.map_err(|(failure, fault)| {
+            let fault = match fault {
+                Fault::Endpoint => Fault::Gateway,
+                Fault::Gateway | Fault::Unclear | Fault::Final => fault,
+            };
+            (failure, fault)
+        })?;
+        if let Some(proxies) = &crossing.proxies {
+            let ejections = &self.worker.shared.ejections;
+            ejections.succeeded(proxies.candidates(), &crossing.gateway);
+        }
         let certificate = self.worker.certificate(&self.identity()).await;
         let certificate = certificate.map_err(|reason| {
             let failure = Failure::new(ResponseFlags::TlsFailure, reason);

@@ -9,7 +9,7 @@ use rand::Rng;
 
 use super::{Hop, Plan, Refusal, Transport};
 use crate::address::{GatewayAddress, GatewayDestination};
-use crate::balancing;
+use crate::balancing::{self, Candidates, Observed, ServicePort};
 use crate::destination::Authority;
 use crate::identity::Identity;
 use crate::service::Service;
@@ -21,6 +21,10 @@ use crate::workload::Workload;
 pub struct Crossing {
     /// The gateway's workload.
     pub gateway: Arc<Workload>,
+    /// What it is one of, where the gateway is a service.
+    pub proxies: Option<Proxies>,
+    /// Whether the endpoint has been tried by way of all the others.
+    pub is_last: bool,
     /// Its HBONE listener.
     pub address: SocketAddr,
     /// Who may answer there.
@@ -30,6 +34,27 @@ pub struct Crossing {
     /// Who may answer behind the gateway: only whom the service vouches for. The endpoint stands
     /// for workloads that are not known here.
     pub expected: Arc<[Identity]>,
+}
+
+/// The proxies of a gateway that is a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxies {
+    destination: ServicePort,
+    count: usize,
+}
+
+/// One proxy of a gateway, drawn.
+pub(super) struct Proxy {
+    /// Its place among the gateway's.
+    pub(super) at: usize,
+    /// Whether there is no other that qualifies.
+    pub(super) is_last: bool,
+    workload: Arc<Workload>,
+    /// Its listener.
+    address: SocketAddr,
+    /// Who may answer there.
+    expected: Arc<[Identity]>,
+    proxies: Option<Proxies>,
 }
 
 /// The gateways that endpoints of a service name, looked up when the plan is made.
@@ -43,8 +68,19 @@ pub(super) struct NetworkGateways {
 #[derive(Debug)]
 enum Found {
     Workload(Arc<Workload>, IpAddr, Arc<[Identity]>),
-    Service(Arc<ServiceEntry>),
+    Service(Arc<ServiceEntry>, ServicePort),
     Nothing,
+}
+
+// === impl Proxies ===
+
+impl Proxies {
+    pub fn candidates(&self) -> Candidates<'_> {
+        Candidates {
+            destination: &self.destination,
+            count: self.count,
+        }
+    }
 }
 
 // === impl NetworkGateways ===
@@ -66,29 +102,49 @@ impl NetworkGateways {
         }
     }
 
-    /// One of the gateway's proxies: its workload, its listener, and who may answer there.
-    fn draw(
+    /// One of the gateway's proxies that qualify, rather one that is not ejected.
+    pub(super) fn draw(
         &self,
         gateway: &GatewayAddress,
+        qualifies: impl Fn(usize) -> bool,
+        observed: Observed<'_>,
         random: &mut impl Rng,
-    ) -> Option<(Arc<Workload>, SocketAddr, Arc<[Identity]>)> {
+    ) -> Option<Proxy> {
         let port = gateway.hbone_mtls_port;
         let (_, found) = self.found.iter().find(|(known, _)| known == gateway)?;
         match found {
-            Found::Workload(workload, address, expected) => Some((
-                workload.clone(),
-                SocketAddr::new(*address, port),
-                expected.clone(),
-            )),
-            Found::Service(entry) => {
-                let endpoint = balancing::gateway(entry, random)?;
+            Found::Workload(workload, address, expected) => qualifies(0).then(|| Proxy {
+                at: 0,
+                is_last: true,
+                workload: workload.clone(),
+                address: SocketAddr::new(*address, port),
+                expected: expected.clone(),
+                proxies: None,
+            }),
+            Found::Service(entry, destination) => {
+                let failing = observed.ejections.and_then(|known| known.of(destination));
+                let is_ejected = |at: usize| {
+                    let workload = &entry.endpoints[at].workload;
+                    failing.is_some_and(|failing| failing.is_ejected(workload, observed.now))
+                };
+                let healthy = |at: usize| qualifies(at) && !is_ejected(at);
+                let at = balancing::gateway(entry, healthy, random)
+                    .or_else(|| balancing::gateway(entry, &qualifies, random))?;
+                let another = |other: usize| other != at && qualifies(other);
+                let endpoint = &entry.endpoints[at];
                 let workload = &endpoint.workload;
                 let port = balancing::endpoint_port(entry, endpoint, port).unwrap_or(port);
-                Some((
-                    workload.clone(),
-                    SocketAddr::new(*workload.addresses.first()?, port),
-                    endpoint.expected.clone(),
-                ))
+                Some(Proxy {
+                    at,
+                    is_last: balancing::gateway(entry, another, random).is_none(),
+                    workload: workload.clone(),
+                    address: SocketAddr::new(*workload.addresses.first()?, port),
+                    expected: endpoint.expected.clone(),
+                    proxies: Some(Proxies {
+                        destination: destination.clone(),
+                        count: entry.endpoints.len(),
+                    }),
+                })
             }
             Found::Nothing => None,
         }
@@ -108,27 +164,35 @@ fn find(snapshot: &Snapshot, gateway: &GatewayAddress) -> Found {
             snapshot.service_at(address, "")
         }
     };
-    service.map_or(Found::Nothing, |entry| Found::Service(entry.clone()))
+    service.map_or(Found::Nothing, |entry| {
+        let destination = ServicePort {
+            service: entry.service.key(),
+            port: gateway.hbone_mtls_port,
+        };
+        Found::Service(entry.clone(), destination)
+    })
 }
 
 // === impl Plan ===
 
 impl Plan {
-    /// The hop to an endpoint in another network. `entry` is the service that the endpoint
-    /// backs: the one that was asked for, or its waypoint.
+    /// The hop to an endpoint in another network, by a proxy that is drawn of the gateway it names.
+    /// `entry` is the service that the endpoint backs: the one that was asked for, or its waypoint.
     pub(super) fn crossing(
         &self,
         entry: &ServiceEntry,
         gateways: &NetworkGateways,
         endpoint: &Endpoint,
-        random: &mut impl Rng,
+        draw: impl FnOnce(&GatewayAddress) -> Option<Proxy>,
     ) -> Option<Hop> {
         let (asked, named) = self.may_cross(entry, gateways, endpoint).ok()?;
-        let (gateway, address, gateway_expected) = gateways.draw(named, random)?;
+        let proxy = draw(named)?;
         let crossing = Crossing {
-            gateway,
-            address,
-            gateway_expected,
+            gateway: proxy.workload,
+            proxies: proxy.proxies,
+            is_last: proxy.is_last,
+            address: proxy.address,
+            gateway_expected: proxy.expected,
             authority: Authority::Hostname(asked.hostname.clone(), self.destination.port()),
             expected: gateways.vouched.clone(),
         };

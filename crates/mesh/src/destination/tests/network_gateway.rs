@@ -1,5 +1,7 @@
 //! Destinations in another network.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::service::Scope;
 
@@ -76,6 +78,56 @@ fn a_gateway_may_be_a_service_whose_proxies_answer_for_each_other() {
         "refuse: the gateway shop/eastwest.shop.svc.cluster.local:15008 of network \"far\" is not \
          known to the mesh or has no usable endpoint"
     );
+}
+
+#[test]
+fn each_proxy_of_a_gateway_is_tried_and_rather_one_that_is_not_ejected() {
+    let mut eastwest = service("eastwest", "10.96.0.9");
+    eastwest.ports = mapped(&[(15008, 15008)]);
+    let proxies = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|address| {
+        let proxy = pod(&format!("eastwest-{address}"), &[address]);
+        member(proxy, &eastwest, &[])
+    });
+    let (web, far) = far_web(waypoint_named("eastwest.shop.svc.cluster.local"));
+    let [one, two, three] = &proxies;
+    let scenario = Scenario::new(&[&web, &eastwest], &[&far, one, two, three]);
+    let mut ejections = Ejections::default();
+    let client = pod("client", &["10.244.1.1"]);
+    let plan = scenario.plan(&client, "10.96.0.1:80");
+    let mut failed = None;
+    for seed in 0..20 {
+        let random = &mut SmallRng::seed_from_u64(seed);
+        let observed = Observed {
+            ejections: Some(&ejections),
+            ..observed()
+        };
+        let Route::Endpoints(mut hops) = plan.draw(observed, random).route else {
+            panic!("an endpoint");
+        };
+        let hops = std::iter::from_fn(|| hops.next(observed, random));
+        let crossings: Vec<_> = hops
+            .map(|hop| match hop.transport {
+                Transport::DoubleHbone(crossing) => crossing,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let last: Vec<_> = crossings.iter().map(|crossing| crossing.is_last).collect();
+        assert_eq!(last, [false, false, true]);
+        let addresses: Vec<_> = crossings.iter().map(|one| one.address).collect();
+        let distinct: BTreeSet<_> = addresses.iter().collect();
+        assert_eq!(distinct.len(), 3, "{addresses:?}");
+        match failed {
+            Some(failed) => assert_eq!(addresses[2], failed),
+            None => {
+                let first = &crossings[0];
+                let among = first.proxies.as_ref().expect("a service");
+                let among = among.candidates();
+                let now = observed.now;
+                ejections.failed(among.destination, among.count, &first.gateway, now);
+                failed = Some(first.address);
+            }
+        }
+    }
 }
 
 #[test]
