@@ -64,6 +64,8 @@ struct Node {
 pub(crate) struct Authority {
     signer: Signer,
     made: Mutex<HashMap<Identity, Arc<WorkloadCertificate>>>,
+    /// Who gets none.
+    withheld: Mutex<Vec<Identity>>,
     revocations: OnceLock<(PathBuf, Arc<RevocationLists>)>,
 }
 
@@ -89,7 +91,12 @@ impl Certificates for Authority {
         &self,
         identity: &Identity,
     ) -> BoxFuture<'static, Result<Arc<WorkloadCertificate>, String>> {
-        std::future::ready(Ok(self.of(identity))).boxed()
+        let withheld = self.withheld.lock().expect("identities");
+        let certificate = match withheld.contains(identity) {
+            true => Err("withheld".to_owned()),
+            false => Ok(self.of(identity)),
+        };
+        std::future::ready(certificate).boxed()
     }
 }
 
@@ -101,8 +108,14 @@ impl Authority {
         Self {
             signer: Signer::self_signed("test", day, SystemTime::now()).expect("root"),
             made: Mutex::default(),
+            withheld: Mutex::default(),
             revocations: OnceLock::new(),
         }
+    }
+
+    /// Gives a proxy no certificate of this identity.
+    pub(crate) fn withhold(&self, identity: Identity) {
+        self.withheld.lock().expect("identities").push(identity);
     }
 
     /// Writes a list that takes these certificates back.

@@ -7,11 +7,14 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use mesh::workload::TunnelProtocol;
 use runtime::metrics::{LATENCY_BUCKETS, Metrics, Settings};
 use ztunnel::proxy::access_log::Direction;
 
 use super::lab::{Lab, PATIENCE};
-use super::{close, cut, deny_account, echo, is_refused, until};
+use super::{
+    SERVICE, close, cut, deny_account, echo, identity_of, is_refused, publish_service, until,
+};
 
 /// Where nobody listens.
 const CLOSED: u16 = 9;
@@ -99,6 +102,27 @@ fn a_joined_connection_looks_like_a_tunnelled_one() {
         let [joined, tunnelled] = [true, false].map(|direct| told(name, direct, run));
         assert!(!joined.counters.is_empty(), "{name}: nothing is counted");
         assert_eq!(joined, tunnelled, "{name}");
+    }
+}
+
+#[test]
+fn an_endpoint_without_a_certificate_is_passed_over_and_left_alone() {
+    for direct in [true, false] {
+        let mut lab = Lab::with(["", ""], |config| {
+            config.same_node_direct = direct;
+            config.ejection.base = PATIENCE;
+        });
+        for name in ["client", "server", "broken"] {
+            lab.pod(name, 1);
+        }
+        lab.authority().withhold(identity_of("broken"));
+        let members = [("server", 1), ("broken", 1)];
+        publish_service(&mut lab, &members, TunnelProtocol::Hbone);
+        for _ in 0..16 {
+            let (mut stream, _) = lab.call("client", SERVICE).expect("the other endpoint");
+            echo(&mut stream);
+        }
+        assert_eq!(lab.ejected(1), ["Kubernetes//Pod/shop/broken"], "{direct}");
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::{LocalBoxFuture, OptionFuture};
+use hbone::client::OpenError;
 use hbone::copy;
 use hbone::headers::TraceParent;
 use mesh::destination::{Authority, Hop};
@@ -36,11 +37,11 @@ pub(crate) async fn run(
     let own = pod.identity(&hop.workload);
     let revoked = match resolve_identities(client, expected, &own).await {
         Ok(revoked) => revoked,
-        Err(failure) => {
+        Err((failure, fault)) => {
             return Err(HopFailure {
                 conversation,
                 failure,
-                fault: Fault::Final,
+                fault,
             });
         }
     };
@@ -61,20 +62,10 @@ pub(crate) async fn run(
     let passage = match Box::pin(arrival.admit(&authority, service)).await {
         Ok(passage) => passage,
         Err(refusal) => {
-            let fault = match &refusal {
-                Refusal::Connect(error) => Fault::of_connect(error),
-                Refusal::UnknownWorkload
-                | Refusal::NotKnown(_)
-                | Refusal::Destination(_)
-                | Refusal::ForeignPort(_)
-                | Refusal::Policy(_)
-                | Refusal::Header(_)
-                | Refusal::NoAddress(_) => Fault::Final,
-            };
             return Err(HopFailure {
                 conversation,
                 failure: refusal.as_seen_by_client(),
-                fault,
+                fault: fault_of(&refusal, hop.target.ip() == address.ip()),
             });
         }
     };
@@ -84,37 +75,57 @@ pub(crate) async fn run(
     Ok(())
 }
 
+/// As over a tunnel, whose client is told a status and no more. Here it is known besides whose fault
+/// it is that an application is not connected to.
+fn fault_of(refusal: &Refusal, asks_for_itself: bool) -> Fault {
+    match refusal {
+        Refusal::Connect(error) => Fault::of_connect(error),
+        Refusal::UnknownWorkload
+        | Refusal::NotKnown(_)
+        | Refusal::Destination(_)
+        | Refusal::ForeignPort(_)
+        | Refusal::Policy(_)
+        | Refusal::Header(_)
+        | Refusal::NoAddress(_) => {
+            Fault::of_open(&OpenError::Status(refusal.status()), asks_for_itself)
+        }
+    }
+}
+
 /// Resolves when one of two certificates is revoked; none where no lists are kept.
 type Revoked = OptionFuture<LocalBoxFuture<'static, ()>>;
 
 /// Both ends must hold valid certificates of one trust domain, none of them revoked, and the
-/// server's must be an expected one: what the handshake would have proved.
+/// server's must be an expected one: what the handshake would have proved. Without a certificate for
+/// the server, that one would fail, and another endpoint's may not.
 async fn resolve_identities(
     client: &Client,
     expected: &Arc<[Identity]>,
     peer: &Identity,
-) -> Result<Revoked, Failure> {
+) -> Result<Revoked, (Failure, Fault)> {
     if !expected.contains(peer) {
         let reason = format!("the peer is {peer}, which is not expected");
-        return Err(Failure::new(ResponseFlags::IdentityError, reason));
+        let failure = Failure::new(ResponseFlags::IdentityError, reason);
+        return Err((failure, Fault::Final));
     }
     let identity = client.identity();
     if identity.trust_domain != peer.trust_domain {
         let reason = format!("{identity} is not of the trust domain of {peer}");
-        return Err(Failure::new(ResponseFlags::IdentityError, reason));
+        let failure = Failure::new(ResponseFlags::IdentityError, reason);
+        return Err((failure, Fault::Final));
     }
     let worker = &client.worker;
     let unavailable = |reason| Failure::new(ResponseFlags::TlsFailure, reason);
     let own = worker.certificate(&identity).await;
-    let own = own.map_err(unavailable)?;
+    let own = own.map_err(|reason| (unavailable(reason), Fault::Final))?;
     let peer = worker.certificate(peer).await;
-    let peer = peer.map_err(unavailable)?;
+    let peer = peer.map_err(|reason| (unavailable(reason), Fault::Endpoint))?;
     let mut either = own.revocation_of_either(&peer).map(FutureExt::boxed_local);
     if let Some(revoked) = &mut either
         && revoked.now_or_never().is_some()
     {
         worker.count_revocation(Direction::Outbound);
-        return Err(Failure::revoked());
+        return Err((Failure::revoked(), Fault::Final));
     }
     Ok(either.into())
 }
@@ -176,4 +187,38 @@ fn cut() -> Failure {
 
 fn application_address(application: &TcpStream, client: &Client) -> SocketAddr {
     application.peer_addr().unwrap_or(client.original)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use mesh::authorization::{PolicyKey, Verdict};
+    use mesh::destination::InboundRefusal;
+
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_is_not_ready_to_serve_is_passed_over_and_one_that_says_no_is_not() {
+        let denied = Verdict::DeniedBy(PolicyKey::new("shop", "no-entry"));
+        let elsewhere = InboundRefusal::WrongAddress("10.0.0.1:80".into());
+        let cases = [
+            (Refusal::UnknownWorkload, Fault::Endpoint),
+            (Refusal::NoAddress("web".into()), Fault::Endpoint),
+            (
+                Refusal::Connect(io::ErrorKind::ConnectionRefused.into()),
+                Fault::Endpoint,
+            ),
+            (
+                Refusal::Connect(io::ErrorKind::AddrNotAvailable.into()),
+                Fault::Unclear,
+            ),
+            (Refusal::Policy(denied), Fault::Final),
+            (Refusal::Destination(elsewhere), Fault::Final),
+        ];
+        for (refusal, expected) in cases {
+            assert_eq!(fault_of(&refusal, true), expected, "{refusal:?}");
+        }
+        assert_eq!(fault_of(&Refusal::UnknownWorkload, false), Fault::Unclear);
+    }
 }

@@ -275,7 +275,7 @@ impl Fault {
 
     /// Of a tunnel, or a stream of one, that was not opened. What a waypoint says about the
     /// application behind it is not about itself.
-    pub(super) fn of_open(error: &OpenError, asks_for_itself: bool) -> Self {
+    pub(crate) fn of_open(error: &OpenError, asks_for_itself: bool) -> Self {
         match error {
             OpenError::Connect(error) => match error {
                 ConnectError::Tcp(_, error) => Self::of_connect(error),
