@@ -32,6 +32,7 @@ use serde::Serialize;
 pub use self::explain::{
     Attribute, AttributeTrace, ClauseTrace, Explanation, MatchTrace, PolicyTrace, RuleTrace, Seen,
 };
+pub(crate) use self::policy_set::PolicyLists;
 pub use self::policy_set::{PolicySet, uniform_endpoint};
 pub(crate) use self::stand_in::StandIn;
 pub use self::template::TemplateError;

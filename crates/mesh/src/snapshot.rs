@@ -518,10 +518,10 @@ impl Snapshot {
     fn rebuild_policy_scopes(&mut self) {
         self.policies_version = PoliciesVersion::default();
         let (global, namespaces) = policy_scopes::of(self.policies.values());
-        self.global_policies = global.or_as_before(Some(&self.global_policies));
+        self.global_policies = ScopedPolicies::of(global, Some(&self.global_policies));
         let namespaces = namespaces.into_iter().map(|(namespace, policies)| {
             let before = self.namespace_policies.get(&namespace);
-            let policies = policies.or_as_before(before);
+            let policies = ScopedPolicies::of(policies, before);
             (namespace, policies)
         });
         self.namespace_policies = namespaces.collect();

@@ -1,12 +1,12 @@
 //! The policies of each workload served here, computed when they change, and the open
 //! inbound connections they are held against again then.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mesh::authorization::{Authorization, Connection, PolicySet, Verdict};
+use mesh::authorization::{Authorization, Connection, PolicyKey, PolicySet, Verdict};
 use mesh::identity::Identity;
 use mesh::snapshot::{Changed, PoliciesVersion, ScopedPolicies, Snapshot};
 use mesh::workload::{Workload, WorkloadUid};
@@ -29,7 +29,7 @@ struct Applied {
     /// Of all policies, when those that apply were looked up. While this and the workload are the
     /// same, so are they: a connection is judged without a look at any that it does not concern.
     version: PoliciesVersion,
-    basis: Basis,
+    basis: Rc<Basis>,
     set: Rc<PolicySet>,
     next: u64,
     /// A tree, which gives back what a crowd needed: a hash table keeps room for all of it.
@@ -40,8 +40,20 @@ struct Applied {
 struct Basis {
     global: ScopedPolicies,
     of_namespace: Option<ScopedPolicies>,
-    selected: Vec<Option<Arc<Authorization>>>,
+    /// Or that there is none of this name.
+    selected: Vec<Result<Arc<Authorization>, PolicyKey>>,
     admitted_waypoints: Vec<Identity>,
+}
+
+/// What has been put together from one snapshot: workloads that are alike share it.
+#[derive(Default)]
+struct Made(Vec<Alike>);
+
+struct Alike {
+    /// One of them.
+    workload: Arc<Workload>,
+    basis: Rc<Basis>,
+    set: OnceCell<Rc<PolicySet>>,
 }
 
 struct Admitted {
@@ -81,7 +93,7 @@ impl Policies {
         let applied = workloads
             .entry(workload.uid.clone())
             .or_insert_with(|| Applied::new(snapshot, workload));
-        applied.enforce(snapshot, workload);
+        applied.enforce(snapshot, workload, &mut Made::default());
         let verdict = applied.set.authorize(&connection, None);
         self.log(workload, &connection, &verdict);
         let dry_run = applied.set.dry_run_verdict(&verdict, &connection, None);
@@ -130,13 +142,14 @@ impl Policies {
     /// and what denies it now must not wait for its return.
     pub fn recheck(&self, snapshot: &Snapshot, changed: Option<&Changed>) {
         let mut workloads = self.workloads.borrow_mut();
+        let mut made = Made::default();
         let Some(changed) = changed.filter(|changed| !changed.policies) else {
-            workloads.retain(|uid, applied| applied.recheck(snapshot, uid));
+            workloads.retain(|uid, applied| applied.recheck(snapshot, uid, &mut made));
             return;
         };
         for uid in &changed.workloads {
             let applied = workloads.get_mut(uid);
-            if applied.is_some_and(|applied| !applied.recheck(snapshot, uid)) {
+            if applied.is_some_and(|applied| !applied.recheck(snapshot, uid, &mut made)) {
                 workloads.remove(uid);
             }
         }
@@ -173,7 +186,7 @@ impl Applied {
             workload: workload.clone(),
             is_gone: false,
             version: snapshot.policies_version().clone(),
-            basis: Basis::of(snapshot, workload),
+            basis: Rc::new(Basis::of(snapshot, workload)),
             set: Rc::new(PolicySet::of(snapshot, workload)),
             next: 0,
             admitted: BTreeMap::new(),
@@ -181,14 +194,14 @@ impl Applied {
     }
 
     /// Puts the policies of the snapshot in force; false where nobody needs them any more.
-    fn recheck(&mut self, snapshot: &Snapshot, uid: &WorkloadUid) -> bool {
+    fn recheck(&mut self, snapshot: &Snapshot, uid: &WorkloadUid, made: &mut Made) -> bool {
         let known = snapshot.workload(uid);
         self.is_gone = known.is_none();
         if self.is_unused() {
             return false;
         }
         let workload = known.unwrap_or(&self.workload).clone();
-        self.enforce(snapshot, &workload);
+        self.enforce(snapshot, &workload, made);
         true
     }
 
@@ -199,8 +212,8 @@ impl Applied {
     /// Puts the policies of the snapshot in force, also for what they admitted before they
     /// were these. Whoever comes first with a new snapshot does it: a connection that is
     /// judged must not leave the open ones to a later look that finds nothing changed.
-    fn enforce(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>) {
-        if !self.refresh(snapshot, workload) {
+    fn enforce(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>, made: &mut Made) {
+        if !self.refresh(snapshot, workload, made) {
             return;
         }
         let set = self.set.clone();
@@ -215,20 +228,52 @@ impl Applied {
     }
 
     /// True when the policies are not those of the last time.
-    fn refresh(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>) -> bool {
+    fn refresh(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>, made: &mut Made) -> bool {
         let version = snapshot.policies_version();
         if self.version == *version && Arc::ptr_eq(&self.workload, workload) {
             return false;
         }
         self.version = version.clone();
         self.workload = workload.clone();
-        let basis = Basis::of(snapshot, workload);
-        if basis.is_same(&self.basis) {
+        let alike = made.alike(snapshot, workload);
+        if alike.basis.is_same(&self.basis) {
             return false;
         }
-        self.set = Rc::new(PolicySet::of(snapshot, workload));
-        self.basis = basis;
+        self.set = alike.set(snapshot);
+        self.basis = alike.basis.clone();
         true
+    }
+}
+
+// === impl Made ===
+
+impl Made {
+    fn alike(&mut self, snapshot: &Snapshot, workload: &Arc<Workload>) -> &Alike {
+        let known = self.0.iter().position(|alike| alike.is_of(workload));
+        let at = known.unwrap_or_else(|| {
+            self.0.push(Alike {
+                workload: workload.clone(),
+                basis: Rc::new(Basis::of(snapshot, workload)),
+                set: OnceCell::new(),
+            });
+            self.0.len() - 1
+        });
+        &self.0[at]
+    }
+}
+
+// === impl Alike ===
+
+impl Alike {
+    fn is_of(&self, workload: &Workload) -> bool {
+        self.workload.namespace == workload.namespace
+            && self.workload.authorization_policies == workload.authorization_policies
+            && self.workload.admitted_waypoints == workload.admitted_waypoints
+    }
+
+    fn set(&self, snapshot: &Snapshot) -> Rc<PolicySet> {
+        let make = || Rc::new(PolicySet::of(snapshot, &self.workload));
+        self.set.get_or_init(make).clone()
     }
 }
 
@@ -240,28 +285,29 @@ impl Basis {
         Self {
             global: snapshot.global_policies().clone(),
             of_namespace: snapshot.namespace_policies(&workload.namespace).cloned(),
-            selected: selected.map(|key| snapshot.policy(key).cloned()).collect(),
+            selected: selected
+                .map(|key| snapshot.policy(key).cloned().ok_or_else(|| key.clone()))
+                .collect(),
             admitted_waypoints: workload.admitted_waypoints.clone(),
         }
     }
 
     fn is_same(&self, other: &Self) -> bool {
         let mut selected = self.selected.iter().zip(&other.selected);
-        let scopes = (&self.of_namespace, &other.of_namespace);
-        are_same(scopes, ScopedPolicies::is_same)
+        let of_namespace = match (&self.of_namespace, &other.of_namespace) {
+            (Some(one), Some(other)) => one.is_same(other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        of_namespace
             && self.global.is_same(&other.global)
             && self.admitted_waypoints == other.admitted_waypoints
             && self.selected.len() == other.selected.len()
-            && selected.all(|pair| are_same(pair, Arc::ptr_eq))
-    }
-}
-
-/// Whether both are the same, or neither is there.
-fn are_same<T>(pair: (&Option<T>, &Option<T>), is_same: impl Fn(&T, &T) -> bool) -> bool {
-    match pair {
-        (Some(one), Some(other)) => is_same(one, other),
-        (None, None) => true,
-        (Some(_), None) | (None, Some(_)) => false,
+            && selected.all(|pair| match pair {
+                (Ok(one), Ok(other)) => Arc::ptr_eq(one, other),
+                (Err(one), Err(other)) => one == other,
+                (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,
+            })
     }
 }
 

@@ -25,6 +25,8 @@ const FEW: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub(super) struct PolicyList {
     policies: Vec<Arc<Authorization>>,
+    /// Where they are in memory.
+    known: HashSet<usize>,
     by_client: Index<Client>,
     /// By how the client's principal begins.
     by_prefix: PrefixIndex,
@@ -65,7 +67,7 @@ enum Client {
 impl PolicyList {
     /// Adds a policy that is not there yet.
     pub(super) fn add(&mut self, policy: &Arc<Authorization>) {
-        if self.iter().any(|known| Arc::ptr_eq(known, policy)) {
+        if !self.known.insert(Arc::as_ptr(policy).addr()) {
             return;
         }
         let position = self.policies.len();

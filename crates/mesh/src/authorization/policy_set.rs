@@ -14,16 +14,41 @@ use crate::request::Request;
 use crate::snapshot::{Endpoint, ServiceEntry, Snapshot};
 use crate::workload::Workload;
 
-/// The policies that apply to one destination, sorted by what they do.
+/// The policies that apply to one destination.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySet {
     admitted_waypoints: Vec<Identity>,
+    /// One after the other: those of a scope are shared by all of its destinations.
+    lists: Vec<Arc<PolicyLists>>,
+    unknown: Option<PolicyKey>,
+}
+
+/// Policies, sorted by what they do.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PolicyLists {
     deny: PolicyList,
     allow: PolicyList,
     audit: PolicyList,
     /// Of any action: tried out, deciding nothing.
     dry_run: PolicyList,
-    unknown: Option<PolicyKey>,
+}
+
+// === impl PolicyLists ===
+
+impl PolicyLists {
+    pub(crate) fn of<'a>(policies: impl IntoIterator<Item = &'a Arc<Authorization>>) -> Self {
+        let mut lists = Self::default();
+        for policy in policies {
+            let list = match (policy.dry_run, policy.action) {
+                (true, _) => &mut lists.dry_run,
+                (false, Action::Audit) => &mut lists.audit,
+                (false, Action::Deny) => &mut lists.deny,
+                (false, Action::Allow) => &mut lists.allow,
+            };
+            list.add(policy);
+        }
+        lists
+    }
 }
 
 // === impl PolicySet ===
@@ -31,22 +56,30 @@ pub struct PolicySet {
 impl PolicySet {
     /// What a node evaluates of connections into `destination`.
     pub fn of(snapshot: &Snapshot, destination: &Workload) -> Self {
-        let mut set = Self {
-            admitted_waypoints: destination.admitted_waypoints.clone(),
-            ..Self::default()
-        };
         let of_namespace = snapshot.namespace_policies(&destination.namespace);
         let scopes = [Some(snapshot.global_policies()), of_namespace];
-        for policy in scopes.into_iter().flatten().flat_map(|scope| scope.iter()) {
-            set.add(policy);
-        }
+        let mut lists: Vec<_> = scopes
+            .into_iter()
+            .flatten()
+            .map(|scope| scope.lists().clone())
+            .collect();
+        let mut unknown = None;
+        let mut selected = Vec::new();
         for key in &destination.authorization_policies {
             match snapshot.policy(key) {
-                Some(policy) => set.add(policy),
-                None => set.unknown = Some(key.clone()),
+                Some(policy) if is_in_scope(policy, destination) => {}
+                Some(policy) => selected.push(policy),
+                None => unknown = Some(key.clone()),
             }
         }
-        set
+        if !selected.is_empty() {
+            lists.push(Arc::new(PolicyLists::of(selected)));
+        }
+        Self {
+            admitted_waypoints: destination.admitted_waypoints.clone(),
+            lists,
+            unknown,
+        }
     }
 
     /// What a waypoint evaluates of requests to `service`, whichever endpoint they go to.
@@ -74,22 +107,27 @@ impl PolicySet {
     }
 
     fn from_policies(policies: &[Arc<Authorization>], unknown: Option<PolicyKey>) -> Self {
-        let mut set = Self {
+        Self {
+            admitted_waypoints: Vec::new(),
+            lists: vec![Arc::new(PolicyLists::of(policies))],
             unknown,
-            ..Self::default()
-        };
-        policies.iter().for_each(|policy| set.add(policy));
-        set
+        }
     }
 
-    fn add(&mut self, policy: &Arc<Authorization>) {
-        let list = match (policy.dry_run, policy.action) {
-            (true, _) => &mut self.dry_run,
-            (false, Action::Audit) => &mut self.audit,
-            (false, Action::Deny) => &mut self.deny,
-            (false, Action::Allow) => &mut self.allow,
-        };
-        list.add(policy);
+    fn deny(&self) -> impl Iterator<Item = &PolicyList> {
+        self.lists.iter().map(|lists| &lists.deny)
+    }
+
+    fn allow(&self) -> impl Iterator<Item = &PolicyList> {
+        self.lists.iter().map(|lists| &lists.allow)
+    }
+
+    fn audit(&self) -> impl Iterator<Item = &PolicyList> {
+        self.lists.iter().map(|lists| &lists.audit)
+    }
+
+    fn dry_run(&self) -> impl Iterator<Item = &PolicyList> {
+        self.lists.iter().map(|lists| &lists.dry_run)
     }
 
     /// Whether the connection or the request may come in, and which policy says so.
@@ -111,7 +149,8 @@ impl PolicySet {
         };
         let mut tracer = Tracer::default();
         let verdict = self.decide(facts, &mut tracer);
-        for policy in self.audit.iter().chain(self.dry_run.iter()) {
+        let undecided = self.audit().chain(self.dry_run());
+        for policy in undecided.flat_map(PolicyList::iter) {
             policy.evaluate(facts, &mut tracer);
         }
         Explanation {
@@ -127,7 +166,7 @@ impl PolicySet {
         {
             return Verdict::AdmittedWaypoint(identity.clone());
         }
-        let denied = first(&self.deny, facts, recorder);
+        let denied = first(self.deny(), facts, recorder);
         let refused = match (denied, &self.unknown) {
             (Some(policy), _) => Some(Verdict::DeniedBy(policy.key())),
             (None, Some(key)) => Some(Verdict::PolicyUnknown(key.clone())),
@@ -135,13 +174,13 @@ impl PolicySet {
         };
         if let Some(refused) = refused {
             if R::COMPLETE {
-                first(&self.allow, facts, recorder);
+                first(self.allow(), facts, recorder);
             }
             return refused;
         }
-        match first(&self.allow, facts, recorder) {
+        match first(self.allow(), facts, recorder) {
             Some(policy) => Verdict::AllowedBy(policy.key()),
-            None if self.allow.is_empty() => Verdict::AllowedByDefault,
+            None if self.allow().all(PolicyList::is_empty) => Verdict::AllowedByDefault,
             None => Verdict::NoAllowMatched,
         }
     }
@@ -152,7 +191,7 @@ impl PolicySet {
         connection: &'a Connection,
         request: Option<&'a Request<'a>>,
     ) -> impl Iterator<Item = &'a Authorization> {
-        matching(&self.audit, connection, request)
+        matching(self.audit(), connection, request)
     }
 
     /// What `enforced` would be if the dry-run policies were enforced as well; none where there
@@ -163,13 +202,16 @@ impl PolicySet {
         connection: &Connection,
         request: Option<&Request<'_>>,
     ) -> Option<Verdict> {
-        if self.dry_run.is_empty() {
+        if self.dry_run().all(PolicyList::is_empty) {
             return None;
         }
         let first_matching = |action| {
-            matching(&self.dry_run, connection, request).find(|policy| policy.action == action)
+            matching(self.dry_run(), connection, request).find(|policy| policy.action == action)
         };
-        let tries = |action| self.dry_run.iter().any(|policy| policy.action == action);
+        let tries = |action| {
+            let mut all = self.dry_run().flat_map(PolicyList::iter);
+            all.any(|policy| policy.action == action)
+        };
         let verdict = match enforced {
             Verdict::DeniedBy(_) | Verdict::AdmittedWaypoint(_) => enforced.clone(),
             Verdict::AllowedByDefault
@@ -196,8 +238,9 @@ impl PolicySet {
     }
 
     fn names_destination_ips(&self) -> bool {
-        let lists = [&self.deny, &self.allow, &self.audit, &self.dry_run];
-        let policies = lists.into_iter().flat_map(PolicyList::iter);
+        let enforced = self.deny().chain(self.allow());
+        let lists = enforced.chain(self.audit()).chain(self.dry_run());
+        let policies = lists.flat_map(PolicyList::iter);
         policies
             .filter(|policy| policy.scope != Scope::Target)
             .flat_map(|policy| &policy.rules)
@@ -236,19 +279,28 @@ pub fn uniform_endpoint<'a>(
     (entry.endpoints.len() == 1 || !set.names_destination_ips()).then_some(first)
 }
 
+/// Whether it applies to the destination anyway.
+fn is_in_scope(policy: &Authorization, destination: &Workload) -> bool {
+    match policy.scope {
+        Scope::Global => true,
+        Scope::Namespace => policy.namespace == destination.namespace,
+        Scope::WorkloadSelector | Scope::Target => false,
+    }
+}
+
 /// The first policy that holds. A complete record has the others, too.
 fn first<'a, R: Recorder>(
-    policies: &'a PolicyList,
+    lists: impl Iterator<Item = &'a PolicyList>,
     facts: Facts<'_>,
     recorder: &mut R,
 ) -> Option<&'a Authorization> {
     let holds = |policy: &&Authorization, recorder: &mut R| policy.evaluate(facts, recorder);
     if !R::COMPLETE {
-        let mut candidates = policies.candidates(facts);
+        let mut candidates = lists.flat_map(|policies| policies.candidates(facts));
         return candidates.find(|policy| holds(policy, recorder));
     }
     let mut found = None;
-    for policy in policies.iter().map(Arc::as_ref) {
+    for policy in lists.flat_map(PolicyList::iter).map(Arc::as_ref) {
         if holds(&policy, recorder) && found.is_none() {
             found = Some(policy);
         }
@@ -257,23 +309,25 @@ fn first<'a, R: Recorder>(
 }
 
 fn matching<'a>(
-    policies: &'a PolicyList,
+    lists: impl Iterator<Item = &'a PolicyList>,
     connection: &'a Connection,
     request: Option<&'a Request<'a>>,
 ) -> impl Iterator<Item = &'a Authorization> {
-    let others = OtherReadings::default();
-    let facts = Facts {
-        connection,
-        request,
-        others: &others,
-    };
-    policies.candidates(facts).filter(move |policy| {
+    lists.flat_map(move |policies| {
+        let others = OtherReadings::default();
         let facts = Facts {
             connection,
             request,
             others: &others,
         };
-        policy.evaluate(facts, &mut Silent)
+        policies.candidates(facts).filter(move |policy| {
+            let facts = Facts {
+                connection,
+                request,
+                others: &others,
+            };
+            policy.evaluate(facts, &mut Silent)
+        })
     })
 }
 

@@ -1,15 +1,23 @@
 //! The policies of each scope that binds workloads by where they are, so that it is seen at once
-//! whether they are those of another snapshot.
+//! whether they are those of another snapshot, and so that what finds them is made once for all of
+//! its workloads.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::authorization::{Authorization, Scope};
+use crate::authorization::{Authorization, PolicyLists, Scope};
 
 /// All policies of one scope, in the order of their keys. The same ones share their list.
-#[derive(Clone, Debug, Default)]
-pub struct ScopedPolicies(Arc<[Arc<Authorization>]>);
+#[derive(Clone, Default)]
+pub struct ScopedPolicies(Arc<Scoped>);
+
+#[derive(Default)]
+struct Scoped {
+    in_order: Vec<Arc<Authorization>>,
+    lists: Arc<PolicyLists>,
+}
 
 /// A state of all policies; equal to its clones and to nothing else.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +26,10 @@ pub struct PoliciesVersion(Arc<()>);
 /// The policies of the mesh, and those of each namespace that has any.
 pub(super) fn of<'a>(
     in_order: impl Iterator<Item = &'a Arc<Authorization>>,
-) -> (ScopedPolicies, HashMap<Arc<str>, ScopedPolicies>) {
+) -> (
+    Vec<Arc<Authorization>>,
+    HashMap<Arc<str>, Vec<Arc<Authorization>>>,
+) {
     let mut global = Vec::new();
     let mut namespaces: HashMap<Arc<str>, Vec<_>> = HashMap::new();
     for policy in in_order {
@@ -31,32 +42,34 @@ pub(super) fn of<'a>(
             Scope::WorkloadSelector | Scope::Target => {}
         }
     }
-    let namespaces = namespaces.into_iter();
-    let shared = |policies: Vec<_>| ScopedPolicies(policies.into());
-    (
-        shared(global),
-        namespaces.map(|(name, all)| (name, shared(all))).collect(),
-    )
+    (global, namespaces)
 }
 
 // === impl ScopedPolicies ===
 
 impl ScopedPolicies {
+    /// These policies: as before, where they are the same.
+    pub(super) fn of(in_order: Vec<Arc<Authorization>>, before: Option<&Self>) -> Self {
+        let same = |before: &&Self| {
+            let mut pairs = before.iter().zip(&in_order);
+            before.len() == in_order.len() && pairs.all(|(one, other)| Arc::ptr_eq(one, other))
+        };
+        match before.filter(same) {
+            Some(before) => before.clone(),
+            None => Self(Arc::new(Scoped {
+                lists: Arc::new(PolicyLists::of(&in_order)),
+                in_order,
+            })),
+        }
+    }
+
     /// Whether the list is shared.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The list of before, where it holds the same policies.
-    pub(super) fn or_as_before(self, before: Option<&Self>) -> Self {
-        let same = |before: &&Self| {
-            let mut pairs = before.iter().zip(self.iter());
-            before.len() == self.len() && pairs.all(|(one, other)| Arc::ptr_eq(one, other))
-        };
-        match before.filter(same) {
-            Some(before) => before.clone(),
-            None => self,
-        }
+    pub(crate) fn lists(&self) -> &Arc<PolicyLists> {
+        &self.0.lists
     }
 }
 
@@ -64,7 +77,13 @@ impl Deref for ScopedPolicies {
     type Target = [Arc<Authorization>];
 
     fn deref(&self) -> &Self::Target {
-        &self.0
+        &self.0.in_order
+    }
+}
+
+impl fmt::Debug for ScopedPolicies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 

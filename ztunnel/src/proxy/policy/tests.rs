@@ -226,3 +226,58 @@ fn a_workload_that_is_changed_has_other_policies_at_once() {
         .clone();
     assert!(scene.admit("bad").is_ok());
 }
+
+#[test]
+fn workloads_that_are_alike_share_what_they_are_judged_by() {
+    let mut scene = Scene::new();
+    let mut add = |name: &str, policies: Vec<PolicyKey>| {
+        let mut workload = Workload::new(&format!("Kubernetes//Pod/shop/{name}"), name, "shop");
+        workload.authorization_policies = policies;
+        scene.snapshot.apply([Change::Workload(workload.clone())]);
+        Arc::new(workload)
+    };
+    let late = |name: &str| vec![PolicyKey::new("shop", name)];
+    let workloads = [
+        add("web-1", Vec::new()),
+        add("web-2", Vec::new()),
+        add("other", late("one")),
+        add("another", late("two")),
+    ];
+    let connection = Connection::new(
+        Some(identity_of("good")),
+        "10.0.0.1".parse().expect("address"),
+        "10.0.0.2:80".parse().expect("address"),
+    );
+    let judge = |scene: &Scene, workload| {
+        let admitted = scene
+            .policies
+            .admit(&scene.snapshot, workload, connection.clone());
+        admitted.err()
+    };
+    for workload in &workloads {
+        judge(&scene, workload);
+    }
+    scene.change(deny("bad"));
+    let sets = scene.policies.workloads.borrow();
+    let set = |at: usize| sets[&workloads[at].uid].set.clone();
+    assert!(Rc::ptr_eq(&set(0), &set(1)));
+    assert!(!Rc::ptr_eq(&set(0), &set(2)));
+    drop(sets);
+    for (workload, name) in [(&workloads[2], "one"), (&workloads[3], "two")] {
+        let unknown = Verdict::PolicyUnknown(PolicyKey::new("shop", name));
+        assert_eq!(judge(&scene, workload), Some(unknown));
+    }
+}
+
+#[test]
+fn the_policy_that_is_not_known_is_the_one_that_the_workload_names_now() {
+    let mut scene = Scene::new();
+    for name in ["one", "two"] {
+        let mut server = Workload::clone(&scene.server);
+        server.authorization_policies = vec![PolicyKey::new("shop", name)];
+        scene.server = Arc::new(server.clone());
+        scene.change(Change::Workload(server));
+        let unknown = Verdict::PolicyUnknown(PolicyKey::new("shop", name));
+        assert_eq!(scene.admit("good").err(), Some(unknown));
+    }
+}
