@@ -37,38 +37,33 @@ pub fn tiers<'a>(
     client: &Workload,
     service_port: u16,
 ) -> Vec<Vec<&'a Endpoint>> {
+    let balancing = &entry.service.load_balancing;
     let mut tiers: BTreeMap<Reverse<usize>, Vec<&Endpoint>> = BTreeMap::new();
-    let usable = |one: &Endpoint| is_usable(entry, one, &client.network, service_port);
-    for (rank, at) in ranked(entry, client, usable) {
-        let tier = tiers.entry(Reverse(rank)).or_default();
-        tier.push(&entry.endpoints[at]);
+    let usable = |one: &&Endpoint| is_usable(entry, one, &client.network, service_port);
+    for endpoint in entry.endpoints.iter().filter(usable) {
+        if let Some(rank) = eligible_rank(balancing, client, &endpoint.workload) {
+            tiers.entry(Reverse(rank)).or_default().push(endpoint);
+        }
     }
     tiers.into_values().collect()
 }
 
-/// The usable endpoints, how close each is and its place in the service's list: all equally close,
-/// but with FAILOVER.
-fn ranked(
-    entry: &ServiceEntry,
+/// How close an endpoint is, as far as that counts: all equally, but with FAILOVER. None where it
+/// is not to be used for that.
+fn eligible_rank(
+    balancing: &LoadBalancing,
     client: &Workload,
-    usable: impl Fn(&Endpoint) -> bool,
-) -> impl Iterator<Item = (usize, usize)> {
-    let balancing = &entry.service.load_balancing;
-    let scopes = &balancing.routing_preference;
-    let all = entry.endpoints.iter().enumerate();
-    all.filter(move |(_, one)| usable(one))
-        .filter_map(move |(at, endpoint)| {
-            let workload = &endpoint.workload;
-            let rank = match balancing.mode {
-                LoadBalancingMode::Standard | LoadBalancingMode::Passthrough => Some(0),
-                LoadBalancingMode::Strict => scopes
-                    .iter()
-                    .all(|scope| matches(*scope, client, workload))
-                    .then_some(0),
-                LoadBalancingMode::Failover => Some(rank(balancing, client, workload)),
-            };
-            Some((rank?, at))
-        })
+    endpoint: &Workload,
+) -> Option<usize> {
+    match balancing.mode {
+        LoadBalancingMode::Standard | LoadBalancingMode::Passthrough => Some(0),
+        LoadBalancingMode::Strict => {
+            let mut scopes = balancing.routing_preference.iter();
+            let matches = scopes.all(|scope| matches(*scope, client, endpoint));
+            matches.then_some(0)
+        }
+        LoadBalancingMode::Failover => Some(rank(balancing, client, endpoint)),
+    }
 }
 
 /// A proxy of a gateway into another network, by its place in the list. Its addresses are dialled

@@ -2,16 +2,19 @@
 //! they are: made once while the service's endpoints are what they are, then drawn from for each
 //! connection, in time that does not depend on how many there are.
 
+mod ranking;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rand::Rng;
 
+use self::ranking::Ranking;
 use super::active::Active;
 use super::ejection::{Candidates, Ejections, ServicePort};
 use super::weights::Weights;
-use super::{is_reachable, least_request, ranked};
+use super::{is_reachable, least_request};
 use crate::service::{Algorithm, LoadBalancingMode};
 use crate::snapshot::{Endpoint, ServiceEntry, Snapshot};
 use crate::workload::{Locality, Workload};
@@ -26,6 +29,8 @@ pub struct Selection {
     destination: ServicePort,
     /// The client's.
     network: Arc<str>,
+    /// Of endpoints that differ: what the tiers are made of.
+    ranking: Ranking,
     /// Closest first; none is empty.
     tiers: Vec<Tier>,
 }
@@ -64,9 +69,16 @@ pub struct Observed<'a> {
 /// Selections by what they are for, kept across snapshots.
 #[derive(Debug, Default)]
 pub struct Selections {
-    known: HashMap<(ServicePort, Place), Arc<Selection>>,
+    known: HashMap<(ServicePort, Place), Known>,
     /// Snapshots since it was looked for what has gone.
     snapshots: usize,
+}
+
+#[derive(Debug)]
+struct Known {
+    selection: Arc<Selection>,
+    /// Whether anybody has asked since it was looked for what has gone.
+    is_used: bool,
 }
 
 /// All of a client that its distance to endpoints depends on.
@@ -94,18 +106,40 @@ impl Observed<'_> {
 
 impl Selection {
     pub fn new(entry: &Arc<ServiceEntry>, client: &Workload, service_port: u16) -> Self {
-        let tiers = match entry.service.load_balancing.mode {
+        Self::following(None, entry, client, service_port)
+    }
+
+    /// The selection that takes the place of another one, for clients of the same place, when the
+    /// service's endpoints have changed and nothing else of it.
+    fn following(
+        before: Option<&Self>,
+        entry: &Arc<ServiceEntry>,
+        client: &Workload,
+        service_port: u16,
+    ) -> Self {
+        let (ranking, tiers) = match entry.service.load_balancing.mode {
             LoadBalancingMode::Standard | LoadBalancingMode::Passthrough
                 if entry.endpoints.have_equal_capacity() =>
             {
-                Tier::of_all(entry).into_iter().collect()
+                let all = Tier::of_all(entry).into_iter().collect();
+                (Ranking::default(), all)
             }
             LoadBalancingMode::Standard
             | LoadBalancingMode::Passthrough
             | LoadBalancingMode::Strict
-            | LoadBalancingMode::Failover => Tier::by_rank(entry, client, service_port),
+            | LoadBalancingMode::Failover => {
+                let before = before.map(|before| &before.ranking);
+                let ranking = Ranking::of(entry, client, service_port, before);
+                let tiers = ranking.tiers().map(|equals| Tier {
+                    members: Members::Some(equals.places),
+                    weights: equals.weights,
+                });
+                let tiers = tiers.collect();
+                (ranking, tiers)
+            }
         };
         Self {
+            ranking,
             tiers,
             destination: ServicePort {
                 service: entry.service.key(),
@@ -204,24 +238,6 @@ impl Tier {
         })
     }
 
-    fn by_rank(entry: &ServiceEntry, client: &Workload, service_port: u16) -> Vec<Self> {
-        let reachable = |one: &Endpoint| is_reachable(entry, one, &client.network, service_port);
-        let mut ranked: Vec<(usize, u32)> = ranked(entry, client, reachable)
-            .filter_map(|(rank, at)| Some((rank, u32::try_from(at).ok()?)))
-            .collect();
-        // Stable, so that a tier is in the order of the service's list.
-        ranked.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
-        let tiers = ranked.chunk_by(|one, other| one.0 == other.0);
-        let tiers = tiers.map(|tier| {
-            let capacity = |at: u32| entry.endpoints[at as usize].workload.capacity;
-            Self {
-                members: Members::Some(tier.iter().map(|(_, at)| *at).collect()),
-                weights: tier.iter().map(|(_, at)| capacity(*at)).collect(),
-            }
-        });
-        tiers.collect()
-    }
-
     fn at(&self, index: usize) -> Drawn {
         match &self.members {
             Members::All => Drawn(u32::try_from(index).unwrap_or(u32::MAX)),
@@ -245,30 +261,47 @@ impl Selections {
             port: service_port,
         };
         let key = (destination, Place::of(client));
-        if let Some(known) = self.known.get(&key)
-            && Arc::ptr_eq(&known.entry, entry)
-        {
-            return known.clone();
+        let mut before = None;
+        if let Some(known) = self.known.get_mut(&key) {
+            let selection = &known.selection;
+            known.is_used = true;
+            if Arc::ptr_eq(&selection.entry, entry) {
+                return selection.clone();
+            }
+            // Who is how close depends on the service, too.
+            let is_same = Arc::ptr_eq(&selection.entry.service, &entry.service);
+            before = is_same.then(|| selection.clone());
         }
         if self.known.len() >= MAXIMUM {
             self.known.clear();
         }
-        let made = Arc::new(Selection::new(entry, client, service_port));
-        self.known.insert(key, made.clone());
-        made
+        let made = Selection::following(before.as_deref(), entry, client, service_port);
+        let known = Known {
+            selection: Arc::new(made),
+            is_used: true,
+        };
+        let selection = known.selection.clone();
+        self.known.insert(key, known);
+        selection
     }
 
-    /// Lets go of what the snapshot no longer has. It looks once in as many snapshots as there
-    /// are selections, so that what one costs does not grow with their number.
+    /// Lets go of what the snapshot no longer has, unless it has been used lately: the next one is
+    /// made of it. It looks once in as many snapshots as there are selections, so that what one
+    /// costs does not grow with their number.
     pub fn follow(&mut self, snapshot: &Snapshot) {
         self.snapshots += 1;
         if self.snapshots <= self.known.len() {
             return;
         }
         self.snapshots = 0;
-        self.known.retain(|(destination, _), selection| {
+        self.known.retain(|(destination, _), known| {
+            let was_used = std::mem::take(&mut known.is_used);
             let current = snapshot.service(&destination.service);
-            current.is_some_and(|current| Arc::ptr_eq(current, &selection.entry))
+            current.is_some_and(|current| {
+                let entry = &known.selection.entry;
+                let is_next = was_used && Arc::ptr_eq(&current.service, &entry.service);
+                is_next || Arc::ptr_eq(current, entry)
+            })
         });
     }
 }

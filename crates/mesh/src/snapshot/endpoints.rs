@@ -54,6 +54,11 @@ impl Endpoints {
         self.chunks.iter().flat_map(|chunk| chunk.endpoints.iter())
     }
 
+    /// The list in pieces, of which most are shared with the list before a change.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &Arc<[Endpoint]>> {
+        self.chunks.iter().map(|chunk| &chunk.endpoints)
+    }
+
     pub fn find(&self, uid: &WorkloadUid) -> Option<&Endpoint> {
         let chunk = self.chunks.get(self.chunk_of(uid))?;
         let at = chunk.position(uid).ok()?;

@@ -215,6 +215,73 @@ proptest! {
     }
 }
 
+/// More endpoints than a chunk of the list holds.
+const MANY: usize = 400;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn a_selection_made_of_the_former_one_is_as_made_anew(
+        service in service(),
+        other in service(),
+        endpoints in prop::collection::vec(endpoint(), MANY),
+        changes in prop::collection::vec((0..MANY + 40, prop::option::of(endpoint())), 1..60),
+        client in place().prop_map(|place| at(Workload::new("client", "client", "shop"), place)),
+    ) {
+        let named = |number: usize, mut workload: Workload| {
+            workload.uid = crate::workload::WorkloadUid::new(format!("{number:03}"));
+            Change::Workload(workload)
+        };
+        let mut snapshot = Snapshot::default();
+        snapshot.apply(endpoints.into_iter().enumerate().map(|(n, one)| named(n, one)));
+        snapshot.apply([Change::Service(service.clone())]);
+        let mut selections = Selections::default();
+        let half = changes.len() / 2;
+        for (step, (number, endpoint)) in changes.into_iter().enumerate() {
+            let entry = snapshot.service(&service.key()).expect("applied");
+            let kept = selections.of(entry, &client, PORT);
+            let anew = Selection::new(entry, &client, PORT);
+            prop_assert_eq!(format!("{:?}", kept.tiers), format!("{:?}", anew.tiers));
+            let change = match endpoint {
+                Some(endpoint) => named(number, endpoint),
+                None => Change::RemoveAddress(format!("{number:03}").into()),
+            };
+            snapshot.apply([change]);
+            if step == half {
+                snapshot.apply([Change::Service(other.clone())]);
+            }
+            selections.follow(&snapshot);
+        }
+    }
+}
+
+#[test]
+fn a_change_of_one_endpoint_has_only_its_neighbours_ranked_anew() {
+    let mut service = Service::new("web", "shop", "web");
+    service.load_balancing.mode = LoadBalancingMode::Failover;
+    let endpoint = |number: usize, zone: &str| {
+        let name = format!("web-{number:03}");
+        let mut workload = Workload::new(&name, &name, "shop");
+        Arc::make_mut(&mut workload.locality).zone = zone.into();
+        workload.services.insert(service.key(), Vec::new());
+        Change::Workload(workload)
+    };
+    let mut snapshot = Snapshot::default();
+    snapshot.apply((0..MANY).map(|number| endpoint(number, "a")));
+    snapshot.apply([Change::Service(service.clone())]);
+    let (mut selections, client) = (Selections::default(), Workload::new("c", "c", "shop"));
+    let mut select = |snapshot: &Snapshot| {
+        let entry = snapshot.service(&service.key()).expect("applied");
+        selections.of(entry, &client, PORT)
+    };
+    let before = select(&snapshot);
+    snapshot.apply([endpoint(7, "b")]);
+    let after = select(&snapshot);
+    let (of_all, anew) = (after.ranking.len(), after.ranking.not_of(&before.ranking));
+    assert!(of_all > 3 && anew == 1, "{anew} of {of_all}");
+}
+
 /// A service of endpoints that are all alike.
 fn alike(count: usize, algorithm: Algorithm) -> Selection {
     let mut service = Service::new("web", "shop", "web");
@@ -287,4 +354,28 @@ fn selections_are_kept_while_their_service_is_the_same() {
     // What is of the old one has gone; what is of the new one has not.
     assert_eq!(selections.known.len(), 1);
     assert_eq!(Arc::strong_count(&made), 1);
+}
+
+#[test]
+fn what_others_are_made_of_is_kept_while_it_is_used() {
+    let (mut selections, client) = (Selections::default(), Workload::new("c", "c", "shop"));
+    let service = Service::new("web", "shop", "web");
+    let endpoint = |revision: &str| {
+        let mut workload = Workload::new("web-1", "web-1", "shop");
+        workload.canonical_revision = revision.into();
+        workload.services.insert(service.key(), Vec::new());
+        Change::Workload(workload)
+    };
+    let mut snapshot = Snapshot::default();
+    snapshot.apply([Change::Service(service.clone()), endpoint("v1")]);
+    let entry = snapshot.service(&service.key()).expect("applied").clone();
+    selections.of(&entry, &client, 80);
+    let mut kept = || {
+        snapshot.apply([endpoint("v2")]);
+        // It is looked at every other time.
+        selections.follow(&snapshot);
+        selections.follow(&snapshot);
+        selections.known.len()
+    };
+    assert_eq!((kept(), kept()), (1, 0));
 }
