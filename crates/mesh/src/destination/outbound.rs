@@ -184,7 +184,12 @@ impl Plan {
         let way = match (service, workload) {
             (None, None) => Way::Unknown,
             (None, Some(workload)) => asked.workload(workload),
-            (Some(entry), workload) => asked.service(entry, workload),
+            (Some(entry), Some(workload)) => {
+                // The waypoint is the workload's also where a service covers its address.
+                let past_waypoint = asked.past_waypoint(workload);
+                past_waypoint.unwrap_or_else(|| asked.service(entry, Some(workload)))
+            }
+            (Some(entry), None) => asked.service(entry, None),
         };
         Self {
             client: client.clone(),
@@ -431,13 +436,17 @@ struct Asked<'a> {
 impl Asked<'_> {
     /// A workload dialled by its own address. Its health is the caller's business.
     fn workload(&mut self, workload: &Arc<Workload>) -> Way {
-        if let Some(waypoint) = &workload.waypoint
-            && !is_gateway(self.snapshot, waypoint, self.client)
-        {
-            return self.waypoint(waypoint, &workload.uid);
-        }
-        let expected = || Arc::new([workload.identity()]) as Arc<[Identity]>;
-        Way::Hop(hop(workload, self.destination, expected))
+        self.past_waypoint(workload).unwrap_or_else(|| {
+            let expected = || Arc::new([workload.identity()]) as Arc<[Identity]>;
+            Way::Hop(hop(workload, self.destination, expected))
+        })
+    }
+
+    /// To the workload's own waypoint; none where it has none, or that is who asks.
+    fn past_waypoint(&mut self, workload: &Workload) -> Option<Way> {
+        let waypoint = workload.waypoint.as_ref()?;
+        let is_asking = is_gateway(self.snapshot, waypoint, self.client);
+        (!is_asking).then(|| self.waypoint(waypoint, &workload.uid))
     }
 
     fn service(&mut self, entry: &Arc<ServiceEntry>, workload: Option<&Arc<Workload>>) -> Way {

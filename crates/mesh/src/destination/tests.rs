@@ -408,6 +408,42 @@ fn a_workload_behind_a_waypoint_is_asked_for_by_its_own_address() {
     );
 }
 
+/// Of an address that is a workload's as well as a service's, what the workload says of its waypoint
+/// comes first, as with Istio's.
+#[test]
+fn a_service_that_covers_a_workloads_address_does_not_lead_around_its_waypoint() {
+    let (proxy_service, proxy) = waypoint("waypoint", "10.96.0.9", "10.244.3.1");
+    let (other_service, other) = waypoint("other", "10.96.0.8", "10.244.3.2");
+    let mut at_address = service("external", POD);
+    at_address.addresses = vec![NetworkAddress::new("", ip(POD))];
+    let mut at_range = service("external", VIP);
+    at_range.cidr_vips = vec![NetworkCidr {
+        network: "".into(),
+        cidr: "10.244.2.0/24".parse().expect("literal"),
+    }];
+    for covering in [at_address, at_range] {
+        let elsewhere = member(pod("external", &["10.244.9.9"]), &covering, &[]);
+        for mode in [LoadBalancingMode::Standard, LoadBalancingMode::Passthrough] {
+            for service_waypoint in [None, Some(waypoint_at("10.244.3.2"))] {
+                let mut covering = covering.clone();
+                covering.load_balancing.mode = mode;
+                covering.waypoint = service_waypoint;
+                let mut web = pod("web", &[POD]);
+                let services = [&proxy_service, &other_service, &covering];
+                web.waypoint = Some(waypoint_named("waypoint.shop.svc.cluster.local"));
+                let scenario = Scenario::new(&services, &[&web, &elsewhere, &proxy, &other]);
+                assert_eq!(
+                    scenario.route("10.244.2.1:80"),
+                    "hbone 10.244.3.1:15008 for 10.244.2.1:80 as waypoint"
+                );
+                // Nobody passes a waypoint twice.
+                let route = describe(scenario.outbound(&proxy, "10.244.2.1:80").route);
+                assert!(!route.contains("10.244.3.1"), "{route}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_waypoint_is_asked_at_its_own_port_as_whom_its_service_vouches_for() {
     let (mut proxy_service, proxy) = waypoint("waypoint", "10.96.0.9", "10.244.3.1");
