@@ -1,6 +1,6 @@
 //! What a mesh of 100,000 workloads and 10,000 services costs a node: its first sync over xDS, what
-//! is resident then, one update, a worker's share of it, one choice of an endpoint, one verdict among
-//! 1,000 policies, alone and as a connection asks for it.
+//! is resident then, one update, a worker's share of it, the same for a change of policy, one choice of
+//! an endpoint, one verdict among 1,000 policies, alone and as a connection asks for it.
 //! `cargo bench -p ztunnel --bench scale [-- PART...]`; prints, asserts nothing.
 
 use std::hint::black_box;
@@ -65,10 +65,12 @@ fn main() -> anyhow::Result<()> {
     if wanted("sync") {
         first_sync()?;
     }
-    let others: [(&str, fn()); 5] = [
+    let others: [(&str, fn()); 7] = [
         ("updates", updates),
         ("share", share),
+        ("policies", policies),
         ("choices", choices),
+        ("redraws", redraws),
         ("verdicts", verdicts),
         ("admissions", admissions),
     ];
@@ -361,6 +363,52 @@ fn share() {
     );
 }
 
+/// What each worker does itself when one of 1,000 policies changes: all hold for all of its pods, which
+/// have open connections.
+fn policies() {
+    for (what, scope) in [
+        ("of the namespace", Scope::Namespace),
+        ("that select pods", Scope::WorkloadSelector),
+    ] {
+        let mut snapshot = Snapshot::default();
+        let scoped = |number: usize, one: Match| match policy(number, one) {
+            Change::Authorization(policy) => Authorization { scope, ..policy },
+            other => unreachable!("{other:?}"),
+        };
+        let all: Vec<_> = (0..POLICIES)
+            .map(|number| scoped(number, exact(number)))
+            .collect();
+        let pods = (0..PODS).map(|number| {
+            let mut pod = workload(number * NAMESPACES, &service(0));
+            if scope == Scope::WorkloadSelector {
+                pod.authorization_policies = all.iter().map(Authorization::key).collect();
+            }
+            Change::Workload(pod)
+        });
+        snapshot.apply(pods);
+        snapshot.apply(all.iter().cloned().map(Change::Authorization));
+        let pods: Vec<_> = snapshot.workloads().cloned().collect();
+        let policies = Rc::new(Policies::new(false));
+        let admit = |pod| policies.admit(&snapshot, pod, connection());
+        let _open: Vec<_> = pods.iter().map(admit).collect();
+        let edits: Vec<(Snapshot, Changed)> = (0..100)
+            .map(|number| {
+                let edited = scoped(number, exact(POLICIES + number));
+                let changed = snapshot.apply([Change::Authorization(edited)]);
+                (snapshot.clone(), changed)
+            })
+            .collect();
+        report(
+            &format!("a worker's share of an edit of one of 1,000 policies {what} (bar 10 ms)"),
+            edits.len(),
+            |number| {
+                let (snapshot, changed) = &edits[number];
+                policies.recheck(snapshot, Some(changed));
+            },
+        );
+    }
+}
+
 // --- choices
 
 fn choices() {
@@ -390,6 +438,33 @@ fn choices() {
             black_box(plan.draw(observed, &mut random));
         });
     }
+}
+
+/// What the first connection has to wait for after one of the endpoints has changed.
+fn redraws() {
+    let mut snapshot = Snapshot::default();
+    snapshot.apply(large(LoadBalancingMode::Failover, |_| 1));
+    let mut large = service(0);
+    large.load_balancing.mode = LoadBalancingMode::Failover;
+    let snapshots: Vec<Snapshot> = (0..1000)
+        .map(|number| {
+            let mut changed = workload(number * 7 % ENDPOINTS, &large);
+            changed.canonical_revision = format!("v{number}").into();
+            snapshot.apply([Change::Workload(changed)]);
+            snapshot.clone()
+        })
+        .collect();
+    let client = Arc::new(workload(1, &service(0)));
+    let address = SocketAddr::from(([10, 96, 0, 0], 80));
+    let observed = Observed::nothing(Instant::now());
+    let (mut selections, mut random) = (Selections::default(), rand::rng());
+    let what = "an endpoint of 10,000, by locality, of which one has changed (bar 100 µs)";
+    report(what, snapshots.len(), |number| {
+        let snapshot = &snapshots[number];
+        let plan = Arc::new(Plan::new(snapshot, &client, address, &mut selections));
+        black_box(plan.draw(observed, &mut random));
+        selections.follow(snapshot);
+    });
 }
 
 // --- verdicts
