@@ -210,7 +210,7 @@ fn a_server_is_reached_by_its_service_and_by_its_address() {
 /// Neither a tunnel's streams, nor what its server admits, bound what an application opens.
 #[test]
 fn more_connections_are_open_than_a_tunnel_has_streams_for() {
-    const CONNECTIONS: usize = 450;
+    const CONNECTIONS: usize = 250;
     let lab = pods();
     let known = known(&lab, |_| {});
     let pair = Pair::start(lab, [&["client"], &["server"]], &known);
