@@ -512,3 +512,12 @@ fn metadata_that_is_no_json_is_gone_without() {
     assert_eq!(config.oddities.len(), 1);
     assert!(config.oddities[0].starts_with("ISTIO_METAJSON_D: "));
 }
+
+#[test]
+fn probes_find_a_peer_gone_and_come_before_connection_tracking_forgets_one_half_closed() {
+    // nf_conntrack_tcp_timeout_close_wait, unless told otherwise.
+    const FORGETS: Duration = Duration::from_secs(60);
+    let keepalive = Keepalive::default();
+    assert!(keepalive.time < FORGETS);
+    assert!(keepalive.patience() <= Duration::from_secs(90));
+}

@@ -120,11 +120,12 @@ impl Default for Config {
 // === impl Keepalive ===
 
 impl Default for Keepalive {
-    /// A peer that is gone is found within 90 s.
+    /// A peer that is gone is found within 90 s. Probes come before the minute is over after which
+    /// connection tracking forgets that a half-closed connection was redirected.
     fn default() -> Self {
         Self {
-            time: Duration::from_secs(60),
-            interval: Duration::from_secs(10),
+            time: Duration::from_secs(45),
+            interval: Duration::from_secs(15),
             retries: 3,
         }
     }
