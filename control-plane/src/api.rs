@@ -43,6 +43,7 @@ impl Api {
             .route("/api/v1/waypoints", get(waypoints))
             .route("/api/v1/trust", get(trust::show))
             .route("/api/v1/trust/{step}", post(trust::take))
+            .route("/api/v1/trust/revoke/{serials}", post(trust::revoke))
             .route("/api/v1/debug/snapshot", get(snapshot))
             .route("/ready", get(ready))
             .with_state(self)

@@ -1,6 +1,7 @@
 //! The certificate authority: who may have which certificate, and the service that issues them.
 //!
-//! - `authority`, `store`: the signing key and its files; `rotation`: replacing the root in use
+//! - `authority`, `store`: the signing key and its files; `rotation`: replacing the root in use;
+//!   `revocations`: what has been taken back
 //! - `token`: who asks; `node_authorizer`: what they may ask for
 //! - `csr`: what a request must be; `service`: the gRPC service over all of these
 //! - `serving`: the control plane's own certificate
@@ -8,6 +9,7 @@
 mod authority;
 mod csr;
 mod node_authorizer;
+mod revocations;
 mod rotation;
 mod service;
 mod serving;

@@ -1,6 +1,7 @@
-//! `weft trust`: the mesh's roots, and replacing the one that signs while it is used.
+//! `weft trust`: the mesh's roots, replacing the one that signs while it is used, and revoking certificates.
 
 mod progress;
+mod revoke;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,12 +20,15 @@ use crate::state::State;
 use crate::table::Table;
 
 use progress::{Proxy, Roots};
+use revoke::RevokeArguments;
 
 const EXAMPLES: &str = "\
 Examples:
   weft trust status
   weft trust rotate
   weft trust rotate --step add
+  weft trust revoke shop/web
+  weft trust revoke --certificate stolen.pem
 ";
 
 /// The admin port of every proxy.
@@ -33,12 +37,13 @@ const ADMIN_PORT: u16 = 15000;
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(300);
 
-/// Show and replace the roots that the mesh trusts
+/// Show and replace the roots that the mesh trusts, and take certificates back
 #[derive(Debug, Subcommand)]
 #[command(before_help = EXAMPLES)]
 pub(crate) enum Command {
     Status(StatusArguments),
     Rotate(RotateArguments),
+    Revoke(RevokeArguments),
 }
 
 /// Show the roots, where a rotation is, and which proxies have followed
@@ -90,6 +95,7 @@ impl Command {
         match self {
             Self::Status(_) => show(&state, global),
             Self::Rotate(arguments) => arguments.run(&state),
+            Self::Revoke(arguments) => arguments.run(&state),
         }
     }
 }
@@ -165,8 +171,19 @@ fn follow(state: &State, trust: &Trust) -> Result {
     }
 }
 
-/// How far each proxy's certificates are: nodes' tunnels, and waypoints.
+/// How far each proxy's certificates are.
 fn proxies(state: &State, roots: &Roots) -> Result<BTreeMap<String, Proxy>> {
+    let dumps = dumps(state)?.into_iter();
+    let proxies = dumps.map(|(name, dump)| {
+        // One that does not answer has not followed as far as anybody knows.
+        let proxy = dump.map_or_else(Proxy::silent, |dump| Proxy::of(&dump, roots));
+        (name, proxy)
+    });
+    Ok(proxies.collect())
+}
+
+/// What proxies know: nodes' tunnels, and waypoints. None of one that does not answer.
+fn dumps(state: &State) -> Result<BTreeMap<String, Option<Value>>> {
     let status = Client::connect(state)?.status()?;
     let nodes = status.nodes.into_iter().map(|node| {
         let name = format!("ztunnel/{}", node.name);
@@ -184,17 +201,16 @@ fn proxies(state: &State, roots: &Roots) -> Result<BTreeMap<String, Proxy>> {
     });
     let targets: Vec<_> = nodes.chain(waypoints).collect();
     block_on(async {
-        let mut proxies = BTreeMap::new();
+        let mut dumps = BTreeMap::new();
         for (name, target) in targets {
             let dump = http::get_from(state, target, ADMIN_PORT, "/config_dump").await;
-            // One that does not answer has not followed as far as anybody knows.
-            let proxy = dump
-                .ok()
-                .and_then(|body| serde_json::from_slice::<Value>(&body).ok())
-                .map_or_else(Proxy::silent, |dump| Proxy::of(&dump, roots));
-            proxies.insert(name, proxy);
+            let dump = dump.ok();
+            dumps.insert(
+                name,
+                dump.and_then(|body| serde_json::from_slice(&body).ok()),
+            );
         }
-        Ok(proxies)
+        Ok(dumps)
     })
 }
 

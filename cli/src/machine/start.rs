@@ -25,8 +25,8 @@ use crate::state::State;
 
 pub(super) const CONTROL_PLANE_PORT: u16 = 15012;
 const LOOK: Duration = Duration::from_millis(20);
-/// How often the authority's roots are looked at.
-const ROOT_LOOK: Duration = Duration::from_millis(500);
+/// How often the authority's files are looked at.
+const TRUST_LOOK: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A piece that ended so often while starting won't start.
 const MOST_RESTARTS: u32 = 5;
@@ -185,11 +185,11 @@ impl Pieces {
             async move {
                 if waits {
                     tokio::select! {
-                        () = give_root(&state, cacerts.as_deref(), &piece.folder) => {}
+                        () = give_trust(&state, cacerts.as_deref(), &piece.folder) => {}
                         () = stop.cancelled() => return,
                     }
                     let folder = piece.folder.clone();
-                    tokio::task::spawn_local(keep_root(state, cacerts, folder));
+                    tokio::task::spawn_local(keep_trust(state, cacerts, folder));
                 }
                 piece.supervise(known, stop, upgrades).await;
             }
@@ -201,34 +201,64 @@ impl Pieces {
     }
 }
 
-/// Puts the root certificate where a ztunnel looks for it, as soon as there is one.
-pub(super) async fn give_root(state: &State, cacerts: Option<&Path>, folder: &Path) {
-    while !copy_root(state, cacerts, folder, &mut Vec::new()) {
+/// What proxies are given of the authority's files: whom to trust, and whom no longer.
+const GIVEN: [&str; 2] = ["root-cert.pem", REVOKED];
+const REVOKED: &str = "crl.pem";
+
+/// Where a proxy looks for them, in its folder.
+const SECRETS: &str = "var/run/secrets/istio";
+
+/// Where a proxy finds the revocation lists. An operator's authority has some from the start, or none.
+fn revocation_lists(cacerts: Option<&Path>, folder: &Path) -> Option<String> {
+    let path = folder.join(SECRETS).join(REVOKED);
+    cacerts
+        .is_none_or(|cacerts| cacerts.join(REVOKED).exists())
+        .then(|| path.display().to_string())
+}
+
+/// Puts the authority's files where a proxy looks for them, as soon as they are there.
+pub(super) async fn give_trust(state: &State, cacerts: Option<&Path>, folder: &Path) {
+    while !copy_trust(state, cacerts, folder, &mut Default::default()) {
         tokio::time::sleep(LOOK).await;
     }
 }
 
-/// Keeps it the same as the authority's, whose roots change when one is replaced.
-pub(super) async fn keep_root(state: State, cacerts: Option<PathBuf>, folder: PathBuf) {
-    let mut known = Vec::new();
+/// Keeps them the same as the authority's, whose roots change when one is replaced, and whose revocation
+/// lists when a certificate is taken back.
+pub(super) async fn keep_trust(state: State, cacerts: Option<PathBuf>, folder: PathBuf) {
+    let mut known = Default::default();
     loop {
-        tokio::time::sleep(ROOT_LOOK).await;
-        copy_root(&state, cacerts.as_deref(), &folder, &mut known);
+        tokio::time::sleep(TRUST_LOOK).await;
+        copy_trust(&state, cacerts.as_deref(), &folder, &mut known);
     }
 }
 
-/// Whether the root is there. It is written only where it is another than the one `known`.
-fn copy_root(state: &State, cacerts: Option<&Path>, folder: &Path, known: &mut Vec<u8>) -> bool {
-    let root = match cacerts {
-        Some(cacerts) => cacerts.join("root-cert.pem"),
-        None => state.ca().join("root-cert.pem"),
-    };
-    let content = std::fs::read(&root).unwrap_or_default();
+/// Whether all of it is there. What is `known` is not written again.
+fn copy_trust(
+    state: &State,
+    cacerts: Option<&Path>,
+    folder: &Path,
+    known: &mut [Vec<u8>; GIVEN.len()],
+) -> bool {
+    let mut complete = true;
+    for (name, known) in GIVEN.into_iter().zip(known) {
+        let is_copied = match cacerts {
+            None => copy(&state.ca(), folder, name, known),
+            // An operator's authority need not have any lists.
+            Some(cacerts) => copy(cacerts, folder, name, known) || name == REVOKED,
+        };
+        complete &= is_copied;
+    }
+    complete
+}
+
+fn copy(authority: &Path, folder: &Path, name: &str, known: &mut Vec<u8>) -> bool {
+    let content = std::fs::read(authority.join(name)).unwrap_or_default();
     if content.is_empty() {
         return false;
     }
     if content != *known {
-        let path = folder.join("var/run/secrets/istio/root-cert.pem");
+        let path = folder.join(SECRETS).join(name);
         if std::fs::read(&path).is_ok_and(|there| there == content) {
             *known = content;
             return true;
@@ -325,6 +355,8 @@ fn ztunnel(config: &Config, node: &Node, resolv_conf: &Path) -> anyhow::Result<P
             folder.join("ztunnel.sock").display().to_string(),
         ),
     ]);
+    let lists = revocation_lists(config.cacerts.as_deref(), &folder);
+    environment.extend(lists.map(|path| ("CRL_PATH", path)));
     Ok(Piece {
         name: "ztunnel",
         node: Some(node.name.clone()),

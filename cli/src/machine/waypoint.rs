@@ -74,14 +74,14 @@ impl Outfitter {
             start::make(&folder.join(below))?;
         }
         self.issuer.write(&subject(pod, node), &folder)?;
-        start::give_root(&self.state, self.cacerts.as_deref(), &folder).await;
+        start::give_trust(&self.state, self.cacerts.as_deref(), &folder).await;
         Ok(())
     }
 
     /// Keeps the token fresh, and the root certificate what it is.
     pub(crate) async fn renew(&self, pod: &Pod, node: &Node) -> Infallible {
         let folder = self.folder(pod);
-        let root = start::keep_root(self.state.clone(), self.cacerts.clone(), folder);
+        let root = start::keep_trust(self.state.clone(), self.cacerts.clone(), folder);
         tokio::join!(root, self.renew_token(pod, node)).1
     }
 

@@ -1,9 +1,10 @@
-//! The mesh's roots, and the steps by which one replaces another.
+//! The mesh's roots, the steps by which one replaces another, and taking certificates back.
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use identity::serial::Serial;
 use serde_json::{Value, json};
 
 use super::{Api, refusal};
@@ -19,10 +20,29 @@ pub(super) async fn take(State(api): State<Api>, Path(step): Path<String>) -> Re
         return refusal(StatusCode::NOT_FOUND, message);
     };
     let authority = api.authority.clone();
-    // Keys are made and files synced.
-    let taken = tokio::task::spawn_blocking(move || authority.rotate(step)).await;
-    match taken {
-        Ok(Ok(trust)) => Json(json_of(&trust)).into_response(),
+    answer(move || authority.rotate(step).map(|trust| json_of(&trust))).await
+}
+
+/// By their numbers in decimal, with commas between them.
+pub(super) async fn revoke(State(api): State<Api>, Path(serials): Path<String>) -> Response {
+    let read: Result<Vec<Serial>, _> = serials.split(',').map(str::parse).collect();
+    let revoked = match read {
+        Ok(revoked) => revoked,
+        Err(error) => return refusal(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    let authority = api.authority.clone();
+    answer(move || {
+        authority
+            .revoke(&revoked)
+            .map(|()| json!({ "revoked": serials }))
+    })
+    .await
+}
+
+/// Keys are made and files synced meanwhile.
+async fn answer(work: impl FnOnce() -> Result<Value, StoreError> + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(done)) => Json(done).into_response(),
         Ok(Err(error @ (StoreError::OutOfTurn { .. } | StoreError::NotOurs))) => {
             refusal(StatusCode::CONFLICT, error.to_string())
         }

@@ -7,8 +7,10 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use identity::authority::{Issued, Signer, SignerError, Subject};
 use identity::key::PublicKey;
+use identity::serial::Serial;
 use tokio::sync::watch;
 
+use super::revocations;
 use super::rotation::{self, Phase, Step};
 use super::store::{self, StoreError};
 
@@ -18,7 +20,7 @@ pub struct Authority {
     /// Where its own root is kept; none for an operator's, which is not ours to rotate.
     own: Option<PathBuf>,
     changes: watch::Sender<()>,
-    /// Held while a step is taken.
+    /// Held while a step is taken, or something taken back.
     step: Mutex<()>,
 }
 
@@ -44,6 +46,7 @@ impl Authority {
         let mut authority = Self::new(store::load_or_create(folder, now)?);
         if !store::is_plugged(folder) {
             let (signer, phase) = rotation::load(folder, now)?;
+            revocations::create_if_missing(folder, &signer, now)?;
             authority.current = ArcSwap::from_pointee(Current { signer, phase });
             authority.own = Some(folder.to_owned());
         }
@@ -94,6 +97,18 @@ impl Authority {
         self.current.store(Arc::new(Current { signer, phase }));
         self.changes.send_replace(());
         Ok(self.trust())
+    }
+
+    /// Takes certificates back, for all time.
+    pub fn revoke(&self, revoked: &[Serial]) -> Result<(), StoreError> {
+        let folder = self.own.as_deref().ok_or(StoreError::NotOurs)?;
+        let _one = self.step.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.load();
+        revocations::add(folder, &current.signer, revoked, SystemTime::now())?;
+        for serial in revoked {
+            tracing::warn!(%serial, "certificate revoked");
+        }
+        Ok(())
     }
 
     /// Changes with every step of a rotation.

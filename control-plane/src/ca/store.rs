@@ -38,7 +38,9 @@ pub enum StoreError {
     Unusable { folder: PathBuf, error: SignerError },
     #[error("{step:?} is not the next step of a rotation that is {phase:?}")]
     OutOfTurn { step: Step, phase: Phase },
-    #[error("the authority is the operator's own: its root is rotated where it was made")]
+    #[error(
+        "the authority is the operator's own: roots are replaced and certificates revoked where it was made"
+    )]
     NotOurs,
 }
 

@@ -1,5 +1,7 @@
 //! Signs certificates: leaf profile, validity and chain. No I/O: whoever holds the files and checks the callers is elsewhere.
 
+mod revoking;
+
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
@@ -7,9 +9,8 @@ use boring::error::ErrorStack;
 use boring::x509::X509;
 use mesh::identity::Identity;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
-    DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose,
-    RevokedCertParams, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use x509_parser::asn1_rs::Tag;
@@ -238,34 +239,6 @@ impl Signer {
         let subject = Subject::Workload(identity.clone());
         let issued = self.issue(key.public(), &subject, lifetime, now)?;
         Ok(WorkloadCertificate::new(key, &issued.chain)?)
-    }
-
-    /// A list that takes `certificates` back, valid for `lifetime`; PEM.
-    pub fn revocation_list(
-        &self,
-        certificates: &[&WorkloadCertificate],
-        lifetime: Duration,
-        now: SystemTime,
-    ) -> Result<String, SignerError> {
-        let epoch = rcgen::date_time_ymd(1970, 1, 1);
-        let this_update = epoch + since_epoch(now);
-        let revoked = certificates.iter().map(|certificate| {
-            Ok(RevokedCertParams {
-                serial_number: SerialNumber::from_slice(&certificate.raw_serial()?),
-                revocation_time: this_update,
-                reason_code: None,
-                invalidity_date: None,
-            })
-        });
-        let list = CertificateRevocationListParams {
-            this_update,
-            next_update: this_update + lifetime,
-            crl_number: SerialNumber::from(since_epoch(now).as_secs()),
-            issuing_distribution_point: None,
-            revoked_certs: revoked.collect::<Result<_, CertificateError>>()?,
-            key_identifier_method: KeyIdMethod::PreSpecified(self.key().public().identifier()),
-        };
-        Ok(list.signed_by(&self.issuer)?.pem()?)
     }
 
     /// The roots peers must trust; PEM.

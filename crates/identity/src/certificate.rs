@@ -193,14 +193,6 @@ impl WorkloadCertificate {
         &self.serial
     }
 
-    pub(crate) fn raw_serial(&self) -> Result<Vec<u8>, CertificateError> {
-        let leaf = self.certified.end_entity_cert();
-        let leaf = leaf.map_err(CertificateError::Chain)?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(leaf)
-            .map_err(|error| CertificateError::Malformed(error.to_string()))?;
-        Ok(parsed.raw_serial().to_vec())
-    }
-
     pub fn not_before(&self) -> SystemTime {
         self.not_before
     }

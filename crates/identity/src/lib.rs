@@ -4,7 +4,7 @@
 //! - `key`: keys that stay in memory
 //! - `certificate`: a workload's certificate and the TLS configurations made from it
 //! - `verify`, `peer`: what the other end must show, and who it turned out to be
-//! - `revocation`: what their issuers have taken back
+//! - `revocation`: what their issuers have taken back, by `serial`
 //! - `manager`: a current certificate for every identity in use
 //! - `request`, `ca_client`, `grpc`: asking a control plane for them
 //! - `authority`, `serving`: signing them; a server's own
@@ -19,6 +19,7 @@ mod peer;
 mod provider;
 mod request;
 pub mod revocation;
+pub mod serial;
 pub mod serving;
 pub mod verify;
 

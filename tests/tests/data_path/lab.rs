@@ -120,7 +120,8 @@ impl Authority {
 
     /// Writes a list that takes these certificates back.
     fn revoke(&self, path: &Path, revoked: &[Arc<WorkloadCertificate>]) {
-        let revoked: Vec<_> = revoked.iter().map(Arc::as_ref).collect();
+        let revoked = revoked.iter().map(|one| one.serial().parse());
+        let revoked: Vec<_> = revoked.map(|serial| serial.expect("a number")).collect();
         let hour = Duration::from_secs(3600);
         let list = self
             .signer

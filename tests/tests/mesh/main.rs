@@ -18,6 +18,7 @@ mod forged;
 mod locality;
 mod outage;
 mod peer_authentication;
+mod revocation;
 mod rootless;
 mod scraping;
 mod teardown;

@@ -22,8 +22,10 @@ fn certificate(signer: &Signer, account: &str) -> WorkloadCertificate {
 }
 
 fn list(signer: &Signer, revoked: &[&WorkloadCertificate]) -> String {
+    let serials = revoked.iter().map(|one| one.serial().parse());
+    let serials: Vec<_> = serials.map(|serial| serial.expect("a number")).collect();
     signer
-        .revocation_list(revoked, DAY, SystemTime::now())
+        .revocation_list(&serials, DAY, SystemTime::now())
         .expect("a list")
 }
 
