@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use http::{HeaderMap, HeaderValue};
-use identity::ca_client::{self, CitadelClient};
+use identity::ca_client::{self, CaClient, CitadelClient, WithRevocations};
 use identity::grpc::{Clock, ControlPlane, Roots};
 use identity::manager::CertificateManager;
 use runtime::admin::Listeners;
@@ -176,7 +176,12 @@ fn own_certificate(config: &Config, clock: &Clock) -> anyhow::Result<OwnCertific
     let control_plane = ControlPlane::new(&config.ca).context("CA_ADDRESS")?;
     let control_plane = control_plane.with_clock(clock.clone());
     let client = CitadelClient::new(control_plane, ca_client::Mode::Dedicated, config.secret_ttl);
-    let manager = CertificateManager::new(Arc::new(client));
+    let mut client: Arc<dyn CaClient> = Arc::new(client);
+    if let Some(path) = &config.crl_path {
+        let following = WithRevocations::follow(client, path);
+        client = Arc::new(following.context("CRL_PATH")?);
+    }
+    let manager = CertificateManager::new(client);
     if let Roots::File(path) = &config.ca.roots {
         tokio::spawn(manager.clone().follow_roots(path.clone()));
     }

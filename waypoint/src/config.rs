@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub ca: grpc::Config,
     #[serde(serialize_with = "as_duration")]
     pub secret_ttl: Duration,
+    /// The file of revocation lists.
+    pub crl_path: Option<PathBuf>,
     pub worker_threads: NonZeroUsize,
     #[serde(serialize_with = "as_debug")]
     pub path_normalization: PathNormalization,
@@ -148,6 +151,7 @@ fn build(environment: &mut Environment, cpus: usize) -> Option<Config> {
         xds: xds?,
         ca: ca?,
         secret_ttl: environment.duration("SECRET_TTL", Duration::from_secs(86_400)),
+        crl_path: environment.text("CRL_PATH").map(Into::into),
         worker_threads: worker_threads(environment, cpus),
         path_normalization: path_normalization(environment),
         underscores: underscores(environment),

@@ -10,6 +10,7 @@
 //! - [`sniff`]: what is spoken inside.
 //! - [`http1`], [`http2`]: HTTP; `tcp`, `upgrade`: what is not HTTP, or no longer.
 //! - [`upstream`]: connections to endpoints.
+//! - `revocation`: peers whose certificates are taken back.
 //! - `names`: addresses of endpoints that have only a hostname.
 //! - [`limits`], `deadline`, `drain`: bounds in memory and time.
 //! - `session`, `transport`: what a connection is served with, and its bytes.
@@ -54,6 +55,8 @@ pub mod limits;
 mod deadline;
 
 mod drain;
+
+mod revocation;
 
 mod names;
 

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use hbone::server::{self, Request};
+use futures::FutureExt;
+use futures::future::OptionFuture;
+use hbone::server::{self, AcceptError, Request};
 use http::{Method, StatusCode};
 use mesh::destination::Authority;
 use mesh::service::AppProtocol;
@@ -15,6 +17,7 @@ use crate::drain::Phase;
 use crate::http1;
 use crate::http2;
 use crate::message::{Arrival, Pipeline};
+use crate::revocation::Reporter;
 use crate::session::Session;
 use crate::sniff::{self, Detected};
 use crate::tcp;
@@ -37,8 +40,17 @@ pub(crate) async fn serve<P: Pipeline + 'static>(
     let accepted = Box::pin(server::accept(tcp, tls, &worker.settings)).await;
     let mut connection = match accepted {
         Ok(connection) => connection,
-        Err(error) => return tracing::debug!(%peer, %error, "tunnel refused"),
+        Err(error) => {
+            if matches!(error, AcceptError::Revoked) {
+                Reporter::Destination.count_revocation();
+            }
+            return tracing::debug!(%peer, %error, "tunnel refused");
+        }
     };
+    let revocation = certificate.revocation_of(connection.peer_chain());
+    let revoked = Reporter::Destination.tracked(revocation);
+    let mut revoked = OptionFuture::from(revoked.map(FutureExt::boxed_local));
+    drop(certificate);
     let drain = worker.drain.member();
     let mut draining = false;
     loop {
@@ -49,6 +61,11 @@ pub(crate) async fn serve<P: Pipeline + 'static>(
                 draining = true;
                 connection.graceful_shutdown();
                 continue;
+            }
+            // Dropping the connection cuts its streams.
+            Some(()) = &mut revoked => {
+                tracing::info!(%peer, "tunnel cut: its client's certificate has been revoked");
+                return Reporter::Destination.count_revocation();
             }
         };
         match request {

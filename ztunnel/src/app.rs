@@ -19,7 +19,6 @@ use identity::authority::Signer;
 use identity::ca_client::{self, CaClient, CitadelClient, LocalCa, WithRevocations};
 use identity::grpc::{self, Clock, ControlPlane};
 use identity::manager::CertificateManager;
-use identity::revocation::RevocationFile;
 use mesh::snapshot::Snapshot;
 use runtime::admin::Listeners;
 use runtime::metrics::{Kind, Metrics, Settings};
@@ -379,10 +378,8 @@ fn certificate_manager(
         return Ok(None);
     };
     if let Some(path) = &config.crl_path {
-        let file = RevocationFile::open(path).context("CRL_PATH")?;
-        let lists = file.lists();
-        tokio::spawn(file.follow());
-        client = Arc::new(WithRevocations { ca: client, lists });
+        let following = WithRevocations::follow(client, path);
+        client = Arc::new(following.context("CRL_PATH")?);
     }
     let manager = CertificateManager::new(client);
     if let Some(grpc::Config {

@@ -209,7 +209,7 @@ const REVOKED: &str = "crl.pem";
 const SECRETS: &str = "var/run/secrets/istio";
 
 /// Where a proxy finds the revocation lists. An operator's authority has some from the start, or none.
-fn revocation_lists(cacerts: Option<&Path>, folder: &Path) -> Option<String> {
+pub(super) fn revocation_lists(cacerts: Option<&Path>, folder: &Path) -> Option<String> {
     let path = folder.join(SECRETS).join(REVOKED);
     cacerts
         .is_none_or(|cacerts| cacerts.join(REVOKED).exists())

@@ -43,6 +43,7 @@ impl Outfitter {
     pub(crate) fn dress(&self, pod: &mut Pod) {
         let folder = self.folder(pod).display().to_string();
         let control_plane = format!("https://{}:{CONTROL_PLANE_PORT}", plan::CONTROL_PLANE_IPV4);
+        let crl_path = start::revocation_lists(self.cacerts.as_deref(), &self.folder(pod));
         let variable = |name: &str, value: &str| EnvVar {
             name: name.to_owned(),
             value: value.to_owned(),
@@ -54,6 +55,8 @@ impl Outfitter {
             container.args.clear();
             container.working_dir.clone_from(&folder);
             let told = ["XDS_ADDRESS", "CA_ADDRESS"].map(|name| variable(name, &control_plane));
+            let mut told = Vec::from(told);
+            told.extend(crl_path.as_ref().map(|path| variable("CRL_PATH", path)));
             container
                 .env
                 .retain(|known| told.iter().all(|one| one.name != known.name));

@@ -1,6 +1,7 @@
 //! Asks Istio's certificate service for workload certificates.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +18,7 @@ use crate::certificate::{CertificateError, WorkloadCertificate};
 use crate::grpc::ControlPlane;
 use crate::key::PrivateKey;
 use crate::request::signing_request;
-use crate::revocation::RevocationLists;
+use crate::revocation::{RevocationError, RevocationFile, RevocationLists};
 
 /// Whoever answers with certificates.
 pub trait CaClient: Send + Sync + 'static {
@@ -192,6 +193,16 @@ impl CaClient for LocalCa {
 }
 
 // === impl WithRevocations ===
+
+impl WithRevocations {
+    /// Follows the lists in a file from here on.
+    pub fn follow(ca: Arc<dyn CaClient>, path: &Path) -> Result<Self, RevocationError> {
+        let file = RevocationFile::open(path)?;
+        let lists = file.lists();
+        tokio::spawn(file.follow());
+        Ok(Self { ca, lists })
+    }
+}
 
 impl CaClient for WithRevocations {
     fn fetch<'a>(

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use hbone::client::{self, ConnectError, ConnectRequest, OpenError};
+use futures::FutureExt;
+use hbone::client::{self, ConnectError, ConnectRequest, OpenError, Tunnel};
 use hbone::pool;
 use hbone::settings::Settings;
 use http::HeaderMap;
+use identity::WorkloadCertificate;
 use mesh::destination::{Hop, Transport};
 use mesh::identity::Identity;
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use tokio::time;
 use super::link::Link;
 use crate::limits::Limits;
 use crate::message::UpstreamError;
+use crate::revocation::Reporter;
 use crate::transport::Socket;
 use crate::worker::Certificates;
 
@@ -76,6 +79,7 @@ impl Dialer {
         };
         let dial = || {
             let (tls, settings) = (tls.clone(), self.settings.clone());
+            let certificate = certificate.clone();
             async move {
                 let connected = time::timeout(settings.handshake_timeout, connect(address)).await;
                 let tcp = match connected {
@@ -83,7 +87,13 @@ impl Dialer {
                     Ok(Err(error)) => return Err(ConnectError::Tcp(address, Arc::new(error))),
                     Err(_) => return Err(ConnectError::TcpTimeout(address)),
                 };
-                client::handshake(tcp, tls, &settings).await
+                let shaken = client::handshake(tcp, tls, &settings).await;
+                if matches!(shaken, Err(ConnectError::Revoked)) {
+                    Reporter::Source.count_revocation();
+                }
+                let tunnel = shaken?;
+                cut_when_revoked(&certificate, &tunnel);
+                Ok(tunnel)
             }
         };
         let request = ConnectRequest::to(hop.target, self.headers.clone());
@@ -94,6 +104,13 @@ impl Dialer {
                 error @ (OpenError::Connect(_) | OpenError::Tunnel(_) | OpenError::ResponseTimeout),
             ) => Err(UpstreamError::Connect(error.to_string())),
         }
+    }
+}
+
+fn cut_when_revoked(certificate: &WorkloadCertificate, tunnel: &Tunnel) {
+    let revocation = certificate.revocation_of(tunnel.peer_chain());
+    if let Some(revoked) = Reporter::Source.tracked(revocation) {
+        tunnel.cut_when(revoked.map(|()| Reporter::Source.count_revocation()));
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod frames;
 
+mod revocation;
+
 mod stream_limits;
 
 use std::net::SocketAddr;
@@ -28,6 +30,8 @@ use crate::message::{
     Interim, Protocol, Refusal, Upstream, UpstreamError,
 };
 use crate::transport::Stream;
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Everything goes to one endpoint.
 struct Fixed {
@@ -104,6 +108,7 @@ impl Pipeline for Fixed {
 }
 
 struct Fixture {
+    signer: Signer,
     client: Arc<WorkloadCertificate>,
     waypoint: Arc<WorkloadCertificate>,
     server: Arc<WorkloadCertificate>,
@@ -124,15 +129,15 @@ fn identity_of(account: &str) -> Identity {
     Identity::new("cluster.local", "shop", account)
 }
 
+fn issued(signer: &Signer, account: &str) -> WorkloadCertificate {
+    let issued = signer.workload_certificate(&identity_of(account), DAY / 2, SystemTime::now());
+    issued.unwrap()
+}
+
 impl Fixture {
     fn new() -> Self {
-        let now = SystemTime::now();
-        let day = Duration::from_secs(86_400);
-        let signer = Signer::self_signed("test", day, now).unwrap();
-        let certificate = |account: &str| {
-            let certificate = signer.workload_certificate(&identity_of(account), day / 2, now);
-            Arc::new(certificate.unwrap())
-        };
+        let signer = Signer::self_signed("test", DAY, SystemTime::now()).unwrap();
+        let certificate = |account: &str| Arc::new(issued(&signer, account));
         Self {
             client: certificate("client"),
             waypoint: certificate("waypoint"),
@@ -140,6 +145,7 @@ impl Fixture {
             limits: Limits::default(),
             rejected: Arc::default(),
             admitted: Arc::default(),
+            signer,
         }
     }
 
