@@ -35,7 +35,7 @@ impl Held {
     }
 
     /// Nobody has told it to come to its end.
-    fn is_cut(mut self, lab: &Lab) {
+    fn ends(mut self, lab: &Lab) {
         let ended = lab.eventually(SOON, "it is cut", || {
             self.child.try_wait()?.context("it is open").map(drop)
         });
@@ -44,7 +44,7 @@ impl Held {
         assert!(line.starts_with("closed after"), "{line}");
     }
 
-    fn is_open_until_stopped(mut self) {
+    fn stops(mut self) {
         let mut stdin = self.child.stdin.take().expect("piped");
         writeln!(stdin, "stop").expect("writes");
         let line = self.line();
@@ -75,9 +75,9 @@ fn a_revoked_pod_is_cut_off_at_both_ends_of_its_connections() {
         "{said}"
     );
     for held in opened_by_it {
-        held.is_cut(&lab);
+        held.ends(&lab);
     }
-    opened_to_it.is_cut(&lab);
+    opened_to_it.ends(&lab);
     let took = began.elapsed();
     if is_full() {
         println!("cut {took:?} after the command began");
@@ -100,7 +100,7 @@ fn a_revoked_pod_is_cut_off_at_both_ends_of_its_connections() {
         .expect("told");
     }
     get(&lab, "shop/remote", "shop/neighbour").expect("others go on");
-    of_others.is_open_until_stopped();
+    of_others.stops();
 
     let refused = lab.weft(&["trust", "revoke", "shop/nobody"]);
     let refused = refused.expect_err("there is none").to_string();

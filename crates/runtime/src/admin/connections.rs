@@ -2,7 +2,6 @@
 //! could hold any number of them for ever, and with them the descriptors that the process's work needs.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
@@ -61,8 +60,7 @@ pub(super) async fn serve(server: &'static str, listener: TcpListener, router: R
 async fn serve_one(tcp: TcpStream, ends: Ends, router: Router) {
     let answer = move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(ends));
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(router.oneshot(request).await?) }
+        router.clone().oneshot(request)
     };
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
