@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -51,6 +52,8 @@ pub enum AcceptError {
     Tls(io::Error),
     #[error("the client's certificate has been revoked")]
     Revoked,
+    #[error("the client has too many tunnels")]
+    Crowded,
     #[error("HTTP/2 handshake: {0}")]
     Http2(h2::Error),
     #[error("TLS or HTTP/2 handshake timed out")]
@@ -63,7 +66,19 @@ pub async fn accept(
     tls: Arc<ServerConfig>,
     settings: &Settings,
 ) -> Result<Connection, AcceptError> {
-    match time::timeout(settings.handshake_timeout, shake(tcp, tls, settings)).await {
+    let same = |_: Option<&Identity>| Some(settings.clone());
+    accept_by(tcp, tls, settings.handshake_timeout, same).await
+}
+
+/// Makes a tunnel with settings that depend on who its client is; none where they may have no
+/// more tunnels.
+pub async fn accept_by(
+    tcp: TcpStream,
+    tls: Arc<ServerConfig>,
+    timeout: Duration,
+    settings: impl FnOnce(Option<&Identity>) -> Option<Settings>,
+) -> Result<Connection, AcceptError> {
+    match time::timeout(timeout, shake(tcp, tls, settings)).await {
         Ok(result) => result,
         Err(_) => Err(AcceptError::Timeout),
     }
@@ -72,7 +87,7 @@ pub async fn accept(
 async fn shake(
     tcp: TcpStream,
     tls: Arc<ServerConfig>,
-    settings: &Settings,
+    settings: impl FnOnce(Option<&Identity>) -> Option<Settings>,
 ) -> Result<Connection, AcceptError> {
     let stream =
         TlsAcceptor::from(tls).accept(tcp).await.map_err(|error| {
@@ -83,6 +98,7 @@ async fn shake(
         })?;
     let (tcp, session) = stream.into_inner();
     let peer = identity::peer_identity(&session);
+    let settings = settings(peer.as_ref()).ok_or(AcceptError::Crowded)?;
     let peer_chain = session.peer_certificates().unwrap_or_default().into();
     let key_exchange = identity::key_exchange_group(&session).unwrap_or("unknown");
     let (stream, flusher, activity) = tls::split(tcp, session);

@@ -7,8 +7,8 @@ const STREAM_WINDOW: u32 = 4 << 20;
 const CLIENT_STREAMS: usize = 100;
 /// Applications that may stop reading before others on their tunnel notice.
 pub(crate) const STALLED: usize = 16;
-/// Connection window of a tunnel from a peer that has many: Istio's.
-const CROWDED_WINDOW: u32 = 16 << 20;
+/// Applications that use up a window made smaller when they stop reading: as many as Istio's.
+const STALLED_WITHIN: u32 = 4;
 /// RFC 9113 §6.9.1.
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
@@ -64,10 +64,11 @@ impl Settings {
         wanted.min(LARGEST_WINDOW)
     }
 
-    /// The same settings for a tunnel from a peer that has more than usual.
-    pub fn crowded(&self) -> Self {
+    /// The same settings for a tunnel that buffers no more than `window`.
+    pub fn within(&self, window: u32) -> Self {
         Self {
-            connection_window: self.connection_window.min(CROWDED_WINDOW),
+            connection_window: self.connection_window.min(window),
+            stream_window: self.stream_window.min(window / STALLED_WITHIN),
             ..self.clone()
         }
     }

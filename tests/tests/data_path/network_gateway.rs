@@ -207,6 +207,17 @@ fn what_is_large_passes_a_gateway_unchanged_and_half_closed() {
     echo_bulk(stream, SIZE);
 }
 
+/// Each connection has a tunnel of its own, and all come from the gateway's address.
+#[test]
+fn hundreds_of_connections_pass_one_gateway_at_a_time() {
+    const CROWD: usize = 200;
+    let (lab, _asked) = two_networks("gateway", "server");
+    let call = |_| lab.call("client", SERVICE).expect("call").0;
+    let mut crowd: Vec<_> = (0..CROWD).map(call).collect();
+    assert_eq!(lab.open_connections(2), CROWD);
+    crowd.iter_mut().for_each(echo);
+}
+
 #[test]
 fn the_far_nodes_policy_is_about_the_client_behind_the_gateway() {
     let (mut lab, _asked) = two_networks("gateway", "server");

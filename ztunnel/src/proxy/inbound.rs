@@ -13,6 +13,7 @@ use hbone::server::{self, AcceptError, Request};
 use hbone::stream::Stream;
 use http::{Method, StatusCode};
 use mesh::destination::Authority;
+use mesh::identity::Identity;
 use runtime::tasks::spawn_local;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -52,8 +53,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         trace: None,
     };
     arrival.source = arrival.workload_at_peer();
-    let Some(place) = worker.shared.tunnels.enter(&arrival.pod.uid, peer.ip()) else {
-        let reason = format!("{} has too many tunnels into this pod", peer.ip());
+    let tunnels = &worker.shared.tunnels;
+    let Some(handshake) = tunnels.shake(&arrival.pod.uid, peer.ip()) else {
+        let reason = format!("{} has too many handshakes with this pod", peer.ip());
         return arrival.conversation(started).reject(&worker, reason);
     };
     let Some(own) = worker.identity(&arrival.pod).await else {
@@ -65,13 +67,17 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         Ok(certificate) => certificate,
         Err(reason) => return arrival.conversation(started).reject(&worker, reason),
     };
+    let mut place = None;
+    let usual = &worker.shared.config.tunnel;
     let accepting = Box::pin(async {
-        let settings = &worker.shared.config.tunnel;
         let tls = certificate.server_config();
-        match place.crowded {
-            true => server::accept(tcp, tls, &settings.crowded()).await,
-            false => server::accept(tcp, tls, settings).await,
-        }
+        let settings = |client: Option<&Identity>| {
+            place = tunnels.enter(&arrival.pod.uid, peer.ip(), client);
+            Some(place.as_ref()?.settings(usual))
+        };
+        let accepted = server::accept_by(tcp, tls, usual.handshake_timeout, settings).await;
+        drop(handshake);
+        accepted
     });
     let mut connection = match accepting.await {
         Ok(connection) => connection,
