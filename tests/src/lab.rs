@@ -142,9 +142,8 @@ impl Lab {
 
     fn is_known(&self) -> Result<()> {
         let (pods, services) = (self.pods()?, self.objects("services")?);
-        let nodes = self.status()?["machine"]["nodes"].clone();
-        for node in nodes.as_array().into_iter().flatten() {
-            let dump = self.config_dump(node["name"].as_str().context("a name")?)?;
+        for node in self.nodes()? {
+            let dump = self.config_dump(&node)?;
             let knows = |list: &str, object: &Value, status: Option<&str>| {
                 let mut known = dump[list].as_array().into_iter().flatten();
                 known.any(|one| {
@@ -164,6 +163,15 @@ impl Lab {
             }
         }
         Ok(())
+    }
+
+    /// The names of the mesh's nodes.
+    pub fn nodes(&self) -> Result<Vec<String>> {
+        let nodes = self.status()?["machine"]["nodes"].clone();
+        let nodes = nodes.as_array().into_iter().flatten();
+        nodes
+            .map(|node| Ok(node["name"].as_str().context("a name")?.to_owned()))
+            .collect()
     }
 
     fn is_up(&self) -> Result<()> {

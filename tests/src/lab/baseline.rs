@@ -12,7 +12,7 @@ use super::{Lab, SOON, eventually};
 
 /// Connections of this process's own looking, while they close.
 const LOOKING: f64 = 2.0;
-/// What an allocator may keep of what it got back.
+/// What an allocator may keep of what it got back, unless a test says otherwise.
 const KEPT_SHARE: f64 = 0.10;
 const KEPT_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
 
@@ -21,6 +21,8 @@ const KEPT_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
 pub struct Baseline {
     nodes: BTreeMap<String, NodeState>,
     pods: BTreeMap<String, PodState>,
+    /// How much more memory a ztunnel may have, as a share of all that it has.
+    keeping: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +32,7 @@ struct NodeState {
     tasks: f64,
     sockets: f64,
     memory: f64,
+    resident: f64,
     tracked: usize,
 }
 
@@ -71,6 +74,16 @@ impl Baseline {
         Ok(at_rest.unwrap_or(last))
     }
 
+    /// Allows each ztunnel no more memory beyond what it has for itself now than this share of all
+    /// that it has, the pages of its program included.
+    #[must_use]
+    pub fn keeping(self, share: f64) -> Self {
+        Self {
+            keeping: Some(share),
+            ..self
+        }
+    }
+
     /// Waits until the mesh holds no more than that again, and says what it still holds where
     /// it doesn't.
     pub fn awaited(&self, lab: &Lab, within: Duration) -> Result<()> {
@@ -84,8 +97,9 @@ impl Baseline {
 
     fn now(lab: &Lab) -> Result<Self> {
         let mut nodes = BTreeMap::new();
-        for node in ["node-1", "node-2"] {
-            nodes.insert(node.to_owned(), NodeState::of(lab, node)?);
+        for node in lab.nodes()? {
+            let state = NodeState::of(lab, &node)?;
+            nodes.insert(node, state);
         }
         let mut pods = BTreeMap::new();
         for pod in lab.pods()? {
@@ -98,7 +112,11 @@ impl Baseline {
                 pods.insert(place.clone(), PodState::of(lab, &place)?);
             }
         }
-        Ok(Self { nodes, pods })
+        Ok(Self {
+            nodes,
+            pods,
+            keeping: None,
+        })
     }
 
     /// What there is now and was not.
@@ -119,7 +137,11 @@ impl Baseline {
             );
             check("tasks", was.tasks, is.tasks, was.tasks + LOOKING);
             check("sockets", was.sockets, is.sockets, was.sockets);
-            let most = was.memory * (1.0 + KEPT_SHARE) + KEPT_BYTES;
+            let kept = match self.keeping {
+                Some(share) => was.resident * share,
+                None => was.memory * KEPT_SHARE + KEPT_BYTES,
+            };
+            let most = was.memory + kept;
             check("bytes of memory", was.memory, is.memory, most);
             let tracked = (was.tracked as f64, is.tracked as f64);
             check(
@@ -162,6 +184,7 @@ impl NodeState {
             tasks: number("tokio_num_alive_tasks")? + number("weft_worker_tasks_alive")?,
             sockets: number("istio_tcp_sockets_open").unwrap_or_default(),
             memory: lab.own_memory(node)?,
+            resident: lab.memory(node, "VmRSS")?,
             tracked: tracked(lab, &format!("node/{node}"))?,
         })
     }

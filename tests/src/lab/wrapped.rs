@@ -14,17 +14,27 @@ impl Lab {
     /// As [`Lab::up`], with shell commands before each ztunnel starts: settings, limits. They find
     /// the node in `$NODE_NAME`.
     pub fn up_wrapped(yaml: &str, prelude: &str) -> Result<Self> {
-        Self::up_both_wrapped(yaml, prelude, "")
+        Self::up_wrapped_on(2, yaml, prelude)
+    }
+
+    /// As [`Lab::up_wrapped`], with as many nodes.
+    pub fn up_wrapped_on(nodes: usize, yaml: &str, prelude: &str) -> Result<Self> {
+        Self::up_both_wrapped(nodes, yaml, prelude, "")
     }
 
     /// The same, with commands before the control plane starts, too.
-    pub fn up_both_wrapped(yaml: &str, ztunnel: &str, control_plane: &str) -> Result<Self> {
+    pub fn up_both_wrapped(
+        nodes: usize,
+        yaml: &str,
+        ztunnel: &str,
+        control_plane: &str,
+    ) -> Result<Self> {
         let mut lab = Self::stopped()?;
         lab.write("lab.yaml", yaml)?;
         let ztunnel = lab.wrapper(ztunnel)?;
         let control_plane = lab.wrapper_of("control-plane", control_plane)?;
         let programs = ["--ztunnel", &ztunnel, "--control-plane", &control_plane];
-        lab.start(&[&["--nodes", "2"], &programs[..]].concat())?;
+        lab.start(&[&["--nodes", &nodes.to_string()], &programs[..]].concat())?;
         let watch = link::Watch::begin(&lab)?;
         watch.learn(&lab.pods()?);
         lab.watch = Some(watch);
@@ -51,12 +61,17 @@ impl Lab {
 
     /// Bytes that a node's ztunnel has for itself. Pages of its program come and go besides.
     pub fn own_memory(&self, node: &str) -> Result<f64> {
+        self.memory(node, "RssAnon")
+    }
+
+    /// Bytes of a kind of memory of a node's ztunnel, as [`process_status::memory`] names it.
+    pub fn memory(&self, node: &str, kind: &str) -> Result<f64> {
         let pid = &self.piece("ztunnel", Some(node))?["pid"];
         let status = self.exec(
             &format!("node/{node}"),
             &["cat", &format!("/proc/{pid}/status")],
         )?;
-        process_status::memory(&status, "RssAnon")
+        process_status::memory(&status, kind)
     }
 
     /// What `weft status` says of one of the mesh's own processes.

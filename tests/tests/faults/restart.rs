@@ -22,7 +22,7 @@ const PRELUDES: [&str; 2] = [
 
 fn mesh() -> Lab {
     let [ztunnel, control_plane] = PRELUDES;
-    let lab = Lab::up_both_wrapped(YAML, ztunnel, control_plane).expect("the mesh starts");
+    let lab = Lab::up_both_wrapped(2, YAML, ztunnel, control_plane).expect("the mesh starts");
     still_serves(&lab);
     lab
 }
