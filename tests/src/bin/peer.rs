@@ -53,6 +53,8 @@ enum Command {
     },
     /// Opens connections, half-closes each, waits until they are cut.
     HalfClose { target: String, count: usize },
+    /// Opens connections that the server ends, ends its own direction when the input ends.
+    LateClose { target: String, count: usize },
     /// Opens connections that echo once, holds them until the input ends.
     Crowd { target: String, count: usize },
     /// Writes to connections until none takes more, holds them until the input ends.
@@ -116,6 +118,7 @@ fn main() -> ExitCode {
             keep_alive,
         } => client::load(&target, connections, seconds, keep_alive),
         Command::HalfClose { target, count } => stubborn::half_close(&target, count),
+        Command::LateClose { target, count } => stubborn::late_close(&target, count),
         Command::Crowd { target, count } => stubborn::crowd(&target, count),
         Command::Pour {
             target,

@@ -74,6 +74,27 @@ pub fn half_close(target: &str, count: usize) -> Result<()> {
     Ok(())
 }
 
+/// Downloads a byte over each of some connections, to the server's end, and closes its own
+/// direction of them only when the input ends.
+pub fn late_close(target: &str, count: usize) -> Result<()> {
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        let mut stream = connect(target)?;
+        stream.write_all(b"1\n")?;
+        streams.push(stream);
+    }
+    for stream in &mut streams {
+        stream.set_read_timeout(Some(CUT))?;
+        let length = stream.read_to_end(&mut Vec::new())?;
+        ensure!(length == 1, "{length} bytes came");
+    }
+    println!("ended {count}");
+    let _ = io::stdin().read_to_end(&mut Vec::new());
+    drop(streams);
+    println!("closed {count}");
+    Ok(())
+}
+
 /// Opens connections one after the other, each with an echo, and holds them until the input ends.
 /// Prints what became of them, and at the end how many still echo.
 pub fn crowd(target: &str, count: usize) -> Result<()> {

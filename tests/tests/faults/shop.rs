@@ -19,6 +19,12 @@ pub(crate) fn mesh(settings: &str) -> Lab {
     mesh_with(&format!("export {settings}"))
 }
 
+/// The same of these objects, on as many nodes.
+pub(crate) fn mesh_on(nodes: usize, yaml: &str, settings: &str) -> Lab {
+    let prelude = format!("{RELEASE_SOON}\nexport {settings}");
+    Lab::up_wrapped_on(nodes, yaml, &prelude).expect("the mesh starts")
+}
+
 /// A mesh of these objects, whose wires nobody listens to.
 pub(crate) fn unwatched(yaml: &str) -> Lab {
     let mut lab = Lab::stopped().expect("folders");
@@ -54,6 +60,13 @@ pub(crate) fn warm(lab: &Lab) -> Baseline {
         lab.peer("shop/client", &exchange).expect("a transfer");
     }
     Baseline::of(lab).expect("the mesh comes to rest")
+}
+
+/// The same, after something that keeps more for good.
+pub(crate) fn warm_with(lab: &Lab, heat: impl FnOnce()) -> Baseline {
+    still_serves(lab);
+    heat();
+    warm(lab)
 }
 
 /// The same, where applications are to read nothing: what of the program that takes is in memory.
