@@ -217,13 +217,18 @@ impl Applied {
             return;
         }
         let set = self.set.clone();
-        let denied = self.admitted.extract_if(.., |_, admitted| {
-            !set.authorize(&admitted.connection, None).is_allowed()
-        });
-        for (_, admitted) in denied {
+        let judged = self.admitted.iter().map(|(number, admitted)| {
             let verdict = set.authorize(&admitted.connection, None);
-            // The connection may have ended by itself meanwhile.
-            let _ = admitted.cut.send(verdict);
+            (*number, verdict)
+        });
+        let denied: Vec<_> = judged
+            .filter(|(_, verdict)| !verdict.is_allowed())
+            .collect();
+        for (number, verdict) in denied {
+            if let Some(admitted) = self.admitted.remove(&number) {
+                // The connection may have ended by itself meanwhile.
+                let _ = admitted.cut.send(verdict);
+            }
         }
     }
 

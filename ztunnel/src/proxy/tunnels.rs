@@ -95,10 +95,12 @@ impl Tunnels {
         let (counted, count) = self.open.enter(peer, MOST)?;
         Some(Place {
             _counted: counted,
-            window: match count {
-                ..=ROOMY => None,
-                ..=USUAL => Some(USUAL_WINDOW),
-                _ => Some(SMALL_WINDOW),
+            window: if count <= ROOMY {
+                None
+            } else if count <= USUAL {
+                Some(USUAL_WINDOW)
+            } else {
+                Some(SMALL_WINDOW)
             },
         })
     }

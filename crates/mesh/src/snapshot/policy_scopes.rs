@@ -15,9 +15,12 @@ pub struct ScopedPolicies(Arc<Scoped>);
 
 #[derive(Default)]
 struct Scoped {
-    in_order: Vec<Arc<Authorization>>,
+    in_order: InOrder,
     lists: Arc<PolicyLists>,
 }
+
+/// Policies in the order of their keys.
+type InOrder = Vec<Arc<Authorization>>;
 
 /// A state of all policies; equal to its clones and to nothing else.
 #[derive(Clone, Debug, Default)]
@@ -26,12 +29,9 @@ pub struct PoliciesVersion(Arc<()>);
 /// The policies of the mesh, and those of each namespace that has any.
 pub(super) fn of<'a>(
     in_order: impl Iterator<Item = &'a Arc<Authorization>>,
-) -> (
-    Vec<Arc<Authorization>>,
-    HashMap<Arc<str>, Vec<Arc<Authorization>>>,
-) {
-    let mut global = Vec::new();
-    let mut namespaces: HashMap<Arc<str>, Vec<_>> = HashMap::new();
+) -> (InOrder, HashMap<Arc<str>, InOrder>) {
+    let mut global = InOrder::new();
+    let mut namespaces: HashMap<Arc<str>, InOrder> = HashMap::new();
     for policy in in_order {
         match policy.scope {
             Scope::Global => global.push(policy.clone()),
@@ -49,7 +49,7 @@ pub(super) fn of<'a>(
 
 impl ScopedPolicies {
     /// These policies: as before, where they are the same.
-    pub(super) fn of(in_order: Vec<Arc<Authorization>>, before: Option<&Self>) -> Self {
+    pub(super) fn of(in_order: InOrder, before: Option<&Self>) -> Self {
         let same = |before: &&Self| {
             let mut pairs = before.iter().zip(&in_order);
             before.len() == in_order.len() && pairs.all(|(one, other)| Arc::ptr_eq(one, other))
