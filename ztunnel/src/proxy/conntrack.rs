@@ -8,7 +8,7 @@ use runtime::conntrack::Usage;
 use runtime::metrics::{Exposition, Kind};
 
 use super::netns;
-use super::pods::Pods;
+use super::pods::{Pods, Served};
 
 /// Why a connection was never answered: it found no place in this table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,9 @@ pub(crate) fn full(netns: Option<&OwnedFd>) -> Option<Full> {
 pub(crate) fn collect(pods: &Pods, exposition: &mut Exposition) {
     let of_pod = |usage: &Usage| usage.percent();
     let all = pods.all();
-    let of_pods = all.iter().filter_map(|pod| usage(pod.netns.as_deref()));
+    // This process may be one of them: its table is the node's.
+    let captured = all.iter().filter(|pod| pod.served == Served::Everything);
+    let of_pods = captured.filter_map(|pod| usage(pod.netns.as_deref()));
     let help = "Entries of connection tracking, in percent of its limit; of pods, the most of any";
     let mut family = exposition.family("weft_conntrack_used_percent", Kind::Gauge, help);
     for (netns, usage) in [("node", usage(None)), ("pod", of_pods.max_by_key(of_pod))] {

@@ -171,11 +171,11 @@ impl Pod {
             .workload(&self.workload_uid)
             .filter(|workload| self.is(workload, config))
             // A dedicated proxy's workload need not be a pod.
-            .or_else(|| match self.netns {
-                Some(_) => None,
-                None => snapshot
+            .or_else(|| {
+                self.own.as_ref()?;
+                snapshot
                     .workloads()
-                    .find(|workload| self.is(workload, config)),
+                    .find(|workload| self.is(workload, config))
             })
             .cloned()
     }
