@@ -23,7 +23,7 @@ use tokio::time::{self, Instant};
 
 pub use self::netns::NetnsId;
 pub use self::request::{Pod, Request};
-use self::roster::{Outcome, ProtocolError, Roster, Step};
+use self::roster::{ProtocolError, Roster, Step};
 use crate::packet::{self, Socket};
 
 /// Pods that could not be served are tried again this often.
@@ -46,7 +46,7 @@ pub trait Proxies {
     fn pending(&self, pods: Vec<Pod>);
 
     /// Whether another process serves pods until this one is ready.
-    fn take_over(&self) -> bool;
+    fn takes_over(&self) -> bool;
 }
 
 /// Why a pod is not served, and whether this process is not ready without it: where another one
@@ -83,7 +83,7 @@ impl<P: Proxies> Client<P> {
     pub fn new(path: PathBuf, proxies: P, readiness: &Readiness) -> Self {
         Self {
             path,
-            roster: Roster::new(proxies.take_over()),
+            roster: Roster::new(proxies.takes_over()),
             proxies,
             open: Some(readiness.task(TASK)),
             readiness: readiness.clone(),
@@ -163,6 +163,7 @@ impl<P: Proxies> Client<P> {
                 }
             };
             tracing::debug!(?request, "request of the CNI agent");
+            let completes = matches!(request, Request::SnapshotSent);
             let step = match self.roster.request(request) {
                 Ok(step) => step,
                 Err(error) => {
@@ -171,6 +172,9 @@ impl<P: Proxies> Client<P> {
                     return Ended::Protocol(error);
                 }
             };
+            if completes {
+                self.name_missing();
+            }
             let error = self.take(step).await;
             self.update_readiness();
             if let Err(error) = acknowledge(socket, &error).await {
@@ -217,17 +221,20 @@ impl<P: Proxies> Client<P> {
                 );
             }
         }
-        let outcome = match &result {
-            Ok(()) => Outcome::Served,
-            Err(NotServed { holds_up, .. }) => Outcome::Pending {
-                holds_up: *holds_up,
-            },
-        };
-        self.roster.started(pod, outcome);
+        self.roster.started(pod, &result);
         result
             .err()
             .map(|not_served| not_served.reason)
             .unwrap_or_default()
+    }
+
+    fn name_missing(&self) {
+        for uid in self.roster.missing() {
+            tracing::warn!(
+                uid = &**uid,
+                "only the former process serves this pod, and the CNI agent does not hand it over"
+            );
+        }
     }
 
     async fn stop(&mut self, uid: &Arc<str>) {
@@ -246,12 +253,6 @@ impl<P: Proxies> Client<P> {
     }
 
     fn update_readiness(&mut self) {
-        for uid in self.roster.missing() {
-            tracing::warn!(
-                uid = &**uid,
-                "only the former process serves this pod, and the CNI agent does not hand it over"
-            );
-        }
         let (active, pending) = self.roster.counts();
         metrics::gauge!("workload_manager_active_proxy_count").set(active as f64);
         metrics::gauge!("workload_manager_pending_proxy_count").set(pending as f64);

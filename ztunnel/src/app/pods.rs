@@ -106,7 +106,7 @@ impl Proxies for PodProxies {
         self.workers.set_pending(named.collect());
     }
 
-    fn take_over(&self) -> bool {
+    fn takes_over(&self) -> bool {
         self.predecessor.succession().is_some()
     }
 }

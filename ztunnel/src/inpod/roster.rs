@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{NetnsId, Pod, Request};
+use super::{NetnsId, NotServed, Pod, Request};
 
 /// See the module's description.
 #[derive(Debug)]
@@ -30,17 +30,6 @@ pub struct Roster {
 struct Pending {
     pod: Pod,
     holds_up: bool,
-}
-
-/// What has come of a start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Served,
-    /// To be tried again.
-    Pending {
-        /// Whether this process is not ready without it.
-        holds_up: bool,
-    },
 }
 
 #[derive(Debug, Default)]
@@ -176,14 +165,15 @@ impl Roster {
     }
 
     /// The outcome of a start.
-    pub fn started(&mut self, pod: Pod, outcome: Outcome) {
+    pub fn started(&mut self, pod: Pod, result: &Result<(), NotServed>) {
         let uid = pod.spec.uid.clone();
-        match outcome {
-            Outcome::Served => {
+        match result {
+            Ok(()) => {
                 self.pending.remove(&uid);
                 self.served.insert(uid, pod.netns_id);
             }
-            Outcome::Pending { holds_up } => {
+            Err(NotServed { holds_up, .. }) => {
+                let holds_up = *holds_up;
                 self.pending.insert(uid, Pending { pod, holds_up });
             }
         }

@@ -50,7 +50,7 @@ impl Proxies for Recorder {
         *self.pending.lock().expect("lock") = uids.collect();
     }
 
-    fn take_over(&self) -> bool {
+    fn takes_over(&self) -> bool {
         false
     }
 }

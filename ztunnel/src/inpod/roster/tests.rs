@@ -47,7 +47,10 @@ fn check_taking_over(asks: &[(Ask, &str)], end: (usize, usize, bool)) {
 
 fn check_with(mut roster: Roster, asks: &[(Ask, &str)], end: (usize, usize, bool)) {
     for (index, (ask, expected)) in asks.iter().enumerate() {
-        let fails = |holds_up| Outcome::Pending { holds_up };
+        let fails = |holds_up| {
+            let reason = "port in use".to_owned();
+            Err(NotServed { reason, holds_up })
+        };
         let (request, outcome) = match ask {
             Connect => {
                 roster.connected();
@@ -57,24 +60,24 @@ fn check_with(mut roster: Roster, asks: &[(Ask, &str)], end: (usize, usize, bool
                 roster.disconnected();
                 continue;
             }
-            Add(uid, netns) => (Request::Add(pod(uid, *netns)), Outcome::Served),
+            Add(uid, netns) => (Request::Add(pod(uid, *netns)), Ok(())),
             Fail(uid) => (Request::Add(pod(uid, 1)), fails(true)),
             Never(uid) => (Request::Add(pod(uid, 1)), fails(false)),
-            Keep(uid) => (Request::Keep((*uid).into()), Outcome::Served),
-            Delete(uid) => (Request::Delete((*uid).into()), Outcome::Served),
-            SnapshotSent => (Request::SnapshotSent, Outcome::Served),
+            Keep(uid) => (Request::Keep((*uid).into()), Ok(())),
+            Delete(uid) => (Request::Delete((*uid).into()), Ok(())),
+            SnapshotSent => (Request::SnapshotSent, Ok(())),
         };
         let happened = match roster.request(request) {
             Err(error) => format!("error: {error}"),
             Ok(Step::Nothing) => "nothing".to_owned(),
             Ok(Step::Start(pod)) => {
                 let text = format!("start {}", pod.spec.uid);
-                roster.started(pod, outcome);
+                roster.started(pod, &outcome);
                 text
             }
             Ok(Step::Replace(pod)) => {
                 let text = format!("replace {}", pod.spec.uid);
-                roster.started(pod, outcome);
+                roster.started(pod, &outcome);
                 text
             }
             Ok(Step::Stop(uids)) => format!("stop {}", uids.join(" ")),
