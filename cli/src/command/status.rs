@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use anstyle::AnsiColor;
 use chrono::{DateTime, Utc};
 use futures::future;
+use identity::grpc::HARMLESS_SKEW;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -26,8 +27,6 @@ Examples:
 
 /// How many certificates the screen shows.
 const CERTIFICATES_SHOWN: usize = 3;
-/// Seconds by which clocks may differ without harm: half of what certificates begin early.
-const CLOCK_SKEW: i64 = 300;
 
 /// Show what runs, in one screen
 ///
@@ -289,7 +288,7 @@ impl Report {
     fn wrong_clocks(&self) -> impl Iterator<Item = String> {
         let skewed = self.clock_skew_seconds.iter();
         skewed
-            .filter(|(_, ahead)| ahead.abs() > CLOCK_SKEW)
+            .filter(|(_, ahead)| ahead.abs() > HARMLESS_SKEW.into())
             .map(|(node, ahead)| {
                 let (side, consequence) = match *ahead > 0 {
                     true => ("ahead of", "taken for expired"),
@@ -299,7 +298,7 @@ impl Report {
                     "the clock of {node} is {} {side} the control plane's, which is more than {}: \
                      certificates are {consequence} there; set the clock, and have NTP keep it",
                     span(ahead.abs()),
-                    span(CLOCK_SKEW),
+                    span(HARMLESS_SKEW.into()),
                 )
             })
     }

@@ -26,7 +26,7 @@ mod server_name;
 mod settings;
 mod token;
 
-pub use clock::Clock;
+pub use clock::{Clock, HARMLESS_SKEW};
 pub use roots::{Roots, RootsError};
 pub use token::Token;
 

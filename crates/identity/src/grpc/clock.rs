@@ -12,7 +12,7 @@ use runtime::metrics::{Exposition, Kind};
 use tokio::time::Instant;
 
 /// Seconds by which clocks may differ without harm: half of what certificates begin early.
-const LIMIT: f64 = 300.0;
+pub const HARMLESS_SKEW: u32 = 300;
 /// A date is of whole seconds, and servers look at their clock once a second.
 const COARSE: f64 = 2.0;
 
@@ -80,7 +80,7 @@ impl Clock {
 }
 
 fn is_beyond(ahead: f64) -> bool {
-    ahead.abs() > LIMIT
+    ahead.abs() > f64::from(HARMLESS_SKEW)
 }
 
 // === impl Reading ===
