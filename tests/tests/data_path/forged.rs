@@ -6,11 +6,10 @@ use std::time::Duration;
 use hbone::client::{self, ConnectRequest, OpenError, Tunnel};
 use http::{HeaderMap, StatusCode};
 use mesh::identity::Identity;
-use tokio::net::TcpStream;
-use tokio::task::LocalSet;
 
 use super::lab::{APPLICATION, Authority, Lab, PATIENCE};
 use super::{echo, identity_of};
+use crate::counterpart::from_pod;
 
 /// A port of the server where nobody answers.
 const SILENT: u16 = 9999;
@@ -34,19 +33,8 @@ fn attack<T>(
     attempt: impl AsyncFnOnce(Result<Tunnel, client::ConnectError>) -> T,
 ) -> T {
     let target = SocketAddr::new(lab.ip("server"), 15008);
-    let socket = lab
-        .within("attacker", || {
-            std::net::TcpStream::connect_timeout(&target, Duration::from_secs(5))
-        })
-        .expect("connect");
-    socket.set_nonblocking(true).expect("socket");
     let certificate = authority.of(identity);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("runtime");
-    LocalSet::new().block_on(&runtime, async {
-        let tcp = TcpStream::from_std(socket).expect("socket");
+    from_pod(lab, "attacker", target, async |tcp| {
         let expected = [identity_of("server")].into();
         let tls = certificate.client_config(&expected);
         attempt(client::handshake(tcp, tls, &Default::default()).await).await

@@ -23,12 +23,12 @@ use proto::workload::{
 };
 use serde_json::Value;
 use tests::lab::program;
-use tokio::task::LocalSet;
 
 use self::istiod::resource;
 use self::node::Node;
 use super::lab::{APPLICATION, Lab, PATIENCE};
 use super::{SERVICE, close, echo, identity_of, is_refused};
+use crate::counterpart::from_pod;
 
 const HOSTNAME: &str = "web.shop.svc.cluster.local";
 const WEB: &str = "shop/web.shop.svc.cluster.local";
@@ -96,15 +96,7 @@ fn ask(cluster: &Cluster, authority: &str) -> Result<(), String> {
         .istiod
         .workload_certificate(&identity_of("gateway"));
     let target = SocketAddr::new(cluster.lab.ip("server"), 15008);
-    let connect = || std::net::TcpStream::connect_timeout(&target, PATIENCE);
-    let socket = cluster.lab.within("gateway", connect).expect("connects");
-    socket.set_nonblocking(true).expect("socket");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("runtime");
-    LocalSet::new().block_on(&runtime, async {
-        let tcp = tokio::net::TcpStream::from_std(socket).expect("socket");
+    from_pod(&cluster.lab, "gateway", target, async |tcp| {
         let tls = certificate.client_config(&[identity_of("server")].into());
         let tunnel = client::handshake(tcp, tls, &Default::default()).await;
         let request = ConnectRequest {

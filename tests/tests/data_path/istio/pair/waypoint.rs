@@ -3,11 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::Receiver;
 
-use mesh::address::{GatewayDestination, NetworkAddress};
+use mesh::address::{GatewayAddress, GatewayDestination, NetworkAddress};
 use mesh::destination::HBONE_PORT;
 use mesh::service::{Service, WeightedWaypoint};
 use mesh::snapshot::Change;
-use mesh::workload::{ApplicationProtocol, ApplicationTunnel, WorkloadStatus};
+use mesh::workload::{ApplicationProtocol, ApplicationTunnel, Workload, WorkloadStatus};
 
 use super::{Pair, pods, web_of_server};
 use crate::counterpart::{Behind, Counterpart, Credentials, Heard};
@@ -40,23 +40,33 @@ fn a_waypoint_is_asked_for_what_the_application_dialled_and_asks_in_turn() {
     });
 }
 
+/// The client, and the server and its service bound to a waypoint.
+fn web_behind(
+    lab: &Lab,
+    waypoint: GatewayAddress,
+    its_service: Service,
+    its_workload: Workload,
+) -> Vec<Change> {
+    let (mut service, mut server) = web_of_server(lab, &[""]);
+    service.waypoint = Some(waypoint.clone());
+    server.waypoint = Some(waypoint);
+    vec![
+        client(lab),
+        Change::Service(its_service),
+        Change::Workload(its_workload),
+        Change::Service(service),
+        Change::Workload(server),
+    ]
+}
+
 fn check_waypoint(bound_to: impl Fn(&Lab) -> GatewayDestination) {
     let mut lab = pods();
     let hearing = run(&mut lab, "waypoint", "waypoint");
     let (mut address, its_service, its_workload) = waypoint(&lab, "waypoint", 2);
     address.destination = bound_to(&lab);
-    let (mut service, mut server) = web_of_server(&lab, &[""]);
-    service.waypoint = Some(address.clone());
-    server.waypoint = Some(address);
-    let known = [
-        client(&lab),
-        Change::Service(its_service),
-        Change::Workload(its_workload),
-        Change::Service(service),
-        Change::Workload(server),
-        // Who goes past it is not let in.
-        only("waypoint"),
-    ];
+    let mut known = web_behind(&lab, address, its_service, its_workload);
+    // Who goes past it is not let in.
+    known.push(only("waypoint"));
     let pair = Pair::start(lab, [&["client"], &["server"]], &known);
     let lab = &pair.lab;
     for (dialled, host) in [(SERVICE, Some(HOSTNAME)), (lab.address("server"), None)] {
@@ -116,16 +126,7 @@ fn nobody_but_a_ready_waypoint_is_spoken_to() {
         let hearing = run(&mut lab, "waypoint", account);
         let (address, its_service, mut its_workload) = waypoint(&lab, "waypoint", 2);
         its_workload.status = status;
-        let (mut service, mut server) = web_of_server(&lab, &[""]);
-        service.waypoint = Some(address.clone());
-        server.waypoint = Some(address);
-        let known = [
-            client(&lab),
-            Change::Service(its_service),
-            Change::Workload(its_workload),
-            Change::Service(service),
-            Change::Workload(server),
-        ];
+        let known = web_behind(&lab, address, its_service, its_workload);
         let pair = Pair::start(lab, [&["client"], &["server"]], &known);
         for target in [SERVICE, pair.lab.address("server")] {
             assert!(is_refused(pair.lab.call("client", target)), "{account}");
