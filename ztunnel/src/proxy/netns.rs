@@ -4,18 +4,17 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process;
+use std::sync::OnceLock;
 
 use nix::sched::{CloneFlags, setns};
 
-thread_local! {
-    /// Where this thread belongs.
-    static HOME: io::Result<File> = File::open("/proc/thread-self/ns/net");
-}
+/// Where every thread of this process belongs.
+static HOME: OnceLock<File> = OnceLock::new();
 
 /// Brings the thread home when dropped, also by a panic.
-struct Visit<'a>(&'a File);
+struct Visit(&'static File);
 
-impl Drop for Visit<'_> {
+impl Drop for Visit {
     fn drop(&mut self) {
         if let Err(error) = setns(self.0, CloneFlags::CLONE_NEWNET) {
             // Every socket this thread makes from here on would be some pod's.
@@ -35,12 +34,17 @@ pub(crate) fn within<R>(
     let Some(netns) = netns else {
         return action();
     };
-    HOME.with(|home| {
-        let home = home
-            .as_ref()
-            .map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
-        setns(netns, CloneFlags::CLONE_NEWNET)?;
-        let _visit = Visit(home);
-        action()
-    })
+    let home = home()?;
+    setns(netns, CloneFlags::CLONE_NEWNET)?;
+    let _visit = Visit(home);
+    action()
+}
+
+/// The process's own namespace, found by whoever leaves it first.
+fn home() -> io::Result<&'static File> {
+    if let Some(home) = HOME.get() {
+        return Ok(home);
+    }
+    let found = File::open("/proc/thread-self/ns/net")?;
+    Ok(HOME.get_or_init(|| found))
 }

@@ -259,6 +259,7 @@ impl Pods {
 mod tests {
     use std::process::Command;
 
+    use super::super::netns;
     use super::*;
 
     fn serving(netns: Option<Arc<OwnedFd>>) -> Pods {
@@ -295,22 +296,23 @@ mod tests {
 
     #[test]
     fn a_pod_is_not_reached_at_an_address_that_has_left_it() {
-        let ip = |arguments: &str| {
-            let status = Command::new("ip").args(arguments.split(' ')).status();
-            assert!(status.expect("ip is installed").success(), "{arguments}");
-        };
-        // The programs start in this thread's namespace.
-        let looking = std::thread::spawn(move || {
+        let made = std::thread::spawn(|| {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs CAP_SYS_ADMIN");
-            let netns = std::fs::File::open("/proc/thread-self/ns/net").expect("exists");
-            let pods = serving(Some(Arc::new(netns.into())));
-            let (before, after) = (Arc::default(), Arc::default());
-            ip("link set lo up");
-            ip("address add 192.0.2.1/32 dev lo");
-            assert!(reaches(&pods, "192.0.2.1", &before));
-            ip("address del 192.0.2.1/32 dev lo");
-            assert!(!reaches(&pods, "192.0.2.1", &after));
+            std::fs::File::open("/proc/thread-self/ns/net").expect("exists")
         });
-        looking.join().expect("no panic");
+        let netns = Arc::new(OwnedFd::from(made.join().expect("no panic")));
+        let ip = |arguments: &str| {
+            let arguments = arguments.split(' ');
+            let run = || Command::new("ip").args(arguments).status();
+            let status = netns::within(Some(&netns), run).expect("ip is installed");
+            assert!(status.success());
+        };
+        let pods = serving(Some(netns.clone()));
+        let (before, after) = (Arc::default(), Arc::default());
+        ip("link set lo up");
+        ip("address add 192.0.2.1/32 dev lo");
+        assert!(reaches(&pods, "192.0.2.1", &before));
+        ip("address del 192.0.2.1/32 dev lo");
+        assert!(!reaches(&pods, "192.0.2.1", &after));
     }
 }
