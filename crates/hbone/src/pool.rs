@@ -308,9 +308,9 @@ impl Wanted {
 // === impl Entries ===
 
 impl Entries {
-    /// The busiest tunnel with room, or the attempt to wait for. What streams have to say at the
-    /// same time leaves in one write only where they share a tunnel, and what a crowd has left
-    /// behind can go once it is idle.
+    /// The oldest tunnel with room, or the attempt to wait for. What streams have to say at the
+    /// same time leaves in one write only where they share a tunnel; what a crowd has left behind
+    /// can go once it is idle; and a peer gives its first tunnels the widest windows.
     fn find(&self, key: &Key, config: &Arc<ClientConfig>, wanted: Wanted) -> Option<Checkout> {
         let mut entries = self.by_key.borrow_mut();
         let entry = entries.get_mut(key)?;
@@ -320,8 +320,7 @@ impl Entries {
         let free = entry
             .tunnels
             .iter_mut()
-            .filter(|pooled| wanted.admits(pooled.made) && pooled.tunnel.has_room())
-            .max_by_key(|pooled| pooled.tunnel.streams());
+            .find(|pooled| wanted.admits(pooled.made) && pooled.tunnel.has_room());
         match free {
             Some(pooled) => {
                 pooled.idle_since = None;

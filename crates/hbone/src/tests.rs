@@ -621,6 +621,22 @@ fn a_tunnel_that_a_crowd_left_behind_is_not_kept_by_who_comes_later() {
     });
 }
 
+/// A peer gives it the widest windows.
+#[test]
+fn the_oldest_tunnel_with_room_is_used_even_where_another_is_busier() {
+    run(async {
+        let pooling = Pooling::new(2, HALF_CLOSED).await;
+        let mut oldest = vec![pooling.open().await];
+        oldest.push(pooling.open().await);
+        let _other = pooling.open().await;
+        oldest.clear();
+        settle().await;
+        let _later = pooling.open().await;
+        pooling.pool.release_idle();
+        assert_eq!(pooling.pool.tunnels(), 2);
+    });
+}
+
 #[test]
 fn a_peer_that_admits_no_stream_is_not_given_tunnel_after_tunnel() {
     run(async {
