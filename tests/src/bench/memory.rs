@@ -14,7 +14,7 @@ use crate::lab::Lab;
 pub(super) const IDLE_BAR: f64 = 12e6;
 pub(super) const CONNECTION_BAR: f64 = 6e3;
 
-/// What a ztunnel needed to start only, it has let go ten seconds after it was ready.
+/// What a ztunnel needed to start, or connections to open, it has let go ten seconds later.
 const AT_REST: Duration = Duration::from_secs(12);
 
 /// Bytes, of the ztunnels of the client's node and of the server's.
@@ -23,8 +23,8 @@ const AT_REST: Duration = Duration::from_secs(12);
 pub(super) struct Memory {
     /// Before any load.
     pub(super) idle: [f64; 2],
-    /// More of their own with the connections open, for each of them: without the pages of the
-    /// program, which are as many for one connection as for all.
+    /// More of their own with the connections open and idle for a while, for each of them: without
+    /// the pages of the program, which are as many for one connection as for all.
     pub(super) per_connection: [f64; 2],
     /// After all loads.
     pub(super) after: [f64; 2],
@@ -49,6 +49,7 @@ impl Memory {
         let mut client = lab.exec_spawn(&system.client(), &command)?;
         let mut line = String::new();
         BufReader::new(client.stdout.take().context("stdout")?).read_line(&mut line)?;
+        thread::sleep(AT_REST);
         let open = self::own(lab, ztunnels, system)?;
         drop(client.stdin.take());
         let output = client.wait_with_output()?;
