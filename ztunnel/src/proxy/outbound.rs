@@ -279,40 +279,42 @@ impl Client {
     async fn hbone(
         &mut self,
         hop: &Hop,
-        address: SocketAddr,
+        address: &SocketAddr,
         expected: &Arc<[Identity]>,
     ) -> Result<(), HopFailure> {
-        let mut conversation = self.mutual(hop, address);
-        let trace = TraceParent::random(&mut rand::rng());
-        conversation.trace = Some(trace.trace_id());
         // What only the setup needs does not stay with the connection.
-        let request = ConnectRequest::to(hop.target, self.headers(trace));
-        let asks_for_itself = hop.target.ip() == address.ip();
-        let workload = Some(&hop.workload.uid);
-        let opening = self.open_tunnel(workload, address, expected, request, asks_for_itself);
-        match Box::pin(opening).await {
-            Ok(mut opened) => {
-                self.established(&hop.workload);
-                conversation.tls_group = Some(opened.key_exchange);
-                self.caller.reached().await;
-                let tracked = conversation.open(&self.worker);
-                let _listed = self.list(hop.target, Protocol::Hbone);
-                let half_closed = self.worker.shared.config.half_closed_timeout;
-                let tcp = &mut self.caller.tcp;
-                let stream = &mut opened.stream;
-                let result = copy::tunnel(tcp, stream, Side::Client, half_closed, &tracked).await;
-                tracked.finish(match stream.is_revoked() {
-                    true => Some(Failure::revoked()),
-                    false => Failure::of_copy(result),
-                });
-                Ok(())
-            }
-            Err((failure, fault)) => Err(HopFailure {
-                conversation,
-                failure,
-                fault,
-            }),
-        }
+        let (mut stream, tracked) = {
+            let mut conversation = self.mutual(hop, *address);
+            let trace = TraceParent::random(&mut rand::rng());
+            conversation.trace = Some(trace.trace_id());
+            let request = ConnectRequest::to(hop.target, self.headers(trace));
+            let asks_for_itself = hop.target.ip() == address.ip();
+            let workload = Some(&hop.workload.uid);
+            let opening = self.open_tunnel(workload, *address, expected, request, asks_for_itself);
+            let opened = match Box::pin(opening).await {
+                Ok(opened) => opened,
+                Err((failure, fault)) => {
+                    return Err(HopFailure {
+                        conversation,
+                        failure,
+                        fault,
+                    });
+                }
+            };
+            self.established(&hop.workload);
+            conversation.tls_group = Some(opened.key_exchange);
+            self.caller.reached().await;
+            (opened.stream, conversation.open(&self.worker))
+        };
+        let _listed = self.list(hop.target, Protocol::Hbone);
+        let half_closed = self.worker.shared.config.half_closed_timeout;
+        let tcp = &mut self.caller.tcp;
+        let result = copy::tunnel(tcp, &mut stream, Side::Client, half_closed, &tracked).await;
+        tracked.finish(match stream.is_revoked() {
+            true => Some(Failure::revoked()),
+            false => Failure::of_copy(result),
+        });
+        Ok(())
     }
 
     /// The conversation with an endpoint of the mesh, over mutual TLS or as good as it.
@@ -410,5 +412,21 @@ impl Client {
         };
         let connections = &self.worker.shared.connections;
         connections.list(&self.pod().uid, Direction::Outbound, connection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_size<A, B, C, D, F>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// The allocator's next size is 2,560 bytes.
+    #[test]
+    fn a_connection_into_a_tunnel_stays_small() {
+        let size = future_size(Client::hbone);
+        assert!(size <= 2048, "{size} bytes");
     }
 }

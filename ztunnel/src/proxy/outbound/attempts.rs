@@ -114,7 +114,7 @@ impl Client {
                     Some(pod) => {
                         Box::pin(same_node::run(self, hop, *address, expected, &pod)).await
                     }
-                    None => Box::pin(self.hbone(hop, *address, expected)).await,
+                    None => Box::pin(self.hbone(hop, address, expected)).await,
                 }
             }
             Transport::DoubleHbone(crossing) => Box::pin(self.through_gateway(hop, crossing)).await,
