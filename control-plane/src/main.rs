@@ -65,6 +65,7 @@ fn run(args: Args) -> Result<(), Failure> {
     metrics.add_runtime(runtime.handle());
     let shutdown = Shutdown::new();
     let outcome = runtime.block_on(async {
+        tokio::spawn(runtime::allocator::tidy_up());
         let signals = tokio::spawn(shutdown.clone().listen());
         let control_plane = ControlPlane::open(args).await?;
         // Everything is open, and everything to come is done by the threads there are or their

@@ -33,6 +33,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     tokio::spawn(listen_to_signals(shutdown.clone()));
     runtime::descriptors::raise_limit();
+    tokio::spawn(runtime::allocator::tidy_up());
     let metrics = start_metrics()?;
     serve_readiness_and_metrics(&config, &readiness, &metrics)?;
 

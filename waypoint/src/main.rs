@@ -60,7 +60,6 @@ fn proxy() -> ExitCode {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
-    runtime::allocator::keep_buffers();
     startup::confine()?;
     let _flush = runtime::logs::install(config.log_format, config.log_levels.clone())?;
     tracing::info!(

@@ -14,6 +14,7 @@ use hbone::pool::Pool;
 use hbone::settings::Settings;
 use http::HeaderMap;
 use identity::WorkloadCertificate;
+use runtime::allocator;
 use runtime::drain::{self, Mode, Watch};
 use runtime::vital;
 use tokio::net::TcpStream;
@@ -162,6 +163,7 @@ impl Thread {
         let (stop, stopped) = oneshot::channel::<()>();
         let handle = vital::thread(format!("worker-{index}"), move || {
             let local = LocalSet::new();
+            local.spawn_local(allocator::tidy_up());
             local.block_on(&runtime, async move {
                 let listener = match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => listener,

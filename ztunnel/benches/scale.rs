@@ -189,7 +189,6 @@ async fn first_sync() -> anyhow::Result<()> {
 /// What the tunnel does with xDS, and nothing else that it does.
 #[tokio::main(flavor = "current_thread")]
 async fn node(control_plane: SocketAddr) -> anyhow::Result<()> {
-    runtime::allocator::keep_buffers();
     let before = resident("VmRSS");
     let client = Client::new(Config {
         node: node::ztunnel("1.1.1.1", "ztunnel", "weft-system", []),

@@ -67,7 +67,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn(listen_to_signals(shutdown.clone()));
     runtime::descriptors::raise_limit();
     tokio::spawn(runtime::memory::watch_over());
-    tokio::spawn(runtime::allocator::give_back_unused());
+    tokio::spawn(runtime::allocator::tidy_up());
     identity::choose_key_exchange(config.key_exchange).context("COMPLIANCE_POLICY")?;
     let metrics = start_metrics(config.metrics_idle_timeout)?;
     let predecessor = succession::find(&config).await;

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use mesh::snapshot::Snapshot;
 use mesh::workload::Workload;
-use runtime::vital;
+use runtime::{allocator, vital};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use self::server::{PodServer, Serving};
@@ -118,6 +118,7 @@ impl DnsProxy {
             .enable_all()
             .build()?;
         vital::thread("dns".to_owned(), move || {
+            runtime.spawn(allocator::tidy_up());
             runtime.block_on(run(receiver, shared));
         })?;
         Ok(Self { commands })

@@ -92,7 +92,6 @@ fn upgrade() -> ExitCode {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
-    runtime::allocator::keep_buffers();
     startup::confine(&config)?;
     let _flush = runtime::logs::install(config.log_format, config.log_levels.clone())?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting ztunnel");

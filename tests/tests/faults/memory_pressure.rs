@@ -22,10 +22,6 @@ const LARGE: &str = "16";
 const SMALL: usize = 16;
 const LITTLE: &str = "2097152";
 
-/// What the allocator's caches may keep of a burst, as a share of all that a ztunnel has: they hold on to
-/// pages all over its memory.
-const CACHES: f64 = 1.0;
-
 struct Short {
     lab: Lab,
     baseline: Baseline,
@@ -37,7 +33,7 @@ fn short() -> Short {
     let limit = ControlGroup::with_memory(LIMIT).expect("a control group");
     let prelude = format!("if [ $NODE_NAME = node-2 ]; then {}; fi", limit.enter());
     let lab = mesh_with(&prelude);
-    let baseline = warm_deaf(&lab).keeping(CACHES);
+    let baseline = warm_deaf(&lab);
     Short {
         lab,
         baseline,

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use mesh::identity::Identity;
 use runtime::drain::{self, Mode};
-use runtime::vital;
+use runtime::{allocator, vital};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
@@ -211,6 +211,7 @@ impl Thread {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = vital::thread(format!("worker-{index}"), move || {
             let local = LocalSet::new();
+            local.spawn_local(allocator::tidy_up());
             local.block_on(&runtime, async move {
                 let worker = Rc::new(Worker::new(shared));
                 worker.run(receiver, drain).await;

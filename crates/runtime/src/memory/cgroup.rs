@@ -107,7 +107,7 @@ fn line(stat: &str, name: &str) -> Option<u64> {
 }
 
 /// Of this process, in bytes.
-pub(crate) fn resident() -> Option<u64> {
+pub fn resident() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status
         .lines()
