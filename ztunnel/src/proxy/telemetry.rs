@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hbone::client::{ConnectError, OpenError};
 use hbone::copy::{CopyError, Meter};
 use hbone::headers::TraceId;
+use hbone::stream::Stream;
 use http::StatusCode;
 use mesh::authorization::Verdict;
 use mesh::destination::Authority;
@@ -228,6 +229,14 @@ impl Failure {
         Self {
             unreached: Some(Unreached::of(error)),
             ..Self::new(ResponseFlags::Connect, reason)
+        }
+    }
+
+    /// How the end of a copy into a tunnel counts: a certificate's revocation cuts it.
+    pub(crate) fn of_tunnel(stream: &Stream, result: Result<(), CopyError>) -> Option<Self> {
+        match stream.is_revoked() {
+            true => Some(Self::revoked()),
+            false => Self::of_copy(result),
         }
     }
 

@@ -61,10 +61,7 @@ impl Client {
         let half_closed = self.worker.shared.config.half_closed_timeout;
         let tcp = &mut self.caller.tcp;
         let result = copy::tunnel(tcp, &mut stream, Side::Client, half_closed, &tracked).await;
-        tracked.finish(match stream.is_revoked() {
-            true => Some(Failure::revoked()),
-            false => Failure::of_copy(result),
-        });
+        tracked.finish(Failure::of_tunnel(&stream, result));
         Ok(())
     }
 
