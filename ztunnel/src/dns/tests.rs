@@ -1,12 +1,9 @@
 //! The proxy over real sockets in a network namespace of its own, with a nameserver beside it.
 
-use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::process::Command as Program;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, Query, ResponseCode};
@@ -25,20 +22,6 @@ use crate::proxy::{Served, WorkloadInfo, netns};
 
 const PORT: u16 = 15053;
 
-/// A new network namespace with its loopback up.
-fn new_netns() -> Arc<OwnedFd> {
-    let made = thread::spawn(|| {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs CAP_SYS_ADMIN");
-        // The program starts in this thread's namespace.
-        let up = Program::new("ip")
-            .args(["link", "set", "lo", "up"])
-            .status();
-        assert!(up.expect("ip is installed").success());
-        File::open("/proc/thread-self/ns/net").expect("exists")
-    });
-    Arc::new(made.join().expect("no panic").into())
-}
-
 struct Scene {
     netns: Arc<OwnedFd>,
     asked: Arc<AtomicUsize>,
@@ -55,7 +38,7 @@ impl Scene {
 
     /// The same, where a pod that is not known waits so long.
     async fn with(known: bool, workload_wait: Duration) -> Self {
-        let netns = new_netns();
+        let netns = netns::new();
         let asked = Arc::new(AtomicUsize::new(0));
         nameserver(&netns, asked.clone());
         let dir = tempfile::tempdir().expect("temporary directory");

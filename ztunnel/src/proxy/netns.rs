@@ -40,6 +40,21 @@ pub(crate) fn within<R>(
     action()
 }
 
+/// A new namespace with its loopback up.
+#[cfg(test)]
+pub(crate) fn new() -> std::sync::Arc<OwnedFd> {
+    let made = std::thread::spawn(|| {
+        nix::sched::unshare(CloneFlags::CLONE_NEWNET).expect("needs CAP_SYS_ADMIN");
+        // The program starts in this thread's namespace.
+        let up = process::Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status();
+        assert!(up.expect("ip is installed").success());
+        File::open("/proc/thread-self/ns/net").expect("exists")
+    });
+    std::sync::Arc::new(made.join().expect("no panic").into())
+}
+
 /// The process's own namespace, found by whoever leaves it first.
 fn home() -> io::Result<&'static File> {
     if let Some(home) = HOME.get() {

@@ -296,20 +296,14 @@ mod tests {
 
     #[test]
     fn a_pod_is_not_reached_at_an_address_that_has_left_it() {
-        let made = std::thread::spawn(|| {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs CAP_SYS_ADMIN");
-            std::fs::File::open("/proc/thread-self/ns/net").expect("exists")
-        });
-        let netns = Arc::new(OwnedFd::from(made.join().expect("no panic")));
+        let netns = netns::new();
         let ip = |arguments: &str| {
-            let arguments = arguments.split(' ');
-            let run = || Command::new("ip").args(arguments).status();
+            let run = || Command::new("ip").args(arguments.split(' ')).status();
             let status = netns::within(Some(&netns), run).expect("ip is installed");
-            assert!(status.success());
+            assert!(status.success(), "{arguments}");
         };
         let pods = serving(Some(netns.clone()));
         let (before, after) = (Arc::default(), Arc::default());
-        ip("link set lo up");
         ip("address add 192.0.2.1/32 dev lo");
         assert!(reaches(&pods, "192.0.2.1", &before));
         ip("address del 192.0.2.1/32 dev lo");
