@@ -41,14 +41,14 @@ pub struct Tunnel {
     shared: Rc<TunnelState>,
     response_timeout: Duration,
     stream_limit: usize,
-    activity: Activity,
     doubt: Doubt,
     peer_chain: Arc<[CertificateDer<'static>]>,
     key_exchange: &'static str,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct TunnelState {
+    activity: Activity,
     streams: Cell<usize>,
     /// Directions of streams that wait for somebody to read.
     stalled: Cell<usize>,
@@ -153,10 +153,9 @@ async fn shake(
     });
     Ok(Tunnel {
         requests,
-        shared: drive(peer, driven, lost),
+        shared: drive(peer, driven, activity, lost),
         response_timeout: settings.response_timeout,
         stream_limit: settings.client_streams,
-        activity,
         doubt,
         peer_chain,
         key_exchange,
@@ -202,9 +201,18 @@ fn lost(
 fn drive(
     peer: SocketAddr,
     driven: impl Future<Output = io::Result<()>> + 'static,
+    activity: Activity,
     lost: impl Future<Output = ()> + 'static,
 ) -> Rc<TunnelState> {
-    let shared = Rc::new(TunnelState::default());
+    let shared = Rc::new(TunnelState {
+        activity,
+        streams: Cell::default(),
+        stalled: Cell::default(),
+        closed: Cell::default(),
+        revoked: Cell::default(),
+        cut: Notify::default(),
+        ended: Notify::default(),
+    });
     let state = shared.clone();
     spawn_local(async move {
         tokio::select! {
@@ -296,7 +304,7 @@ impl Tunnel {
 
     /// Times the peer has been heard of.
     pub(crate) fn reads(&self) -> u64 {
-        self.activity.reads()
+        self.shared.activity.reads()
     }
 
     /// Returns when the peer says nothing any more, half-way to the deadline of a CONNECT that it
@@ -378,6 +386,11 @@ impl StreamSlot {
 
     pub(crate) fn is_revoked(&self) -> bool {
         self.0.revoked.get()
+    }
+
+    /// Of a connection that the stream carries.
+    pub(crate) fn carried_activity(&self) -> Activity {
+        self.0.activity.of_carried()
     }
 }
 

@@ -26,6 +26,7 @@ pub mod pool;
 mod guard;
 mod keepalive;
 mod tls;
+mod unacknowledged;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 
 use crate::client::{Stall, StreamSlot};
+use crate::tls::Activity;
 
 /// Both directions of a tunnelled connection. Dropping it resets what is still open.
 #[derive(Debug)]
@@ -57,6 +58,12 @@ impl Stream {
     /// Whether it ended because the certificate of its tunnel's peer was revoked.
     pub fn is_revoked(&self) -> bool {
         self.slot.as_ref().is_some_and(StreamSlot::is_revoked)
+    }
+
+    /// Of a connection that this stream carries.
+    pub(crate) fn carried_activity(&self) -> Activity {
+        let outer = self.slot.as_ref().map(StreamSlot::carried_activity);
+        outer.unwrap_or_default()
     }
 
     /// The next bytes; none once the peer has ended its direction. Only what has been taken is

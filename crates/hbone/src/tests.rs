@@ -4,6 +4,7 @@ mod abandoned;
 mod frozen;
 mod nested;
 mod sharing;
+mod slow_line;
 mod stale;
 
 use std::cell::{Cell, RefCell};

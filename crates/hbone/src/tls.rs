@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::{self, BufRead, IoSlice, Write};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -20,11 +20,14 @@ use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use crate::guard::{Guard, Peer};
+use crate::unacknowledged::unacknowledged;
 
 /// Bytes asked of the kernel at a time.
 const READ_SIZE: usize = 64 << 10;
 /// Encrypted bytes that may wait for the socket.
 const WRITE_BUFFER: usize = 256 << 10;
+/// What may wait at most while something does: the buffer, and a frame that HTTP/2 has begun.
+const UNWRITTEN_AT_MOST: u64 = 2 << 20;
 
 thread_local! {
     /// A read buffer that no session of the thread holds. Giving as large a one back to the
@@ -32,9 +35,28 @@ thread_local! {
     static SPARE: Cell<BytesMut> = Cell::default();
 }
 
-/// How many reads have brought bytes, so that a busy connection needs no probe.
+/// What shows that a connection's peer lives.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Activity(Rc<Cell<u64>>);
+pub(crate) struct Activity {
+    /// How many reads have brought bytes, so that a busy connection needs no probe.
+    reads: Rc<Cell<u64>>,
+    /// Whose socket carries the connection, be it within another's stream.
+    session: Weak<RefCell<Session>>,
+}
+
+/// Signs of life at one moment. Those of a connection within another's stream are its own reads,
+/// and else the other's.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Signs {
+    /// How many reads have brought bytes.
+    pub(crate) reads: u64,
+    /// Bytes that the socket has taken.
+    pub(crate) written: u64,
+    /// An upper bound for the bytes that wait for the socket.
+    pub(crate) unwritten_at_most: u64,
+    /// Bytes that the peer's kernel has acknowledged.
+    pub(crate) acknowledged: u64,
+}
 
 /// The end that HTTP/2 has.
 pub(crate) struct Tls(Rc<RefCell<Session>>);
@@ -45,9 +67,11 @@ pub(crate) struct Flusher(Rc<RefCell<Session>>);
 struct Session {
     tcp: TcpStream,
     tls: rustls::Connection,
+    /// Bytes that the socket has taken.
+    written: u64,
     /// Read and not yet decrypted; left to the next session of the thread whenever it is empty.
     ahead: Option<BytesMut>,
-    activity: Activity,
+    reads: Rc<Cell<u64>>,
     guard: Guard,
     /// Nothing is read until this is over.
     pause: Option<Pin<Box<dyn Future<Output = ()>>>>,
@@ -64,15 +88,20 @@ pub(crate) fn split(
         rustls::Connection::Client(_) => Peer::Server,
         rustls::Connection::Server(_) => Peer::Client,
     };
-    let activity = Activity::default();
+    let reads = Rc::default();
     let session = Rc::new(RefCell::new(Session {
         tcp,
         tls,
+        written: 0,
         ahead: None,
-        activity: activity.clone(),
+        reads: Rc::clone(&reads),
         guard: Guard::new(peer),
         pause: None,
     }));
+    let activity = Activity {
+        reads,
+        session: Rc::downgrade(&session),
+    };
     (Tls(session.clone()), Flusher(session), activity)
 }
 
@@ -92,12 +121,33 @@ pub(crate) fn invalid_certificate(error: &io::Error) -> Option<&CertificateError
 // === impl Activity ===
 
 impl Activity {
+    /// Of a connection that a stream of this one carries.
+    pub(crate) fn of_carried(&self) -> Self {
+        Self {
+            reads: Rc::default(),
+            session: self.session.clone(),
+        }
+    }
+
     pub(crate) fn count(&self) {
-        self.0.set(self.0.get() + 1);
+        self.reads.set(self.reads.get() + 1);
     }
 
     pub(crate) fn reads(&self) -> u64 {
-        self.0.get()
+        self.reads.get()
+    }
+
+    /// To be asked between the turns of the session's driver.
+    pub(crate) fn signs(&self) -> Signs {
+        let reads = self.reads();
+        match self.session.upgrade() {
+            Some(session) => session.borrow().signs(reads),
+            // It has ended, and nothing is sent any more.
+            None => Signs {
+                reads,
+                ..Signs::default()
+            },
+        }
     }
 }
 
@@ -122,12 +172,28 @@ impl Session {
             };
             match self.tls.write_tls(&mut writer) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(_) => {}
+                Ok(amount) => self.written += amount as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn signs(&self, reads: u64) -> Signs {
+        // A socket that can't be asked is gone, and acknowledges no more.
+        let acknowledged = unacknowledged(&self.tcp)
+            .map(|unacknowledged| self.written.saturating_sub(unacknowledged))
+            .unwrap_or_default();
+        Signs {
+            reads,
+            written: self.written,
+            unwritten_at_most: match self.tls.wants_write() {
+                true => UNWRITTEN_AT_MOST,
+                false => 0,
+            },
+            acknowledged,
+        }
     }
 
     /// Whether all that was read is decrypted.
@@ -161,7 +227,7 @@ impl Session {
             ahead.reserve(READ_SIZE);
             let amount = ready!(poll_read_buf(Pin::new(&mut self.tcp), cx, ahead))?;
             if amount > 0 {
-                self.activity.count();
+                self.reads.set(self.reads.get() + 1);
                 memory::take(amount);
             }
         }

@@ -45,7 +45,7 @@ async fn shake(
     tls: Arc<ClientConfig>,
     settings: &Settings,
 ) -> Result<Tunnel, ConnectError> {
-    let activity = Activity::default();
+    let activity = stream.carried_activity();
     let carried = Carried {
         stream,
         received: Bytes::new(),
@@ -65,10 +65,14 @@ async fn shake(
     let lost = lost(pings, activity.clone(), doubt.clone(), settings);
     Ok(Tunnel {
         requests,
-        shared: drive(gateway, connection.map_err(io::Error::other), lost),
+        shared: drive(
+            gateway,
+            connection.map_err(io::Error::other),
+            activity,
+            lost,
+        ),
         response_timeout: settings.response_timeout,
         stream_limit: settings.client_streams,
-        activity,
         doubt,
         peer_chain,
         key_exchange,
