@@ -77,7 +77,12 @@ pub(crate) async fn serve<P: Pipeline + 'static>(
                 });
             }
             Some(Err(error)) => return tracing::debug!(%peer, %error, "tunnel ended"),
-            None => return,
+            None => {
+                if let Some(cut) = connection.cut() {
+                    tracing::info!(%peer, "tunnel cut: {cut}");
+                }
+                return;
+            }
         }
     }
 }

@@ -30,7 +30,7 @@ use tokio_rustls::TlsConnector;
 pub use self::nested::handshake_within;
 use crate::keepalive::{self, Doubt};
 use crate::settings::{CLIENT_HEADER_LIST, CLIENT_SEND_BUFFER, STALLED, Settings};
-use crate::stream::Stream;
+use crate::stream::{Cut, Stream};
 use crate::tls::{self, Activity};
 
 /// A connection to one peer that carries many streams. It closes when it has been
@@ -53,9 +53,9 @@ struct TunnelState {
     /// Directions of streams that wait for somebody to read.
     stalled: Cell<usize>,
     closed: Cell<bool>,
-    /// The peer's certificate was revoked while the tunnel was open.
-    revoked: Cell<bool>,
-    cut: Notify,
+    /// Why it was cut, where it was.
+    cut: Cell<Option<Cut>>,
+    revoked: Notify,
     ended: Notify,
 }
 
@@ -209,8 +209,8 @@ fn drive(
         streams: Cell::default(),
         stalled: Cell::default(),
         closed: Cell::default(),
-        revoked: Cell::default(),
-        cut: Notify::default(),
+        cut: Cell::default(),
+        revoked: Notify::default(),
         ended: Notify::default(),
     });
     let state = shared.clone();
@@ -222,8 +222,11 @@ fn drive(
             result = driven => if let Err(error) = result {
                 tracing::debug!(%peer, %error, "tunnel ended");
             },
-            () = lost => tracing::debug!(%peer, "tunnel's peer is lost"),
-            () = state.cut.notified() => tracing::debug!(%peer, "tunnel cut"),
+            () = lost => state.cut.set(Some(Cut::PeerLost)),
+            () = state.revoked.notified() => state.cut.set(Some(Cut::Revoked)),
+        }
+        if let Some(cut) = state.cut.get() {
+            tracing::info!(%peer, "tunnel cut: {cut}");
         }
         state.closed.set(true);
         state.ended.notify_one();
@@ -258,10 +261,7 @@ impl Tunnel {
         let state = self.shared.clone();
         spawn_local(async move {
             tokio::select! {
-                () = revoked => {
-                    state.revoked.set(true);
-                    state.cut.notify_one();
-                }
+                () = revoked => state.revoked.notify_one(),
                 () = state.ended.notified() => {}
             }
         });
@@ -384,8 +384,8 @@ impl StreamSlot {
         }
     }
 
-    pub(crate) fn is_revoked(&self) -> bool {
-        self.0.revoked.get()
+    pub(crate) fn cut(&self) -> Option<Cut> {
+        self.0.cut.get()
     }
 
     /// Of a connection that the stream carries.

@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::headers::BAGGAGE;
 use crate::keepalive::{self, Doubt};
 use crate::settings::{SERVER_HEADER_LIST, SERVER_SEND_BUFFER, Settings};
-use crate::stream::Stream;
+use crate::stream::{Cut, Stream};
 use crate::tls::{self, Flusher, Tls};
 
 /// An accepted tunnel. It makes progress only while [`Connection::next`] is awaited.
@@ -29,6 +29,7 @@ pub struct Connection {
     http2: h2::server::Connection<Tls, Bytes>,
     flusher: Flusher,
     peer_lost: Pin<Box<dyn Future<Output = ()>>>,
+    cut: Option<Cut>,
     peer: Option<Identity>,
     peer_chain: Arc<[CertificateDer<'static>]>,
     key_exchange: &'static str,
@@ -133,6 +134,7 @@ async fn shake(
         http2,
         flusher,
         peer_lost,
+        cut: None,
         peer,
         peer_chain,
         key_exchange,
@@ -157,6 +159,11 @@ impl Connection {
         self.key_exchange
     }
 
+    /// Why it has ended, where no peer did it.
+    pub fn cut(&self) -> Option<Cut> {
+        self.cut
+    }
+
     /// The next request; none once the connection has ended. Safe to cancel.
     pub async fn next(&mut self) -> Option<Result<Request, h2::Error>> {
         let (http2, flusher) = (&mut self.http2, &self.flusher);
@@ -174,7 +181,7 @@ impl Connection {
             biased;
             accepted = accepting => accepted?,
             () = &mut self.peer_lost => {
-                tracing::debug!("tunnel's peer is lost");
+                self.cut = Some(Cut::PeerLost);
                 self.http2.abrupt_shutdown(h2::Reason::NO_ERROR);
                 self.peer_lost = Box::pin(std::future::pending());
                 return None;

@@ -8,6 +8,15 @@ use h2::{Reason, RecvStream, SendStream};
 use crate::client::{Stall, StreamSlot};
 use crate::tls::Activity;
 
+/// Why a tunnel was cut, and its streams with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Cut {
+    #[error("the peer's certificate has been revoked")]
+    Revoked,
+    #[error("the peer no longer answers")]
+    PeerLost,
+}
+
 /// Both directions of a tunnelled connection. Dropping it resets what is still open.
 #[derive(Debug)]
 pub struct Stream {
@@ -55,9 +64,9 @@ impl Stream {
         }
     }
 
-    /// Whether it ended because the certificate of its tunnel's peer was revoked.
-    pub fn is_revoked(&self) -> bool {
-        self.slot.as_ref().is_some_and(StreamSlot::is_revoked)
+    /// Why the tunnel that a client opened it on was cut, where it was.
+    pub fn cut(&self) -> Option<Cut> {
+        self.slot.as_ref().and_then(StreamSlot::cut)
     }
 
     /// Of a connection that this stream carries.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use hbone::headers::{self, TraceId, TraceParent};
+use hbone::stream::Cut;
 use http::{HeaderMap, StatusCode};
 use mesh::address::NetworkAddress;
 use mesh::authorization::{Connection, Verdict};
@@ -42,8 +43,8 @@ pub(crate) struct Arrival {
     /// Who the pod proved to be to the peer; none for plaintext.
     pub(crate) own: Option<Rc<Identity>>,
     pub(crate) tls_group: Option<&'static str>,
-    /// Set when the peer's certificate is revoked, and with it all that the peer has open cut.
-    pub(crate) revoked: Rc<Cell<bool>>,
+    /// Why the peer's tunnel was cut, and with it all that the peer has open, where it was.
+    pub(crate) cut: Rc<Cell<Option<Cut>>>,
     /// The client's workload, as far as it is known.
     pub(crate) source: Option<Arc<Workload>>,
     /// As the client's tunnel has it.
@@ -91,6 +92,12 @@ impl Arrival {
         {
             self.source = self.worker.described.workload(identity, headers);
         }
+    }
+
+    /// Has all that is open with the peer end for this reason once its connection is dropped.
+    pub(crate) fn cut_by(&self, cut: Cut) {
+        tracing::info!(peer = %self.peer, "tunnel cut: {cut}");
+        self.cut.set(Some(cut));
     }
 
     /// Who arrives, as the destination sees it.

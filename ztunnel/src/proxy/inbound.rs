@@ -10,7 +10,7 @@ use futures::future::OptionFuture;
 use hbone::copy::{self, Side};
 use hbone::headers;
 use hbone::server::{self, AcceptError, Request};
-use hbone::stream::Stream;
+use hbone::stream::{Cut, Stream};
 use http::{Method, StatusCode};
 use mesh::destination::Authority;
 use mesh::identity::Identity;
@@ -48,7 +48,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         identity: None,
         own: None,
         tls_group: None,
-        revoked: Rc::default(),
+        cut: Rc::default(),
         source: None,
         trace: None,
     };
@@ -108,10 +108,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
             }
             // Dropping the connection cuts its streams.
             Some(()) = &mut revoked => {
-                tracing::info!(%peer, "tunnel cut: its client's certificate has been revoked");
                 worker.count_revocation(Direction::Inbound);
-                arrival.revoked.set(true);
-                return;
+                return arrival.cut_by(Cut::Revoked);
             }
         };
         match request {
@@ -124,7 +122,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
                 tracing::debug!(%peer, %error, "tunnel ended");
                 return;
             }
-            None => return,
+            None => {
+                if let Some(cut) = connection.cut() {
+                    arrival.cut_by(cut);
+                }
+                return;
+            }
         }
     }
 }
@@ -143,8 +146,7 @@ pub(crate) fn serve_request(arrival: Arrival, request: Request) -> impl Future<O
             Ok(verdict) = &mut opened.admission.denied => Err(verdict),
         };
         match result {
-            Ok(Err(_)) if opened.revoked.get() => tracked.finish(Some(Failure::revoked())),
-            Ok(result) => tracked.finish(Failure::of_copy(result)),
+            Ok(result) => tracked.finish(Failure::of_tunnel(opened.cut.get(), result)),
             Err(verdict) => {
                 opened.stream.abort();
                 copy::abort(&opened.application);
@@ -160,7 +162,7 @@ struct Opened {
     stream: Stream,
     application: TcpStream,
     admission: Admission,
-    revoked: Rc<Cell<bool>>,
+    cut: Rc<Cell<Option<Cut>>>,
     half_closed: Duration,
     _listed: Listed,
 }
@@ -211,7 +213,7 @@ async fn open(mut arrival: Arrival, mut request: Request) -> Option<Opened> {
             application,
             admission,
             half_closed: arrival.worker.shared.config.half_closed_timeout,
-            revoked: arrival.revoked,
+            cut: arrival.cut,
             _listed: listed,
         }),
         Err(error) => {

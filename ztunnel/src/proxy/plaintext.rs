@@ -27,7 +27,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         identity: None,
         own: None,
         tls_group: None,
-        revoked: Rc::default(),
+        cut: Rc::default(),
         source: None,
         trace: None,
     };

@@ -53,7 +53,7 @@ pub(crate) async fn run(
         identity: Some(client.identity()),
         own: Some(Rc::new(own)),
         tls_group: None,
-        revoked: Rc::default(),
+        cut: Rc::default(),
         source: Some(client.workload.clone()),
         trace: Some(trace),
     };

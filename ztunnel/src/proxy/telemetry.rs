@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hbone::client::{ConnectError, OpenError};
 use hbone::copy::{CopyError, Meter};
 use hbone::headers::TraceId;
-use hbone::stream::Stream;
+use hbone::stream::Cut;
 use http::StatusCode;
 use mesh::authorization::Verdict;
 use mesh::destination::Authority;
@@ -218,10 +218,15 @@ impl Failure {
 
     /// A handshake refused, or a tunnel cut, because of a revocation list.
     pub(crate) fn revoked() -> Self {
-        Self::new(
-            ResponseFlags::CertRevoked,
-            "the peer's certificate has been revoked",
-        )
+        Self::cut(Cut::Revoked)
+    }
+
+    fn cut(cut: Cut) -> Self {
+        let flags = match cut {
+            Cut::Revoked => ResponseFlags::CertRevoked,
+            Cut::PeerLost => ResponseFlags::None,
+        };
+        Self::new(flags, cut)
     }
 
     pub(crate) fn connect(error: &std::io::Error) -> Self {
@@ -232,11 +237,11 @@ impl Failure {
         }
     }
 
-    /// How the end of a copy into a tunnel counts: a certificate's revocation cuts it.
-    pub(crate) fn of_tunnel(stream: &Stream, result: Result<(), CopyError>) -> Option<Self> {
-        match stream.is_revoked() {
-            true => Some(Self::revoked()),
-            false => Self::of_copy(result),
+    /// How the end of a copy to or from a tunnel counts, which may have been cut.
+    pub(crate) fn of_tunnel(cut: Option<Cut>, result: Result<(), CopyError>) -> Option<Self> {
+        match (result, cut) {
+            (Err(_), Some(cut)) => Some(Self::cut(cut)),
+            (result, _) => Self::of_copy(result),
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::{Mesh, dial, request, run, send, serve};
 use crate::server;
 use crate::settings::Settings;
+use crate::stream::Cut;
 
 /// What the line carries in a [`TICK`].
 const PORTION: usize = 16 << 10;
@@ -121,6 +122,7 @@ fn a_peer_that_stands_still_is_lost_while_its_kernel_still_takes_what_it_is_sent
         while send(&mut stream, vec![7]).await.is_ok() {
             sleep(TICK / 4).await;
         }
+        assert_eq!(stream.cut(), Some(Cut::PeerLost));
     });
     drop(over);
     frozen.join().expect("it stood still");

@@ -61,7 +61,7 @@ impl Client {
         let half_closed = self.worker.shared.config.half_closed_timeout;
         let tcp = &mut self.caller.tcp;
         let result = copy::tunnel(tcp, &mut stream, Side::Client, half_closed, &tracked).await;
-        tracked.finish(Failure::of_tunnel(&stream, result));
+        tracked.finish(Failure::of_tunnel(stream.cut(), result));
         Ok(())
     }
 
