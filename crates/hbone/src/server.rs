@@ -159,7 +159,7 @@ impl Connection {
         self.key_exchange
     }
 
-    /// Why it has ended, where no peer did it.
+    /// Set once [`Connection::next`] has given its peer up.
     pub fn cut(&self) -> Option<Cut> {
         self.cut
     }
@@ -182,7 +182,8 @@ impl Connection {
             accepted = accepting => accepted?,
             () = &mut self.peer_lost => {
                 self.cut = Some(Cut::PeerLost);
-                self.http2.abrupt_shutdown(h2::Reason::NO_ERROR);
+                // Streams would take NO_ERROR for a peer that only reads no more.
+                self.http2.abrupt_shutdown(h2::Reason::CONNECT_ERROR);
                 self.peer_lost = Box::pin(std::future::pending());
                 return None;
             }
