@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::OptionFuture;
 use hbone::server::{self, AcceptError, Request};
+use hbone::stream::Cut;
 use http::{Method, StatusCode};
 use mesh::destination::Authority;
 use mesh::service::AppProtocol;
@@ -64,7 +65,7 @@ pub(crate) async fn serve<P: Pipeline + 'static>(
             }
             // Dropping the connection cuts its streams.
             Some(()) = &mut revoked => {
-                tracing::info!(%peer, "tunnel cut: its client's certificate has been revoked");
+                tracing::info!(%peer, "tunnel cut: {}", Cut::Revoked);
                 return Reporter::Destination.count_revocation();
             }
         };

@@ -47,8 +47,10 @@ pub struct Tunnel {
 }
 
 #[derive(Debug)]
-struct TunnelState {
+pub(crate) struct TunnelState {
     activity: Activity,
+    /// Of the tunnel whose stream carries this one.
+    outer: Option<Rc<TunnelState>>,
     streams: Cell<usize>,
     /// Directions of streams that wait for somebody to read.
     stalled: Cell<usize>,
@@ -153,7 +155,7 @@ async fn shake(
     });
     Ok(Tunnel {
         requests,
-        shared: drive(peer, driven, activity, lost),
+        shared: drive(peer, driven, activity, None, lost),
         response_timeout: settings.response_timeout,
         stream_limit: settings.client_streams,
         doubt,
@@ -202,10 +204,12 @@ fn drive(
     peer: SocketAddr,
     driven: impl Future<Output = io::Result<()>> + 'static,
     activity: Activity,
+    outer: Option<Rc<TunnelState>>,
     lost: impl Future<Output = ()> + 'static,
 ) -> Rc<TunnelState> {
     let shared = Rc::new(TunnelState {
         activity,
+        outer,
         streams: Cell::default(),
         stalled: Cell::default(),
         closed: Cell::default(),
@@ -374,6 +378,15 @@ impl Tunnel {
     }
 }
 
+// === impl TunnelState ===
+
+impl TunnelState {
+    fn cut(&self) -> Option<Cut> {
+        let outer = || self.outer.as_ref()?.cut();
+        self.cut.get().or_else(outer)
+    }
+}
+
 // === impl StreamSlot ===
 
 impl StreamSlot {
@@ -385,12 +398,11 @@ impl StreamSlot {
     }
 
     pub(crate) fn cut(&self) -> Option<Cut> {
-        self.0.cut.get()
+        self.0.cut()
     }
 
-    /// Of a connection that the stream carries.
-    pub(crate) fn carried_activity(&self) -> Activity {
-        self.0.activity.of_carried()
+    pub(crate) fn tunnel(&self) -> Rc<TunnelState> {
+        self.0.clone()
     }
 }
 

@@ -28,7 +28,8 @@ pub struct Settings {
     pub client_streams: usize,
     /// How often an otherwise silent connection is probed.
     pub ping_interval: Duration,
-    /// How long a probe may stay unanswered.
+    /// How long a probe may stay unanswered, from when what was sent before it has arrived and the
+    /// peer was last heard.
     pub ping_timeout: Duration,
     /// Budget of the TLS and HTTP/2 handshakes.
     pub handshake_timeout: Duration,

@@ -1,12 +1,12 @@
 //! One tunnelled connection: an HTTP/2 stream after its 200.
 
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 
-use crate::client::{Stall, StreamSlot};
-use crate::tls::Activity;
+use crate::client::{Stall, StreamSlot, TunnelState};
 
 /// Why a tunnel was cut, and its streams with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,15 +64,14 @@ impl Stream {
         }
     }
 
-    /// Why the tunnel that a client opened it on was cut, where it was.
+    /// Why the tunnel that a client opened it on was cut, or the one around that, where it was.
     pub fn cut(&self) -> Option<Cut> {
         self.slot.as_ref().and_then(StreamSlot::cut)
     }
 
-    /// Of a connection that this stream carries.
-    pub(crate) fn carried_activity(&self) -> Activity {
-        let outer = self.slot.as_ref().map(StreamSlot::carried_activity);
-        outer.unwrap_or_default()
+    /// The tunnel that a client opened it on.
+    pub(crate) fn tunnel(&self) -> Option<Rc<TunnelState>> {
+        self.slot.as_ref().map(StreamSlot::tunnel)
     }
 
     /// The next bytes; none once the peer has ended its direction. Only what has been taken is

@@ -20,14 +20,16 @@ use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use crate::guard::{Guard, Peer};
+use crate::settings::CLIENT_SEND_BUFFER;
 use crate::unacknowledged::unacknowledged;
 
 /// Bytes asked of the kernel at a time.
 const READ_SIZE: usize = 64 << 10;
 /// Encrypted bytes that may wait for the socket.
 const WRITE_BUFFER: usize = 256 << 10;
-/// What may wait at most while something does: the buffer, and a frame that HTTP/2 has begun.
-const UNWRITTEN_AT_MOST: u64 = 2 << 20;
+/// What may wait at most while something does: the buffer, the overhead of its records, and a frame
+/// that HTTP/2 has begun, which has no more than a copy reads at a time.
+const UNWRITTEN_AT_MOST: u64 = 1 << 20;
 
 thread_local! {
     /// A read buffer that no session of the thread holds. Giving as large a one back to the
@@ -40,12 +42,14 @@ thread_local! {
 pub(crate) struct Activity {
     /// How many reads have brought bytes, so that a busy connection needs no probe.
     reads: Rc<Cell<u64>>,
-    /// Whose socket carries the connection, be it within another's stream.
+    /// Of the socket below; none where it is not this process's own.
     session: Weak<RefCell<Session>>,
+    /// What may wait, besides, for the session to take it.
+    before_session: u64,
 }
 
-/// Signs of life at one moment. Those of a connection within another's stream are its own reads,
-/// and else the other's.
+/// Signs of life at one moment. For a connection within another's stream, the reads are its own and
+/// the bytes those of the socket below, which are before and after its own.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Signs {
     /// How many reads have brought bytes.
@@ -101,6 +105,7 @@ pub(crate) fn split(
     let activity = Activity {
         reads,
         session: Rc::downgrade(&session),
+        before_session: 0,
     };
     (Tls(session.clone()), Flusher(session), activity)
 }
@@ -126,6 +131,7 @@ impl Activity {
         Self {
             reads: Rc::default(),
             session: self.session.clone(),
+            before_session: CLIENT_SEND_BUFFER as u64,
         }
     }
 
@@ -137,17 +143,16 @@ impl Activity {
         self.reads.get()
     }
 
-    /// To be asked between the turns of the session's driver.
     pub(crate) fn signs(&self) -> Signs {
-        let reads = self.reads();
-        match self.session.upgrade() {
-            Some(session) => session.borrow().signs(reads),
-            // It has ended, and nothing is sent any more.
-            None => Signs {
-                reads,
-                ..Signs::default()
-            },
+        let mut signs = match self.session.upgrade() {
+            Some(session) => session.borrow().signs(),
+            None => Signs::default(),
+        };
+        signs.reads = self.reads();
+        if signs.unwritten_at_most > 0 {
+            signs.unwritten_at_most += self.before_session;
         }
+        signs
     }
 }
 
@@ -180,13 +185,13 @@ impl Session {
         Poll::Ready(Ok(()))
     }
 
-    fn signs(&self, reads: u64) -> Signs {
+    fn signs(&self) -> Signs {
         // A socket that can't be asked is gone, and acknowledges no more.
         let acknowledged = unacknowledged(&self.tcp)
             .map(|unacknowledged| self.written.saturating_sub(unacknowledged))
             .unwrap_or_default();
         Signs {
-            reads,
+            reads: self.reads.get(),
             written: self.written,
             unwritten_at_most: match self.tls.wants_write() {
                 true => UNWRITTEN_AT_MOST,

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use tokio::net::TcpStream;
 
 // `SIOCOUTQ`, by its other name.
-nix::ioctl_read_bad!(outgoing_queue, libc::TIOCOUTQ, c_int);
+nix::ioctl_read_bad!(outgoing_queue, nix::libc::TIOCOUTQ, c_int);
 
 /// Bytes sent and not acknowledged, and those not sent yet.
 pub(crate) fn unacknowledged(tcp: &TcpStream) -> io::Result<u64> {

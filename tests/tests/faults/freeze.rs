@@ -103,9 +103,12 @@ fn a_node_that_stands_still_for_long_is_given_up_and_serves_when_it_goes_on() {
         Ok(())
     })
     .expect("let go");
-    // The access log says why, either way.
-    let told = said(&lab, "node-1", "error=\"the peer no longer answers\"");
-    assert_eq!(told, 100);
+    lab.eventually(BACK, "the access log says why, either way", || {
+        let told = said(&lab, "node-1", "error=\"the peer no longer answers\"");
+        ensure!(told == 100, "{told} of 100");
+        Ok(())
+    })
+    .expect("told");
     let output = lab.peer_output("shop/client", &["get", "server:80"]);
     let output = output.expect("runs");
     assert!(!output.status.success(), "{output:?}");

@@ -237,7 +237,7 @@ impl Failure {
         }
     }
 
-    /// How the end of a copy to or from a tunnel counts, which may have been cut.
+    /// How the end of a copy to or from a tunnel counts, and why the tunnel was cut where it was.
     pub(crate) fn of_tunnel(cut: Option<Cut>, result: Result<(), CopyError>) -> Option<Self> {
         match (result, cut) {
             (Err(_), Some(cut)) => Some(Self::cut(cut)),

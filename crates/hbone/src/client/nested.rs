@@ -45,7 +45,10 @@ async fn shake(
     tls: Arc<ClientConfig>,
     settings: &Settings,
 ) -> Result<Tunnel, ConnectError> {
-    let activity = stream.carried_activity();
+    let outer = stream.tunnel();
+    let activity = outer
+        .as_ref()
+        .map_or_else(Activity::default, |outer| outer.activity.of_carried());
     let carried = Carried {
         stream,
         received: Bytes::new(),
@@ -69,6 +72,7 @@ async fn shake(
             gateway,
             connection.map_err(io::Error::other),
             activity,
+            outer,
             lost,
         ),
         response_timeout: settings.response_timeout,
