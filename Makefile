@@ -60,6 +60,13 @@ test: deps ## Runs every test, those in network namespaces included
 	$(CARGO) build --workspace --locked
 	$(CARGO) test --workspace --locked
 
+# Promises have times, which what else runs on the machine would lengthen: built as it is released, one test at
+# a time. One that fails is told of at the end, hours later, with the others.
+.PHONY: test-full
+test-full: deps ## Runs every test at the size of its promise and prints what it measured; takes hours
+	$(CARGO) build --release --workspace --locked
+	WEFT_TEST_SCALE=full $(CARGO) test --release --workspace --locked --no-fail-fast -- --test-threads=1 --nocapture
+
 # Not a part of `test`, which replays the corpora. Fuzzers need flags of the nightly toolchain, which
 # RUSTC_BOOTSTRAP lets the stable one take; and a crate with fuzz targets is all it takes to be here.
 FUZZ_SECONDS ?= 60
@@ -75,11 +82,11 @@ fuzz: deps ## Fuzzes what comes from the network, FUZZ_SECONDS for each target
 	  done; \
 	done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
-# ZTUNNEL names another ztunnel's program, to measure beside ours; JSON a file for every run's figures.
+# ZTUNNEL names another ztunnel's program, to measure beside ours; JSON a file for the figures of every run of TCP.
 ZTUNNEL ?=
-JSON ?=
+JSON ?= target/bench.json
 .PHONY: bench
-bench: build ## Measures against plain TCP, and the waypoint beside Envoy; prints ratios
+bench: build ## Measures against plain TCP, and the waypoint beside Envoy; prints ratios, writes JSON
 	$(CARGO) build --release --locked -p tests --bins
 	./target/release/bench $(if $(ZTUNNEL),--ztunnel $(ZTUNNEL)) $(if $(JSON),--json $(JSON))
 	./target/release/bench http
