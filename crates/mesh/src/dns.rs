@@ -65,8 +65,10 @@ pub fn resolve(
             return Answer::NoData;
         }
         // A wildcard is no name that an alias could point to.
-        let stripped = candidate.stripped && !matches!(found, Found::Wildcard(_));
-        let cname = stripped.then(|| candidate.name.into());
+        let alias = candidate
+            .stripped
+            .filter(|_| !matches!(found, Found::Wildcard(_)));
+        let cname = alias.map(Into::into);
         return Answer::Records { cname, addresses };
     }
     Answer::NotOurs
@@ -78,13 +80,36 @@ pub fn resolve(
 #[derive(Debug, PartialEq, Eq)]
 struct Candidate {
     name: String,
-    /// Whether a search domain was taken off the name that was asked.
-    stripped: bool,
+    /// What was asked, without a search domain, where one was taken off.
+    stripped: Option<String>,
 }
 
-/// The name itself, Kubernetes' short forms of service names by their number of labels,
-/// then the name without a search domain that the pod's resolver appended.
+/// The name itself and its long forms, then the same for the name without a search domain that the
+/// pod's resolver appended.
 fn candidates(asked: &str, client: &Client<'_>) -> Vec<Candidate> {
+    let mut candidates: Vec<Candidate> = forms(asked, client)
+        .map(|name| Candidate {
+            name,
+            stripped: None,
+        })
+        .collect();
+    for search in client.search {
+        let search = search.trim_matches('.').to_ascii_lowercase();
+        let stripped = asked
+            .strip_suffix(search.as_str())
+            .and_then(|rest| rest.strip_suffix('.'));
+        if let Some(stripped) = stripped.filter(|rest| !rest.is_empty() && !search.is_empty()) {
+            candidates.extend(forms(stripped, client).map(|name| Candidate {
+                name,
+                stripped: Some(stripped.to_owned()),
+            }));
+        }
+    }
+    candidates
+}
+
+/// A name, and what it is short for as Kubernetes' name of a service, by its number of labels.
+fn forms(asked: &str, client: &Client<'_>) -> impl Iterator<Item = String> + use<> {
     let Client {
         namespace,
         cluster_domain: domain,
@@ -107,26 +132,7 @@ fn candidates(asked: &str, client: &Client<'_>) -> Vec<Candidate> {
         [_, _, _, "svc"] => names.push(format!("{asked}.{domain}")),
         _ => {}
     }
-    let mut candidates: Vec<Candidate> = names
-        .into_iter()
-        .map(|name| Candidate {
-            name,
-            stripped: false,
-        })
-        .collect();
-    for search in client.search {
-        let search = search.trim_matches('.').to_ascii_lowercase();
-        let stripped = asked
-            .strip_suffix(search.as_str())
-            .and_then(|rest| rest.strip_suffix('.'));
-        if let Some(stripped) = stripped.filter(|rest| !rest.is_empty() && !search.is_empty()) {
-            candidates.push(Candidate {
-                name: stripped.to_owned(),
-                stripped: true,
-            });
-        }
-    }
-    candidates
+    names.into_iter()
 }
 
 // === Lookup ===

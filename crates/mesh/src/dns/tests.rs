@@ -173,6 +173,27 @@ fn a_search_domain_is_stripped_and_told_by_a_cname() {
     assert_eq!(scenario.a("api.example.comcorp.test"), Answer::NotOurs);
 }
 
+/// As a resolver with `ndots:5` asks first for what is short already.
+#[test]
+fn what_is_left_without_a_search_domain_may_be_short_too() {
+    let mut scenario = Scenario::new([service("web", "shop", &[V4.into()])]);
+    for (name, stripped) in [
+        ("web.shop.shop.svc.cluster.local", "web.shop"),
+        ("web.shop.svc.shop.svc.cluster.local", "web.shop.svc"),
+        ("web.shop.svc.svc.cluster.local", "web.shop.svc"),
+    ] {
+        assert_eq!(scenario.a(name), alias(stripped, V4), "{name}");
+        let aaaa = scenario.ask(name, RecordType::Aaaa);
+        assert_eq!(aaaa, Answer::NoData, "{name}");
+    }
+    scenario.namespace = "bank";
+    scenario.search[0] = "bank.svc.cluster.local".to_owned();
+    let name = "web.shop.bank.svc.cluster.local";
+    assert_eq!(scenario.a(name), alias("web.shop", V4));
+    let missing = "web.bank.bank.svc.cluster.local";
+    assert_eq!(scenario.a(missing), Answer::NotOurs);
+}
+
 #[test]
 fn the_name_itself_comes_before_a_stripped_one() {
     let scenario = Scenario::new([
