@@ -23,9 +23,9 @@ use crate::workload::Workload;
 /// TCP port of the tunnel's HBONE listener.
 pub const HBONE_PORT: u16 = 15008;
 
-/// Ports in every pod's namespace that the tunnel itself listens on: outbound, inbound
-/// plaintext, HBONE, DNS, SOCKS.
-pub const OWN_PORTS: [u16; 5] = [15001, 15006, HBONE_PORT, 15053, 15080];
+/// Ports in every pod's namespace that the tunnel always listens on: outbound, inbound plaintext,
+/// HBONE.
+pub const OWN_PORTS: [u16; 3] = [15001, 15006, HBONE_PORT];
 
 /// Whether `workload` is behind `gateway`: one of the proxies that the gateway names.
 pub fn is_gateway(snapshot: &Snapshot, gateway: &GatewayAddress, workload: &Workload) -> bool {

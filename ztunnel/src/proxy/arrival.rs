@@ -176,6 +176,10 @@ impl Arrival {
         let inbound = destination::inbound(&snapshot, &workload, self.local.ip(), authority)
             .map_err(Refusal::Destination)?;
         let application = inbound.application;
+        if shared.config.is_own_port(application.port()) {
+            let refusal = InboundRefusal::OwnPort(application.port());
+            return Err(Refusal::Destination(refusal));
+        }
         if !self.pod.serves(application.port()) {
             return Err(Refusal::ForeignPort(application.port()));
         }

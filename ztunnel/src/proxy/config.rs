@@ -6,6 +6,7 @@ use std::time::Duration;
 use hbone::settings::Settings;
 use ipnet::IpNet;
 use mesh::balancing::ejection::Limits;
+use mesh::destination::OWN_PORTS;
 
 /// Where outbound connections are redirected to.
 pub const OUTBOUND_PORT: u16 = 15001;
@@ -114,6 +115,16 @@ impl Default for Config {
             ejection: Limits::default(),
             tunnel: Settings::default(),
         }
+    }
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Whether the tunnel listens on this port of every pod, so that a call to it would be one to
+    /// itself. DNS is no such port: whoever asks it gets an answer.
+    pub(crate) fn is_own_port(&self, port: u16) -> bool {
+        OWN_PORTS.contains(&port) || (self.socks5 && port == SOCKS5_PORT)
     }
 }
 

@@ -67,7 +67,7 @@ pub(crate) async fn serve_to(
     let Some(original) = named.or_else(dialled) else {
         return;
     };
-    if sockets::is_own_port(original, &caller.tcp, None) {
+    if sockets::is_own_port(original, &caller.tcp, None, &worker.shared.config) {
         return Box::pin(turn_away(
             worker,
             caller,
@@ -81,7 +81,12 @@ pub(crate) async fn serve_to(
         let failure = Failure::new(ResponseFlags::None, "the pod is not known to the mesh");
         return Box::pin(turn_away(worker, caller, original, started, failure)).await;
     };
-    if sockets::is_own_port(original, &caller.tcp, Some(&workload)) {
+    if sockets::is_own_port(
+        original,
+        &caller.tcp,
+        Some(&workload),
+        &worker.shared.config,
+    ) {
         return Box::pin(turn_away(
             worker,
             caller,

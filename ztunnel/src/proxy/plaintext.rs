@@ -37,7 +37,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         return conversation.reject(&worker, "the pod is not known to the mesh");
     };
     conversation.destination.workload = Some(workload.clone());
-    if sockets::is_own_port(original, &caller.tcp, Some(&workload)) {
+    if sockets::is_own_port(
+        original,
+        &caller.tcp,
+        Some(&workload),
+        &worker.shared.config,
+    ) {
         return conversation.reject(&worker, format_args!("{original} is the tunnel itself"));
     }
     if is_behind_header(&workload, original.port()) {

@@ -7,7 +7,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use mesh::destination::OWN_PORTS;
 use mesh::workload::Workload;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use runtime::descriptors;
@@ -297,9 +296,10 @@ pub(crate) fn is_own_port(
     address: SocketAddr,
     tcp: &TcpStream,
     workload: Option<&Workload>,
+    config: &Config,
 ) -> bool {
     let local = || tcp.local_addr().map(|local| canonical(local).ip());
-    OWN_PORTS.contains(&address.port())
+    config.is_own_port(address.port())
         && (address.ip().is_loopback()
             || address.ip().is_unspecified()
             || local().is_ok_and(|local| local == address.ip())
@@ -309,6 +309,7 @@ pub(crate) fn is_own_port(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::config::SOCKS5_PORT;
 
     #[tokio::test]
     async fn a_port_of_ours_is_known_by_the_address_a_connection_came_to() {
@@ -319,10 +320,16 @@ mod tests {
         let (client, accepted) = tokio::join!(TcpStream::connect(target), listener.accept());
         let (_client, (tcp, _)) = (client.expect("connected"), accepted.expect("accepted"));
         let strange = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 15006));
-        assert!(!is_own_port(strange, &tcp, None));
+        let mut config = Config::default();
+        assert!(!is_own_port(strange, &tcp, None, &config));
         let own = SocketAddr::new(target.ip(), 15006);
-        assert!(is_own_port(own, &tcp, None));
-        assert!(!is_own_port(target, &tcp, None));
+        assert!(is_own_port(own, &tcp, None, &config));
+        assert!(!is_own_port(target, &tcp, None, &config));
+        // An application may have this one where we don't.
+        let socks = SocketAddr::new(target.ip(), SOCKS5_PORT);
+        assert!(!is_own_port(socks, &tcp, None, &config));
+        config.socks5 = true;
+        assert!(is_own_port(socks, &tcp, None, &config));
     }
 
     #[test]
