@@ -62,7 +62,10 @@ impl TryFrom<Workload> for model::Workload {
             canonical_name: text(wire.canonical_name),
             canonical_revision: text(wire.canonical_revision),
             workload_name: text(wire.workload_name),
-            workload_type: known::<WorkloadType>("workload_type", wire.workload_type)?.into(),
+            // Nothing is decided by it.
+            workload_type: WorkloadType::try_from(wire.workload_type)
+                .unwrap_or_default()
+                .into(),
             capacity: wire.capacity.unwrap_or(1),
             authorization_policies: policy_keys(
                 "authorization_policies",

@@ -3,7 +3,7 @@
 use mesh::service as model;
 
 use super::{AppProtocol, Port};
-use crate::error::{self, ConversionError, known};
+use crate::error::{self, ConversionError};
 
 impl TryFrom<Port> for model::Port {
     type Error = ConversionError;
@@ -12,7 +12,10 @@ impl TryFrom<Port> for model::Port {
         Ok(Self {
             service_port: error::port("service_port", wire.service_port)?,
             target_port: error::port("target_port", wire.target_port)?,
-            app_protocol: known::<AppProtocol>("app_protocol", wire.app_protocol)?.into(),
+            // One of a later version is told from the bytes, as where none is said.
+            app_protocol: AppProtocol::try_from(wire.app_protocol)
+                .unwrap_or_default()
+                .into(),
         })
     }
 }
@@ -65,6 +68,17 @@ mod tests {
         fn reads_back_as_written(port in strategies::port()) {
             prop_assert_eq!(Port::from(&port).try_into(), Ok(port));
         }
+    }
+
+    #[test]
+    fn a_protocol_of_a_later_version_is_unknown() {
+        let wire = Port {
+            service_port: 80,
+            target_port: 80,
+            app_protocol: 99,
+        };
+        let port = model::Port::try_from(wire).expect("a port");
+        assert_eq!(port.app_protocol, model::AppProtocol::Unknown);
     }
 
     #[test]

@@ -57,6 +57,15 @@ fn legacy_mtls_is_rejected() {
 }
 
 #[test]
+fn a_type_of_a_later_version_costs_no_workload() {
+    let wire = Workload {
+        workload_type: 4,
+        ..valid()
+    };
+    assert!(model::Workload::try_from(wire).is_ok());
+}
+
+#[test]
 fn a_workload_that_cannot_be_understood_is_rejected() {
     let list = |service_port| PortList {
         ports: vec![Port {
@@ -75,10 +84,6 @@ fn a_workload_that_cannot_be_understood_is_rejected() {
         },
         Workload {
             tunnel_protocol: 3,
-            ..valid()
-        },
-        Workload {
-            workload_type: 4,
             ..valid()
         },
         Workload {
