@@ -85,11 +85,14 @@ impl Environment {
         }
     }
 
-    /// `5s`, `10m`, `1h30m`.
+    /// `5s`, `10m`, `1h30m`; seconds where there is no unit.
     pub fn duration(&mut self, name: &str, default: Duration) -> Duration {
         let Some(text) = self.text(name) else {
             return default;
         };
+        if let Ok(seconds) = text.parse() {
+            return Duration::from_secs(seconds);
+        }
         match humantime::parse_duration(&text) {
             Ok(duration) => duration,
             Err(error) => {
@@ -123,6 +126,20 @@ impl FromIterator<(String, String)> for Environment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_duration_without_a_unit_is_in_seconds() {
+        let variables = [("A", "180"), ("B", "1m30s"), ("C", "-1"), ("D", "1.5")];
+        let mut environment: Environment = variables
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into_iter()
+            .collect();
+        let mut read = |name| environment.duration(name, Duration::MAX).as_secs();
+        assert_eq!((read("A"), read("B")), (180, 90));
+        read("C");
+        read("D");
+        assert_eq!(environment.finish().expect_err("mistakes").len(), 2);
+    }
 
     #[test]
     fn all_mistakes_are_kept_and_each_once() {
