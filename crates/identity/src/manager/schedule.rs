@@ -11,8 +11,9 @@ const PARALLEL: usize = 8;
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 /// Once the CA is back, everything that waited is here within half a minute.
 const MAX_BACKOFF: Duration = Duration::from_secs(20);
-/// Between the beginnings of two fetches: a CA that comes back would have all that is due to answer
-/// at once, besides those that it was asked for before.
+/// Between the beginnings of two fetches that were asked for before: a CA that comes back would have
+/// all that is due to answer at once. What is asked for the first time is a pod that can't talk yet,
+/// and of those a ztunnel that was restarted has all at once.
 const PACE: Duration = Duration::from_millis(25);
 /// A fetch somebody waits for need not sit out a long backoff, but the CA keeps this much rest.
 const REAL_TIME_REST: Duration = Duration::from_secs(5);
@@ -35,7 +36,7 @@ pub enum Priority {
 pub(super) struct Schedule {
     entries: HashMap<Identity, Entry>,
     running: usize,
-    /// Before which nothing may begin.
+    /// Before which nothing that keeps to the pace may begin.
     held_until: Option<Instant>,
 }
 
@@ -102,17 +103,20 @@ impl Schedule {
 
     /// The most urgent one that is due, the longest waiting among equals; it counts as running from here.
     pub(super) fn start_next(&mut self, now: Instant) -> Option<Identity> {
-        if self.running >= PARALLEL || self.held_until.is_some_and(|until| until > now) {
+        if self.running >= PARALLEL {
             return None;
         }
+        let held_until = self.held_until;
         let (identity, entry) = self
             .entries
             .iter_mut()
-            .filter(|(_, entry)| !entry.running && entry.due <= now)
+            .filter(|(_, entry)| !entry.running && entry.may_begin(held_until) <= now)
             .max_by_key(|(_, entry)| (entry.priority, std::cmp::Reverse(entry.due)))?;
         entry.running = true;
         self.running += 1;
-        self.held_until = Some(now + PACE);
+        if entry.keeps_to_pace() {
+            self.held_until = Some(now + PACE);
+        }
         Some(identity.clone())
     }
 
@@ -122,8 +126,7 @@ impl Schedule {
             return None;
         }
         let waiting = self.entries.values().filter(|entry| !entry.running);
-        let due = waiting.map(|entry| entry.due).min()?;
-        Some(self.held_until.map_or(due, |until| due.max(until)))
+        waiting.map(|entry| entry.may_begin(self.held_until)).min()
     }
 
     pub(super) fn succeeded(&mut self, identity: &Identity, now: Instant, renew_after: Duration) {
@@ -166,6 +169,23 @@ impl Schedule {
             true => Duration::ZERO,
             false => entry.due.saturating_duration_since(now),
         })
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// Whether it is one of those that a CA is asked for all at once when it comes back. Retries are,
+    /// whoever waits for them: after an outage connections may wait for each.
+    fn keeps_to_pace(&self) -> bool {
+        self.failures > 0 || self.priority == Priority::Background
+    }
+
+    fn may_begin(&self, held_until: Option<Instant>) -> Instant {
+        match held_until {
+            Some(until) if self.keeps_to_pace() => self.due.max(until),
+            Some(_) | None => self.due,
+        }
     }
 }
 
@@ -213,45 +233,89 @@ mod tests {
         }
         schedule.request(&identity("warm-7"), Priority::RealTime, now);
         schedule.request(&identity("urgent"), Priority::RealTime, now);
-        let turn = |number| now + PACE * number;
-        let mut first_two = [0, 1].map(|number| {
-            let next = schedule.start_next(turn(number));
+        let mut first_two = [0, 1].map(|_| {
+            let next = schedule.start_next(now);
             next.expect("due").service_account.to_string()
         });
         first_two.sort();
         assert_eq!(first_two, ["urgent", "warm-7"]);
-        let more = (2..20).filter_map(|number| schedule.start_next(turn(number)));
+        let more = (2..20).filter_map(|_| schedule.start_next(now));
         assert_eq!(more.count(), 6);
         assert_eq!(schedule.next_due(), None);
         schedule.succeeded(&identity("urgent"), now, Duration::from_secs(60));
-        let next = turn(8);
-        assert_eq!(schedule.next_due(), Some(next));
-        assert!(schedule.start_next(turn(7)).is_none());
-        assert!(schedule.start_next(next).is_some());
-        assert!(schedule.start_next(turn(20)).is_none());
+        assert_eq!(schedule.next_due(), Some(now));
+        assert!(schedule.start_next(now).is_some());
+        assert!(schedule.start_next(now + PACE).is_none());
     }
 
-    #[test]
-    fn fetches_keep_to_a_pace_and_no_rest_is_made_up_for() {
-        let start = Instant::now();
-        let mut now = start;
+    /// What has become of an identity before it is asked for.
+    type Past = fn(&mut Schedule, &Identity, Instant);
+
+    /// How many of 110 begin within the first second, and within the next, each answered as it begins.
+    fn begun(past: Past, priority: Priority) -> [usize; 2] {
+        let mut now = Instant::now();
         let mut schedule = Schedule::default();
-        for index in 0..200 {
-            schedule.request(&identity(&format!("a-{index}")), Priority::WarmUp, now);
+        let all: Vec<_> = (0..110)
+            .map(|index| identity(&format!("a-{index}")))
+            .collect();
+        for one in &all {
+            past(&mut schedule, one, now);
         }
-        let hour = Duration::from_secs(3600);
-        let mut begun_within = |end: Instant| {
-            let mut begun = 0;
+        now += MAX_BACKOFF;
+        for one in &all {
+            schedule.request(one, priority, now);
+        }
+        [now + Duration::from_secs(1), now + Duration::from_secs(2)].map(|end| {
+            let mut count = 0;
             while let Some(due) = schedule.next_due().filter(|due| *due < end) {
                 now = now.max(due);
                 let one = schedule.start_next(now).expect("due");
-                schedule.succeeded(&one, now, hour);
-                begun += 1;
+                schedule.succeeded(&one, now, Duration::from_secs(3600));
+                count += 1;
             }
-            begun
+            count
+        })
+    }
+
+    #[test]
+    fn what_was_asked_for_before_keeps_to_a_pace_and_the_first_of_a_pod_do_not() {
+        let unknown: Past = |_, _, _| {};
+        let renewed: Past = |schedule, one, now| {
+            schedule.request(one, Priority::WarmUp, now);
+            schedule.succeeded(one, now, MAX_BACKOFF);
         };
-        assert_eq!(begun_within(start + Duration::from_secs(1)), 40);
-        assert_eq!(begun_within(start + Duration::from_secs(2)), 40);
+        let failed: Past = |schedule, one, now| {
+            schedule.request(one, Priority::WarmUp, now);
+            schedule.failed(one, now, 0.5);
+        };
+        // No rest is made up for: the second second has as many as the first.
+        for (past, priority, expected) in [
+            (unknown, Priority::WarmUp, [110, 0]),
+            (unknown, Priority::RealTime, [110, 0]),
+            (renewed, Priority::Background, [40, 40]),
+            (renewed, Priority::RealTime, [110, 0]),
+            (failed, Priority::Background, [40, 40]),
+            (failed, Priority::RealTime, [40, 40]),
+        ] {
+            assert_eq!(begun(past, priority), expected, "{priority:?}");
+        }
+    }
+
+    #[test]
+    fn a_first_one_does_not_wait_for_what_keeps_to_the_pace() {
+        let now = Instant::now();
+        let mut schedule = Schedule::default();
+        for account in ["old", "older"] {
+            schedule.request(&identity(account), Priority::WarmUp, now);
+            schedule.succeeded(&identity(account), now, Duration::ZERO);
+        }
+        assert!(schedule.start_next(now).is_some());
+        assert_eq!(schedule.next_due(), Some(now + PACE));
+        schedule.request(&identity("new"), Priority::WarmUp, now);
+        assert_eq!(schedule.next_due(), Some(now));
+        assert_eq!(schedule.start_next(now), Some(identity("new")));
+        assert_eq!(schedule.start_next(now), None);
+        assert!(schedule.start_next(now + PACE).is_some());
     }
 
     #[test]

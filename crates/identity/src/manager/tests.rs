@@ -138,6 +138,30 @@ async fn no_more_than_eight_fetches_run_and_connections_go_first() {
     assert_eq!(ca.most_running.load(Ordering::SeqCst), 8);
 }
 
+/// What a ztunnel that was restarted does: none of its pods can talk before.
+#[tokio::test(start_paused = true)]
+async fn the_first_of_a_hundred_pods_are_here_within_a_second_and_renewals_take_their_time() {
+    let ca = TestCa::new(DAY, Duration::from_millis(20));
+    let manager = CertificateManager::new(ca.clone());
+    let all: Vec<_> = (0..110)
+        .map(|index| identity(&format!("a-{index}")))
+        .collect();
+    let began = Instant::now();
+    for one in &all {
+        manager.prefetch(one);
+    }
+    futures::future::join_all(all.iter().map(|one| manager.certificate(one))).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(ca.most_running.load(Ordering::SeqCst), 8);
+    manager.renew_all(Duration::ZERO);
+    sleep(Duration::from_secs(1)).await;
+    let renewed = ca.fetches() - all.len();
+    assert!((35..=41).contains(&renewed), "{renewed} within a second");
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(ca.fetches(), 2 * all.len());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_certificate_is_renewed_at_half_of_its_life() {
     let ca = TestCa::new(DAY, Duration::ZERO);
