@@ -209,6 +209,28 @@ async fn a_valid_certificate_is_served_while_renewal_fails_and_an_expired_one_ne
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_fetched_at_once_is_renewed_spread_out() {
+    let ca = TestCa::new(DAY, Duration::ZERO);
+    let manager = CertificateManager::new(ca.clone());
+    let all: Vec<_> = (0..50)
+        .map(|index| identity(&format!("a-{index}")))
+        .collect();
+    futures::future::join_all(all.iter().map(|one| manager.certificate(one))).await;
+    // Renewals are between two fifths of the life and half of it, which a second of clocks is added to.
+    let second = Duration::from_secs(1);
+    sleep(DAY * 2 / 5 - second).await;
+    let mut renewed = Vec::new();
+    for _ in 0..6 {
+        let before = ca.fetches();
+        sleep(DAY / 60 + second).await;
+        renewed.push(ca.fetches() - before);
+    }
+    assert_eq!(renewed.iter().sum::<usize>(), all.len(), "{renewed:?}");
+    // Chance puts more than half of them in one sixth about once in 15 million runs.
+    assert!(renewed.iter().all(|count| *count <= 25), "{renewed:?}");
+}
+
 /// After an outage the CA is asked by everybody, but not by everybody at once.
 #[tokio::test(start_paused = true)]
 async fn a_ca_that_is_back_has_renewed_everything_within_half_a_minute() {
