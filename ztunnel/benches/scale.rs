@@ -530,11 +530,30 @@ fn verdicts() {
         ],
         ..Match::default()
     };
-    let kinds: [(&str, &dyn Fn(usize) -> Match); 4] = [
+    let suffix = |number: usize| Match {
+        principals: vec![StringMatch::Suffix(format!("/sa/client-{number}").into())],
+        ..Match::default()
+    };
+    let namespace = |number: usize| Match {
+        namespaces: vec![StringMatch::Prefix(format!("team-{number}-").into())],
+        ..Match::default()
+    };
+    // All but the client's own, as "only my team" is written.
+    let exclusion = |number: usize| Match {
+        not_namespaces: vec![
+            StringMatch::Exact("ns-1".into()),
+            StringMatch::Exact(format!("team-{number}").into()),
+        ],
+        ..Match::default()
+    };
+    let kinds: [(&str, &dyn Fn(usize) -> Match); 7] = [
         ("by client", &exact),
         ("by the beginning of the client's name", &prefix),
         ("by port", &port),
         ("by address", &range),
+        ("by the end of the client's name", &suffix),
+        ("by the beginning of the namespace", &namespace),
+        ("by whom they except", &exclusion),
     ];
     for (what, kind) in kinds {
         let destination = workload(0, &service(0));

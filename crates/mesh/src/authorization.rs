@@ -12,6 +12,8 @@ mod evaluation;
 
 mod request;
 
+mod connection_index;
+
 mod policy_list;
 
 mod policy_set;

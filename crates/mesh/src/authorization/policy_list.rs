@@ -2,21 +2,17 @@
 //!
 //! A policy that names its clients, their addresses, its ports or its paths one by one holds for
 //! nothing else: of a thousand of these, only the ones that name what a connection or a request
-//! has are evaluated.
+//! has are evaluated. And one that holds for all but some is not evaluated for these.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::Hash;
-use std::net::IpAddr;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::vec;
 
-use ipnet::IpNet;
-
+use super::connection_index::{self, Attributes, ConnectionIndex};
 use super::evaluation::Facts;
 use super::{
-    Action, Authorization, Clause, Connection, Match, PathPattern, Rule, Scope, StringMatch,
-    template,
+    Action, Authorization, Clause, Connection, Match, PathPattern, Rule, StringMatch, template,
 };
-use crate::identity::Identity;
 use crate::prefix_index::PrefixIndex;
 
 /// Up to so many are faster evaluated than looked up.
@@ -27,39 +23,24 @@ pub(super) struct PolicyList {
     policies: Vec<Arc<Authorization>>,
     /// Where they are in memory.
     known: HashSet<usize>,
-    by_client: Index<Client>,
-    /// By how the client's principal begins.
-    by_prefix: PrefixIndex,
-    by_range: Index<IpNet>,
-    range_lengths: BTreeSet<u8>,
-    by_port: Index<u16>,
-    by_path: Index<Arc<str>>,
+    by_connection: ConnectionIndex,
+    by_path: HashMap<Arc<str>, Vec<usize>>,
     by_path_prefix: PrefixIndex,
     /// Positions, ascending, of those in an index of paths.
     for_paths: Vec<usize>,
     /// Positions, ascending, of those that may hold for anything.
     for_anything: Vec<usize>,
+    /// Positions, ascending, of those that may hold for anything but what is in `but_for`.
+    for_others: Vec<usize>,
+    but_for: ConnectionIndex,
 }
-
-/// Positions, ascending.
-type Index<K> = HashMap<K, Vec<usize>>;
 
 /// Something a connection or a request must have for a policy to hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
-    Client(Client),
-    Prefix(Arc<str>),
-    Range(IpNet),
-    Port(u16),
+    Connection(connection_index::Key),
     Path(Arc<str>),
     PathPrefix(Arc<str>),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Client {
-    Identity(Identity),
-    ServiceAccount(Arc<str>, Arc<str>),
-    Namespace(Arc<str>),
 }
 
 // === impl PolicyList ===
@@ -72,31 +53,32 @@ impl PolicyList {
         }
         let position = self.policies.len();
         self.policies.push(policy.clone());
-        match policy_keys(policy) {
-            Some(keys) => keys.into_iter().for_each(|key| self.index(key, position)),
-            None => self.for_anything.push(position),
+        if let Some(keys) = policy_keys(policy) {
+            keys.into_iter().for_each(|key| self.index(key, position));
+            return;
+        }
+        let exceptions = policy_exceptions(policy);
+        match exceptions.is_empty() {
+            true => self.for_anything.push(position),
+            false => self.for_others.push(position),
+        }
+        for key in exceptions {
+            self.but_for.insert(key, position);
         }
     }
 
     fn index(&mut self, key: Key, position: usize) {
-        let positions = match key {
-            Key::Client(client) => self.by_client.entry(client).or_default(),
-            Key::Prefix(prefix) => return self.by_prefix.insert(&prefix, position),
-            Key::Range(range) => {
-                self.range_lengths.insert(range.prefix_len());
-                self.by_range.entry(range).or_default()
-            }
-            Key::Port(port) => self.by_port.entry(port).or_default(),
+        match key {
+            Key::Connection(key) => self.by_connection.insert(key, position),
             Key::Path(path) => {
                 push_once(&mut self.for_paths, position);
-                self.by_path.entry(path).or_default()
+                self.by_path.entry(path).or_default().push(position);
             }
             Key::PathPrefix(prefix) => {
                 push_once(&mut self.for_paths, position);
-                return self.by_path_prefix.insert(&prefix, position);
+                self.by_path_prefix.insert(&prefix, position);
             }
-        };
-        positions.push(position);
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -114,16 +96,17 @@ impl PolicyList {
     ) -> impl Iterator<Item = &'a Authorization> + use<'a> {
         let few = self.policies.len() <= FEW;
         let mut all = self.policies.iter().take(if few { FEW } else { 0 });
-        let mut lists = match few {
-            true => Vec::new(),
-            false => self.positions(facts),
+        let (mut lists, others) = match few {
+            true => Default::default(),
+            false => (self.positions(facts), self.others(facts.connection)),
         };
+        let mut others = others.into_iter().peekable();
         std::iter::from_fn(move || {
             if let Some(policy) = all.next() {
                 return Some(&**policy);
             }
             let first = lists.iter().filter_map(|list| list.first()).min();
-            let next = *first?;
+            let next = *first.into_iter().chain(others.peek()).min()?;
             for list in &mut lists {
                 if let [first, rest @ ..] = list
                     && *first == next
@@ -131,6 +114,7 @@ impl PolicyList {
                     *list = rest;
                 }
             }
+            others.next_if_eq(&next);
             Some(&*self.policies[next])
         })
     }
@@ -138,8 +122,19 @@ impl PolicyList {
     fn positions(&self, facts: Facts<'_>) -> Vec<&[usize]> {
         let mut lists = vec![&self.for_anything[..]];
         self.add_positions_of_path(facts, &mut lists);
-        self.add_positions_of_connection(facts.connection, &mut lists);
+        self.by_connection.find(facts.connection, &mut lists);
         lists
+    }
+
+    /// Those for all others, of which the connection is one.
+    fn others(&self, connection: &Connection) -> Vec<usize> {
+        let mut others = self.for_others.clone();
+        if !others.is_empty() {
+            let mut lists = Vec::new();
+            self.but_for.find(connection, &mut lists);
+            lists.into_iter().for_each(|list| remove(&mut others, list));
+        }
+        others
     }
 
     /// Without a request, or where its path can be read in several ways, any path is in doubt.
@@ -154,41 +149,6 @@ impl PolicyList {
         lists.extend(self.by_path.get(path).map(Vec::as_slice));
         lists.extend(self.by_path_prefix.of(path, |_| true));
     }
-
-    fn add_positions_of_connection<'a>(
-        &'a self,
-        connection: &Connection,
-        lists: &mut Vec<&'a [usize]>,
-    ) {
-        lists.extend(find(&self.by_port, &connection.destination.port()));
-        let source_ip = connection.source_ip.to_canonical();
-        let ranges = self.range_lengths.iter();
-        let ranges = ranges.filter_map(|length| range(source_ip, *length));
-        lists.extend(ranges.filter_map(|range| find(&self.by_range, &range)));
-        if let Some(client) = &connection.source_identity {
-            self.add_positions_of_client(client, lists);
-        }
-    }
-
-    fn add_positions_of_client<'a>(&'a self, client: &Identity, lists: &mut Vec<&'a [usize]>) {
-        if !self.by_client.is_empty() {
-            let (namespace, account) = (client.namespace.clone(), client.service_account.clone());
-            let keys = [
-                Client::Identity(client.clone()),
-                Client::ServiceAccount(namespace.clone(), account),
-                Client::Namespace(namespace),
-            ];
-            lists.extend(keys.iter().filter_map(|key| find(&self.by_client, key)));
-        }
-        if !self.by_prefix.is_empty() {
-            let principal = client.principal();
-            lists.extend(self.by_prefix.of(&principal, |_| true));
-        }
-    }
-}
-
-fn find<'a, K: Eq + Hash>(index: &'a Index<K>, key: &K) -> Option<&'a [usize]> {
-    index.get(key).map(Vec::as_slice)
 }
 
 /// Keeps ascending positions apart.
@@ -198,10 +158,16 @@ fn push_once(positions: &mut Vec<usize>, position: usize) {
     }
 }
 
-/// The range of that length around an address.
-fn range(address: IpAddr, length: u8) -> Option<IpNet> {
-    let range = IpNet::new(address, length).ok()?;
-    Some(range.trunc())
+/// Takes ascending positions from ascending ones.
+fn remove(positions: &mut Vec<usize>, mut removed: &[usize]) {
+    positions.retain(|position| {
+        while let [first, rest @ ..] = removed
+            && first < position
+        {
+            removed = rest;
+        }
+        removed.first() != Some(position)
+    });
 }
 
 /// What a connection or a request must have for the policy to hold; none where it may hold for anything.
@@ -233,51 +199,14 @@ fn match_keys(one: &Match, policy: &Authorization) -> Option<Vec<Key>> {
             Action::Deny | Action::Audit => None,
         };
     }
-    if !one.service_accounts.is_empty() {
-        let accounts = one.service_accounts.iter();
-        let key = |one: &super::ServiceAccountMatch| {
-            let (namespace, account) = (one.namespace.clone(), one.service_account.clone());
-            Key::Client(Client::ServiceAccount(namespace, account))
-        };
-        return Some(accounts.map(key).collect());
-    }
-    let keys = keys_of(&one.principals, principal_key);
-    keys.or_else(|| keys_of(&one.namespaces, namespace_key))
-        .or_else(|| keys_of(&one.source_ips, |range| Some(Key::Range(range.trunc()))))
-        .or_else(|| match policy.scope {
-            // Of these it is what the client dialled that counts.
-            Scope::Target => None,
-            Scope::Global | Scope::Namespace | Scope::WorkloadSelector => {
-                keys_of(&one.destination_ports, |port| Some(Key::Port(*port)))
-            }
-        })
-        .or_else(|| keys_of(&one.request.as_ref()?.paths, path_key))
-}
-
-/// The keys of values of which one must match, if each has a key and there are some.
-fn keys_of<T>(values: &[T], key: impl Fn(&T) -> Option<Key>) -> Option<Vec<Key>> {
-    match values.is_empty() {
-        true => None,
-        false => values.iter().map(key).collect(),
-    }
-}
-
-fn principal_key(text: &StringMatch) -> Option<Key> {
-    match text {
-        StringMatch::Exact(exact) => {
-            let identity = format!("spiffe://{exact}").parse().ok()?;
-            Some(Key::Client(Client::Identity(identity)))
-        }
-        StringMatch::Prefix(prefix) => Some(Key::Prefix(prefix.clone())),
-        StringMatch::Suffix(_) | StringMatch::Presence => None,
-    }
-}
-
-fn namespace_key(text: &StringMatch) -> Option<Key> {
-    match text {
-        StringMatch::Exact(exact) => Some(Key::Client(Client::Namespace(exact.clone()))),
-        StringMatch::Prefix(_) | StringMatch::Suffix(_) | StringMatch::Presence => None,
-    }
+    let mut required = Attributes::required(one, policy.scope).keys();
+    let keys = required.find_map(|keys| keys.into_iter().collect::<Option<Vec<_>>>());
+    let keys = keys.map(|keys| keys.into_iter().map(Key::Connection).collect());
+    keys.or_else(|| {
+        let paths = &one.request.as_ref()?.paths;
+        let keys = || paths.iter().map(path_key).collect();
+        if paths.is_empty() { None } else { keys() }
+    })
 }
 
 fn path_key(pattern: &PathPattern) -> Option<Key> {
@@ -290,4 +219,34 @@ fn path_key(pattern: &PathPattern) -> Option<Key> {
             Some(Key::PathPrefix(start.into()))
         }
     }
+}
+
+/// What connections have for which the policy certainly does not hold.
+fn policy_exceptions(policy: &Authorization) -> HashSet<connection_index::Key> {
+    let rules = policy.rules.iter();
+    in_each(rules.map(|rule| {
+        let clauses = rule.clauses.iter();
+        let exceptions = clauses.map(|clause| {
+            let matches = clause.matches.iter();
+            in_each(matches.map(|one| match_exceptions(one, policy)))
+        });
+        exceptions.flatten().collect()
+    }))
+}
+
+fn match_exceptions(one: &Match, policy: &Authorization) -> HashSet<connection_index::Key> {
+    // What can't be understood may hold for anything.
+    if one.unparsable.is_some() {
+        return HashSet::new();
+    }
+    let excluded = Attributes::excluded(one, policy.scope);
+    excluded.keys().flatten().flatten().collect()
+}
+
+fn in_each<T: Eq + std::hash::Hash>(mut sets: impl Iterator<Item = HashSet<T>>) -> HashSet<T> {
+    let first = sets.next().unwrap_or_default();
+    sets.fold(first, |mut all, set| {
+        all.retain(|one| set.contains(one));
+        all
+    })
 }

@@ -4,6 +4,9 @@ mod strategies;
 
 mod model;
 
+use super::evaluation::Facts;
+use super::policy_list::PolicyList;
+use super::request::OtherReadings;
 use super::*;
 use crate::snapshot::{Change, Snapshot};
 use crate::workload::Workload;
@@ -224,6 +227,90 @@ fn texts_match_as_policies_write_them() {
             StringMatch::parse(pattern).matches(text),
             matches,
             "{pattern} {text}"
+        );
+    }
+}
+
+/// Each of many policies is about somebody else.
+#[test]
+fn policies_that_can_not_hold_for_a_connection_are_not_evaluated() {
+    let texts = |text: &str| vec![StringMatch::parse(text)];
+    type Build = fn(&mut Match, Vec<StringMatch>);
+    let cases: [(&str, Build, &str); 8] = [
+        (
+            "principals",
+            |one, texts| one.principals = texts,
+            "cluster.local/ns/shop/sa/NUMBER",
+        ),
+        (
+            "principals",
+            |one, texts| one.principals = texts,
+            "cluster.local/ns/shop/sa/NUMBER*",
+        ),
+        (
+            "principals",
+            |one, texts| one.principals = texts,
+            "*/sa/NUMBER",
+        ),
+        (
+            "namespaces",
+            |one, texts| one.namespaces = texts,
+            "NUMBER-*",
+        ),
+        (
+            "namespaces",
+            |one, texts| one.namespaces = texts,
+            "*-NUMBER",
+        ),
+        (
+            "notPrincipals",
+            |one, texts| one.not_principals = texts,
+            "*/sa/client",
+        ),
+        (
+            "notNamespaces",
+            |one, texts| one.not_namespaces = texts,
+            "shop",
+        ),
+        (
+            "notNamespaces",
+            |one, texts| one.not_namespaces = texts,
+            "sh*",
+        ),
+    ];
+    let connection = connection(Some("client"));
+    let others = OtherReadings::default();
+    for (attribute, build, text) in cases {
+        let mut list = PolicyList::default();
+        for number in 0..20 {
+            let mut one = Match::default();
+            build(
+                &mut one,
+                texts(&text.replace("NUMBER", &number.to_string())),
+            );
+            let policy = policy(&number.to_string(), Action::Deny, vec![rule(&[one])]);
+            list.add(&Arc::new(policy));
+        }
+        let facts = Facts {
+            connection: &connection,
+            request: None,
+            others: &others,
+        };
+        assert_eq!(list.candidates(facts).count(), 0, "{attribute}: {text}");
+        let plaintext = Connection {
+            source_identity: None,
+            ..connection.clone()
+        };
+        let facts = Facts {
+            connection: &plaintext,
+            ..facts
+        };
+        let excepts = attribute.starts_with("not");
+        let expected = if excepts { 20 } else { 0 };
+        assert_eq!(
+            list.candidates(facts).count(),
+            expected,
+            "{attribute}: {text}"
         );
     }
 }
