@@ -4,6 +4,7 @@
 //! the mesh must not stand still for it. What a list does say holds for the whole chain.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +28,8 @@ use crate::provider::provider;
 /// How often the file is looked at. A change counts once it has been the same for two looks, so
 /// that a file is not read while it is being written.
 const LOOK: Duration = Duration::from_millis(500);
+const NOTHING_YET: &str =
+    "there is no revocation list yet, and nothing is revoked; the file is followed";
 
 /// The lists in force. Verifiers share it; what it says changes with the file.
 pub struct RevocationLists {
@@ -73,17 +76,25 @@ struct AnyUsage;
 // === impl RevocationFile ===
 
 impl RevocationFile {
-    /// Reads the file; one that can't be read or holds no list is an error, as nothing would be revoked by it.
+    /// Reads the file. It may be empty, or come later, as a ConfigMap does that is mounted optionally;
+    /// whatever else can't be read is an error.
     pub fn open(path: &Path) -> Result<Self, RevocationError> {
         let stamp = std::fs::metadata(path).map(|metadata| Stamp::of(&metadata));
-        let content = std::fs::read(path).map_err(|error| RevocationError::Read {
-            path: path.to_owned(),
-            error,
-        })?;
+        let (lists, read) = match std::fs::read(path) {
+            Ok(content) => (parse(path, &content)?, stamp.ok()),
+            Err(error) if error.kind() == ErrorKind::NotFound => (Vec::new(), None),
+            Err(error) => {
+                let path = path.to_owned();
+                return Err(RevocationError::Read { path, error });
+            }
+        };
+        if lists.is_empty() {
+            tracing::warn!(path = %path.display(), "{NOTHING_YET}");
+        }
         Ok(Self {
-            lists: Arc::new(RevocationLists::new(parse(path, &content)?)),
+            lists: Arc::new(RevocationLists::new(lists)),
             path: path.to_owned(),
-            read: stamp.ok(),
+            read,
         })
     }
 
@@ -91,8 +102,8 @@ impl RevocationFile {
         self.lists.clone()
     }
 
-    /// Reads the file whenever it has changed, until dropped. A content that can't be used leaves
-    /// the one before in force.
+    /// Reads the file whenever it has changed, until dropped. Lists once in force stay so until others
+    /// replace them: a file that is gone or emptied takes nothing back, whoever has done that.
     pub async fn follow(mut self) {
         let mut ticks = time::interval(LOOK);
         let mut seen = self.read;
@@ -107,9 +118,15 @@ impl RevocationFile {
             }
             self.read = stamp;
             match self.read().await {
-                Ok(lists) => {
+                Ok(lists) if !lists.is_empty() => {
                     tracing::info!(path = %self.path.display(), lists = lists.len(), "revocation lists read");
                     self.lists.replace(lists);
+                }
+                Ok(_) if self.lists.lists.load().is_empty() => {
+                    tracing::warn!(path = %self.path.display(), "{NOTHING_YET}");
+                }
+                Ok(_) => {
+                    tracing::error!(path = %self.path.display(), "the file of revocation lists is empty; going on with those before");
                 }
                 Err(error) => {
                     tracing::error!(%error, "revocation lists can't be read; going on with those before");
@@ -129,20 +146,28 @@ impl RevocationFile {
     }
 }
 
+/// Any number of lists in PEM, or one in DER; none in an empty file only.
 fn parse(path: &Path, content: &[u8]) -> Result<Vec<CertRevocationList<'static>>, RevocationError> {
     let malformed = |reason: String| RevocationError::Malformed {
         path: path.to_owned(),
         reason,
     };
+    let read = |der: &[u8], number: usize| {
+        OwnedCertRevocationList::from_der(der)
+            .map(CertRevocationList::from)
+            .map_err(|error| malformed(format!("list {number}: {error}")))
+    };
+    // A SEQUENCE, whose length takes more than one byte in any list: no text begins so.
+    if let [0x30, 0x81..=0x84, ..] = content {
+        return Ok(vec![read(content, 1)?]);
+    }
     let mut lists = Vec::new();
     for der in CertificateRevocationListDer::pem_slice_iter(content) {
         let der = der.map_err(|error| malformed(error.to_string()))?;
-        let list = OwnedCertRevocationList::from_der(&der)
-            .map_err(|error| malformed(format!("list {}: {error}", lists.len() + 1)))?;
-        lists.push(list.into());
+        lists.push(read(&der, lists.len() + 1)?);
     }
-    match lists.is_empty() {
-        true => Err(malformed("holds no revocation list in PEM".to_owned())),
+    match lists.is_empty() && !content.trim_ascii().is_empty() {
+        true => Err(malformed("holds no revocation list".to_owned())),
         false => Ok(lists),
     }
 }

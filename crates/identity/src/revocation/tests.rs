@@ -108,20 +108,84 @@ fn a_peer_whose_certificate_can_not_be_read_is_not_tracked() {
     }
 }
 
+/// One that holds no list yet is not held against it, as in Istio's; what is there and is none is.
 #[test]
-fn a_file_without_a_list_is_refused() {
+fn a_file_may_be_empty_or_come_later_but_must_hold_lists_otherwise() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("crl.pem");
-    assert!(RevocationFile::open(&path).is_err(), "there is none");
-    let certificate = certificate(&signer(), "web");
-    let other = certificate
-        .chain()
-        .map(|summary| summary.pem)
-        .collect::<String>();
-    for content in ["", "nonsense", &other] {
+    let signer = signer();
+    let web = certificate(&signer, "web");
+    let pem = list(&signer, &[&web]);
+    let der = CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).expect("a list");
+    let other: String = web.chain().map(|summary| summary.pem).collect();
+    let listed = || {
+        let file = RevocationFile::open(&path).map_err(|error| error.to_string());
+        file.map(|file| file.lists().lists.load().len())
+    };
+    assert_eq!(listed(), Ok(0), "there is none");
+    let twice = [pem.as_bytes(), b"a comment\n", pem.as_bytes()].concat();
+    let torn = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";
+    for (content, expected) in [
+        (&b""[..], Ok(0)),
+        (b"\n", Ok(0)),
+        (pem.as_bytes(), Ok(1)),
+        (&twice, Ok(2)),
+        (&der, Ok(1)),
+        (b"nonsense", Err("holds no revocation list")),
+        (other.as_bytes(), Err("holds no revocation list")),
+        (torn.as_bytes(), Err("list 1: ")),
+        (&der[..der.len() - 1], Err("list 1: ")),
+        (&[&der[..], &der[..]].concat(), Err("list 1: ")),
+    ] {
         std::fs::write(&path, content).expect("written");
-        assert!(RevocationFile::open(&path).is_err(), "{content:?}");
+        match (listed(), expected) {
+            (Err(error), Err(reason)) => {
+                assert!(
+                    error.contains("crl.pem: ") && error.contains(reason),
+                    "{error}"
+                );
+            }
+            (listed, expected) => assert_eq!(listed, expected.map_err(str::to_owned)),
+        }
     }
+    // Not a file that could still come.
+    assert!(RevocationFile::open(folder.path()).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_comes_later_cuts_and_goes_on_when_its_file_does_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("crl.pem");
+    let signer = signer();
+    let web = certificate(&signer, "web");
+    let file = RevocationFile::open(&path).expect("it may come later");
+    let lists = file.lists();
+    tokio::spawn(file.follow());
+
+    let api = certificate(&signer, "api");
+    let api = api.with_revocations(lists.clone()).expect("configurations");
+    let revoked = api
+        .revocation_of(web.sent_chain().into())
+        .expect("readable");
+    let mut revoked = tokio::spawn(revoked.expect("lists are kept"));
+    std::fs::write(&path, "").expect("written");
+    let waited = time::timeout(LOOK * 10, &mut revoked).await;
+    assert!(waited.is_err(), "nothing was revoked");
+    std::fs::write(&path, list(&signer, &[&web])).expect("written");
+    let waited = time::timeout(LOOK * 10, revoked).await;
+    waited.expect("told").expect("no panic");
+    assert!(!accepts(&lists, &web));
+
+    std::fs::write(&path, "").expect("written");
+    time::sleep(LOOK * 10).await;
+    assert!(!accepts(&lists, &web), "emptied");
+    std::fs::remove_file(&path).expect("removed");
+    time::sleep(LOOK * 10).await;
+    assert!(!accepts(&lists, &web), "gone");
+    // To take nothing back any more takes a list that says so.
+    std::fs::write(&path, list(&signer, &[])).expect("written");
+    time::sleep(LOOK * 10).await;
+    assert!(accepts(&lists, &web));
 }
 
 #[tokio::test(start_paused = true)]
