@@ -108,12 +108,7 @@ impl WorkloadCertificate {
             .ok_or(CertificateError::NoIdentity)?;
         let summary = CertificateSummary::read(leaf)?;
 
-        let mut root_store = RootCertStore::empty();
-        for root in &roots {
-            root_store
-                .add(root.clone())
-                .map_err(|error| CertificateError::Malformed(error.to_string()))?;
-        }
+        let (roots, root_store) = trusted(roots)?;
         let root_store = Arc::new(root_store);
         check_chain(&certificates, &root_store)?;
 
@@ -342,6 +337,27 @@ pub(crate) fn read_pem(pem: &str) -> Result<Vec<CertificateDer<'static>>, Certif
 /// Times before 1970 don't occur in certificates we can use; they read as 1970, which is expired.
 fn time(seconds: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// Those of the roots that can be trusted, and what trusts them: one that can't be must not take the
+/// certificates of all workloads away.
+fn trusted(
+    mut roots: Vec<CertificateDer<'static>>,
+) -> Result<(Vec<CertificateDer<'static>>, RootCertStore), CertificateError> {
+    let mut store = RootCertStore::empty();
+    let mut unusable = None;
+    roots.retain(|root| match store.add(root.clone()) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%error, "a root of the CA's can't be trusted, and is left out");
+            unusable = Some(error);
+            false
+        }
+    });
+    match unusable {
+        Some(error) if store.is_empty() => Err(CertificateError::Malformed(error.to_string())),
+        Some(_) | None => Ok((roots, store)),
+    }
 }
 
 /// A chain that doesn't verify would fail every handshake: better one clear error here.

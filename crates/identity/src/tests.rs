@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::authority::{Signer, Subject};
-use crate::certificate::is_same_certificate;
+use crate::certificate::{CertificateError, CertificateSummary, is_same_certificate};
 use crate::key::PrivateKey;
 use crate::revocation::RevocationLists;
 use crate::{WorkloadCertificate, key_exchange_group, no_server_name, peer_identity, provider};
@@ -331,6 +331,56 @@ fn an_answer_for_another_key_is_no_certificate() {
     }
     let garbage = ["-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"; 2];
     WorkloadCertificate::new(other, &garbage).expect_err("malformed");
+}
+
+/// A self-signed certificate that can be read, but has an extension twice.
+fn no_trust_anchor() -> String {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.serial_number = Some(1.into());
+    params.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(vec![1]);
+    let constraints = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 19], vec![0x30, 0]);
+    params.custom_extensions = vec![constraints];
+    let key = PrivateKey::generate().expect("a key");
+    params.self_signed(&key).expect("signed").pem()
+}
+
+#[tokio::test]
+async fn a_root_that_can_not_be_trusted_leaves_the_others() {
+    let signer = signer();
+    let unreadable = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    let readable = no_trust_anchor();
+    CertificateSummary::read_all(&readable).expect("it can be shown");
+    let unusable = format!("{unreadable}{readable}");
+    let with_roots = |roots: &str| {
+        let key = PrivateKey::generate().expect("a key");
+        let subject = Subject::Workload(identity("web"));
+        let issued = signer.issue(key.public(), &subject, DAY, SystemTime::now());
+        let mut chain = issued.expect("signed").chain;
+        *chain.last_mut().expect("the roots") = roots.to_owned();
+        WorkloadCertificate::new(key, &chain)
+    };
+    for roots in [
+        format!("{unusable}{}", signer.roots()),
+        format!("{}{unusable}", signer.roots()),
+    ] {
+        let web = with_roots(&roots).expect("one of them is good");
+        // Only what is trusted is shown as such.
+        let shown: Vec<_> = web.roots().map(|root| root.pem).collect();
+        assert_eq!(shown, [signer.own_root()]);
+        assert_eq!(web.sent_chain().len(), 1);
+        let api = certificate(&signer, &identity("api"));
+        let (client, server) = (
+            api.client_config(&[identity("web")].into()),
+            web.server_config(),
+        );
+        handshake(server, client).await.expect("mutual TLS");
+    }
+    let refused = with_roots(&unusable).expect_err("no root is left");
+    assert!(
+        matches!(refused, CertificateError::Malformed(_)),
+        "{refused}"
+    );
 }
 
 #[test]
