@@ -82,18 +82,14 @@ enum Command {
     /// New connections at a fixed rate to a server of bytes; prints counts and times as JSON.
     Rate {
         target: String,
-        #[arg(long)]
-        rate: f64,
-        #[arg(long)]
-        count: u64,
+        #[command(flatten)]
+        schedule: rate::Schedule,
     },
     /// DNS questions at a fixed rate; prints counts and times as JSON.
     Questions {
         name: String,
-        #[arg(long)]
-        rate: f64,
-        #[arg(long)]
-        count: u64,
+        #[command(flatten)]
+        schedule: rate::Schedule,
     },
     /// One HTTP/1.1 GET; prints the body.
     Http { target: String, path: String },
@@ -133,12 +129,8 @@ fn main() -> ExitCode {
             start,
             from,
         } => stubborn::silent(&target, count, start.as_bytes(), from),
-        Command::Rate {
-            target,
-            rate,
-            count,
-        } => run(rate::connections(&target, rate, count)),
-        Command::Questions { name, rate, count } => run(rate::questions(&name, rate, count)),
+        Command::Rate { target, schedule } => run(rate::connections(&target, schedule)),
+        Command::Questions { name, schedule } => run(rate::questions(&name, schedule)),
         Command::Http { target, path } => client::http(&target, &path),
         Command::Watch { bind } => serve::watch(bind),
     };

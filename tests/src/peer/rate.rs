@@ -2,9 +2,11 @@
 //! arrives all the same.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -18,6 +20,19 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Bytes of an answer.
 const BYTES: usize = 64;
 
+/// When the exchanges of a load begin.
+#[derive(Clone, Copy, Args)]
+pub struct Schedule {
+    /// Exchanges a second.
+    #[arg(long)]
+    rate: f64,
+    #[arg(long)]
+    count: u64,
+    /// Says when it has begun, and goes on beyond their count until standard input ends.
+    #[arg(long)]
+    until_told: bool,
+}
+
 /// What a load with a fixed rate saw.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RateReport {
@@ -25,27 +40,28 @@ pub struct RateReport {
     pub failed: u64,
     /// The first few failures, as text.
     pub failures: Vec<String>,
-    /// Exchanges a second that were begun.
+    /// Exchanges a second that were begun, and that were asked for.
     pub rate: f64,
+    pub asked: f64,
     /// Milliseconds.
     pub median: f64,
     pub p99: f64,
     pub longest: f64,
 }
 
-/// Opens `count` connections, `rate` a second: each asks for a few bytes and reads them to the
-/// end. The server closes first, so that no port is held for long on this side.
-pub async fn connections(target: &str, rate: f64, count: u64) -> Result<()> {
+/// Opens connections: each asks for a few bytes and reads them to the end. The server closes first,
+/// so that no port is held for long on this side.
+pub async fn connections(target: &str, schedule: Schedule) -> Result<()> {
     let server = target
         .to_socket_addrs()
         .with_context(|| format!("resolving {target}"))?
         .next()
         .context("no address")?;
-    run(rate, count, move |_| connect(server)).await
+    run(schedule, move |_| connect(server)).await
 }
 
 /// Asks the pod's resolver for a name, with one datagram each time.
-pub async fn questions(name: &str, rate: f64, count: u64) -> Result<()> {
+pub async fn questions(name: &str, schedule: Schedule) -> Result<()> {
     let text = std::fs::read_to_string("/etc/resolv.conf")?;
     let nameserver = text
         .lines()
@@ -53,14 +69,17 @@ pub async fn questions(name: &str, rate: f64, count: u64) -> Result<()> {
         .context("no nameserver")?;
     let server = SocketAddr::new(nameserver.trim().parse()?, 53);
     let name = name.to_owned();
-    run(rate, count, move |number| ask(server, name.clone(), number)).await
+    run(schedule, move |number| ask(server, name.clone(), number)).await
 }
 
-async fn run<F>(rate: f64, count: u64, exchange: impl Fn(u64) -> F) -> Result<()>
+async fn run<F>(schedule: Schedule, exchange: impl Fn(u64) -> F) -> Result<()>
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
-    let mut ticks = interval(Duration::from_secs_f64(1.0 / rate));
+    // A thread of its own, for the runtime would wait for the input's end before it ended itself.
+    let input = || std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    let input = schedule.until_told.then(|| thread::spawn(input));
+    let mut ticks = interval(Duration::from_secs_f64(1.0 / schedule.rate));
     // What the machine was too busy to begin in time is begun late, not left out.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let (mut report, mut times) = (RateReport::default(), Vec::new());
@@ -83,9 +102,14 @@ where
             report.failures.push(error.to_string());
         }
     };
-    for number in 0..count {
+    let mut count = 0;
+    while count < schedule.count || input.as_ref().is_some_and(|input| !input.is_finished()) {
         ticks.tick().await;
-        let exchange = exchange(number);
+        let exchange = exchange(count);
+        if input.is_some() && count == 0 {
+            println!("begun");
+        }
+        count += 1;
         running.spawn(async move {
             let started = Instant::now();
             let result = exchange.await;
@@ -99,7 +123,7 @@ where
     while let Some(ended) = running.join_next().await {
         note(ended);
     }
-    report.rate = count as f64 / took;
+    (report.rate, report.asked) = (count as f64 / took, schedule.rate);
     times.sort_by(f64::total_cmp);
     let at = |share: f64| {
         let index = (times.len() as f64 * share) as usize;

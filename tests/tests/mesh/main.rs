@@ -1,5 +1,6 @@
 //! The mesh as its users run it: `weft up` over YAML, real processes in real namespaces.
 
+mod load;
 mod shop;
 
 mod addressing;

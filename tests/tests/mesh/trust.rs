@@ -1,23 +1,12 @@
 //! The mesh's own root replaced while it is used: no handshake fails, and nothing that
 //! interrupts it leaves more to do than going on.
 
-use std::process::Child;
-
 use anyhow::ensure;
-use tests::lab::scale::{is_full, scaled};
+use tests::lab::scale::scaled;
 use tests::lab::{Lab, SOON};
-use tests::peer::SOURCE_PORT;
-use tests::peer::rate::RateReport;
 
+use crate::load::Load;
 use crate::shop::own;
-
-fn load(lab: &Lab, server: &str, rate: u64, count: u64) -> Child {
-    let address = lab.addresses(server).expect("addresses")[0];
-    let target = format!("{address}:{SOURCE_PORT}");
-    let (rate, count) = (rate.to_string(), count.to_string());
-    let command = ["peer", "rate", &target, "--rate", &rate, "--count", &count];
-    lab.exec_spawn("shop/client", &command).expect("starts")
-}
 
 fn phase(lab: &Lab) -> String {
     let status = lab
@@ -32,8 +21,9 @@ fn the_root_is_replaced_under_load_and_after_a_crash_in_between() {
     let lab = own();
     let root = || std::fs::read_to_string(lab.state().join("ca/root-cert.pem")).expect("roots");
     let former = root();
-    let (rate, count) = scaled((40, 800), (500, 60_000));
-    let loads = ["shop/server", "shop/neighbour"].map(|server| load(&lab, server, rate, count));
+    let size = scaled((40, 240), (500, 60_000));
+    let loads = ["shop/server", "shop/neighbour"];
+    let loads = loads.map(|server| Load::connections(&lab, "shop/client", server, size));
 
     let said = lab
         .weft(&["trust", "rotate", "--step", "add"])
@@ -65,12 +55,7 @@ fn the_root_is_replaced_under_load_and_after_a_crash_in_between() {
     assert_eq!(next.matches("BEGIN CERTIFICATE").count(), 1);
     assert!(!next.contains(&former) && both.contains(&next));
     for load in loads {
-        let output = load.wait_with_output().expect("ends");
-        let report: RateReport = serde_json::from_slice(&output.stdout).expect("a report");
-        if is_full() {
-            println!("{report:?}");
-        }
-        assert_eq!(report.failed, 0, "{report:?}");
+        load.end();
     }
     // Everything trusts the new root, and asks for certificates under it.
     let dump = lab.config_dump("node-1").expect("dump");
