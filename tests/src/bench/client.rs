@@ -213,3 +213,50 @@ async fn down(server: SocketAddr, window: Window) -> Result<Tally> {
         tally.bytes(read, now, window.start);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::time;
+
+    use super::*;
+
+    /// A server that answers at once, but for the first request after this moment.
+    async fn stall(
+        listener: TcpListener,
+        size: usize,
+        after: Instant,
+        stall: Duration,
+    ) -> Result<()> {
+        let (mut stream, _) = listener.accept().await?;
+        let (mut request, mut stalls) = (vec![0; size], Some(stall));
+        while stream.read_exact(&mut request).await.is_ok() {
+            if let Some(stall) = stalls.take_if(|_| Instant::now() >= after) {
+                time::sleep(stall).await;
+            }
+            stream.write_all(&request).await?;
+        }
+        Ok(())
+    }
+
+    /// Of a client that sends its next request when the last is answered, one request has seen the
+    /// stall, and the 99th percentile of hundreds nothing of it.
+    #[tokio::test]
+    async fn a_stall_is_seen_by_all_requests_that_were_due_meanwhile() {
+        const STALL: Duration = Duration::from_millis(100);
+        let (size, rate, duration) = (64, 1000.0, Duration::from_millis(300));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let window = Window::of(duration);
+        let pace = Pace::new(window, Some(rate), 0, 1).expect("a timer");
+        let client = requests(address, size, pace);
+        let (tally, served) = tokio::join!(client, stall(listener, size, window.start, STALL));
+        served.expect("served");
+        let measured = tally.expect("answered").measured(duration);
+        // None is left out for being late; a hundred of the three hundred had to wait.
+        assert!((measured.rate - rate).abs() < 10.0, "{measured:?}");
+        let milliseconds = |figure: f64| figure / 1e3;
+        assert!(milliseconds(measured.max) > 98.0, "{measured:?}");
+        assert!(milliseconds(measured.p99) > 90.0, "{measured:?}");
+    }
+}
