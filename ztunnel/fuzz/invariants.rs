@@ -2,7 +2,9 @@
 //!
 //! Both the fuzz targets and the replay of their corpora call these.
 
+use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
@@ -27,9 +29,15 @@ use xds::client::{Received, State, Subscription};
 use xds::resource_type::Layer;
 use ztunnel::dns::answer::{self, Decision, Setting};
 use ztunnel::dns::cache::Cache;
-use ztunnel::inpod::request::Packet;
-use ztunnel::inpod::roster::Roster;
+use ztunnel::inpod::request::{DecodeError, Packet};
+use ztunnel::inpod::roster::{Roster, Step};
+use ztunnel::inpod::{Pod, Request};
 use ztunnel::proxy::proxy_protocol;
+
+use trust::Place;
+
+#[path = "trust.rs"]
+pub(crate) mod trust;
 
 /// An authority on the first line, headers on the others.
 pub(crate) fn connect(input: &[u8]) {
@@ -208,19 +216,50 @@ static NAMES: LazyLock<Snapshot> = LazyLock::new(|| {
     names
 });
 
-/// A packet without descriptors: what asks for one is refused.
+/// A packet without descriptors, of which what asks for one is refused; and the same with a network
+/// namespace's.
 pub(crate) fn zds(input: &[u8]) {
-    let packet = Packet {
-        bytes: input.to_vec(),
-        fds: Vec::new(),
-    };
-    let decoded = ztunnel::inpod::Request::decode(packet);
-    assert!(!matches!(decoded, Ok(ztunnel::inpod::Request::Add(_))));
-    if let Ok(request) = decoded {
-        let mut roster = Roster::new(false);
-        roster.connected();
+    let mut roster = Roster::new(false);
+    roster.connected();
+    if let Ok(request) = decode(input, Vec::new()) {
+        assert!(!matches!(request, Request::Add(_)));
         let _ = roster.request(request);
     }
+    if let Ok(request) = with_namespace(input) {
+        let Request::Add(pod) = request else {
+            panic!("{request:?} comes without a descriptor");
+        };
+        comes_and_goes(pod);
+    }
+}
+
+/// What a packet asks for that comes with the descriptor of this process's own namespace.
+pub(crate) fn with_namespace(input: &[u8]) -> Result<Request, DecodeError> {
+    let own = File::open("/proc/self/ns/net").expect("a network namespace");
+    decode(input, vec![own.into()])
+}
+
+fn decode(input: &[u8], fds: Vec<OwnedFd>) -> Result<Request, DecodeError> {
+    let bytes = input.to_vec();
+    Request::decode(Packet { bytes, fds })
+}
+
+/// A pod is started once, however often it is named, and stopped when it is deleted.
+fn comes_and_goes(pod: Pod) {
+    let mut roster = Roster::new(false);
+    roster.connected();
+    let ask = |roster: &mut Roster, request| roster.request(request).expect("in turn");
+    let uid = pod.spec.uid.clone();
+    let first = ask(&mut roster, Request::Add(pod.clone()));
+    assert!(matches!(first, Step::Start(_)));
+    roster.started(pod.clone(), &Ok(()));
+    assert_eq!(roster.counts(), (1, 0));
+    for request in [Request::SnapshotSent, Request::Add(pod)] {
+        assert!(matches!(ask(&mut roster, request), Step::Nothing));
+    }
+    let gone = ask(&mut roster, Request::Delete(uid.clone()));
+    assert!(matches!(gone, Step::Stop(uids) if uids == [uid]));
+    assert_eq!(roster.counts(), (0, 0));
 }
 
 /// What a response brings can be applied and taken back without a trace, at either layer; of one
@@ -273,17 +312,20 @@ pub(crate) fn xds(input: &[u8]) {
     }
 }
 
-/// The names in a certificate read as themselves again.
+/// The names in a certificate read as themselves again, and whoever shows it is judged the same by both
+/// ends' verifiers and by revocation lists.
 pub(crate) fn certificate(input: &[u8]) {
     let der = CertificateDer::from(input);
     for identity in identity::identities(&der) {
         assert_eq!(identity.to_string().parse(), Ok(identity));
     }
     let _ = CertificateSummary::read(&der);
-    if let Ok(text) = std::str::from_utf8(input) {
-        if let Ok(identity) = text.parse::<Identity>() {
-            assert_eq!(identity.to_string(), text);
-        }
-        let _ = RevocationLists::from_pem(text);
+    let text = std::str::from_utf8(input).unwrap_or_default();
+    if let Ok(identity) = text.parse::<Identity>() {
+        assert_eq!(identity.to_string(), text);
+    }
+    let _ = RevocationLists::read(input);
+    for place in [Place::EndEntity, Place::AboveLeaf, Place::BelowIntermediate] {
+        trust::shown(input, place);
     }
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use boring::x509::X509;
 use mesh::identity::Identity;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
@@ -240,14 +242,44 @@ impl WorkloadCertificate {
         {
             clients.remove(&any);
         }
-        let verifier = IdentityVerifier::new(
-            self.root_store.clone(),
-            expected.clone(),
-            self.revocations.clone(),
-        );
+        let verifier = self.server_verifier(expected);
         let config = Arc::new(client_config(&self.shown, verifier));
         clients.insert(expected.clone(), config.clone());
         config
+    }
+
+    fn server_verifier(&self, expected: &Arc<[Identity]>) -> IdentityVerifier {
+        IdentityVerifier::new(
+            self.root_store.clone(),
+            expected.clone(),
+            self.revocations.clone(),
+        )
+    }
+
+    /// What [`Self::server_config`] makes of a client's chain, for who has no handshake to see it in.
+    pub fn verify_client(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let (end_entity, intermediates) = end_entity(chain)?;
+        client_verifier(&self.root_store, &self.identity, self.revocations.clone())
+            .map_err(|error| rustls::Error::General(error.to_string()))?
+            .verify_client_cert(end_entity, intermediates, now)
+            .map(drop)
+    }
+
+    /// What [`Self::client_config`] makes of a server's chain.
+    pub fn verify_server(
+        &self,
+        expected: &Arc<[Identity]>,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let (end_entity, intermediates) = end_entity(chain)?;
+        self.server_verifier(expected)
+            .verify_server_cert(end_entity, intermediates, &no_server_name(), &[], now)
+            .map(drop)
     }
 
     #[cfg(test)]
@@ -315,6 +347,14 @@ async fn once(mut changes: watch::Receiver<u64>, is_so: impl Fn() -> bool) {
             std::future::pending::<()>().await;
         }
     }
+}
+
+fn end_entity<'a, 'der>(
+    chain: &'a [CertificateDer<'der>],
+) -> Result<(&'a CertificateDer<'der>, &'a [CertificateDer<'der>]), rustls::Error> {
+    chain
+        .split_first()
+        .ok_or(rustls::Error::NoCertificatesPresented)
 }
 
 /// Whether `certificate` was signed with the key of `issuer`; both PEM.
@@ -390,9 +430,7 @@ fn server_config(
     identity: &Identity,
     revocations: Option<Arc<RevocationLists>>,
 ) -> Result<ServerConfig, CertificateError> {
-    let verifier =
-        TrustDomainVerifier::new(roots.clone(), identity.trust_domain.clone(), revocations)
-            .map_err(|error| CertificateError::Configuration(error.to_string()))?;
+    let verifier = client_verifier(roots, identity, revocations)?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| CertificateError::Configuration(error.to_string()))?
@@ -403,6 +441,15 @@ fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
+}
+
+fn client_verifier(
+    roots: &Arc<RootCertStore>,
+    identity: &Identity,
+    revocations: Option<Arc<RevocationLists>>,
+) -> Result<TrustDomainVerifier, CertificateError> {
+    TrustDomainVerifier::new(roots.clone(), identity.trust_domain.clone(), revocations)
+        .map_err(|error| CertificateError::Configuration(error.to_string()))
 }
 
 fn client_config(shown: &Arc<SingleCertAndKey>, verifier: IdentityVerifier) -> ClientConfig {

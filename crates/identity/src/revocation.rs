@@ -183,11 +183,13 @@ impl RevocationLists {
     }
 
     /// Lists as a file would hold them.
+    pub fn read(content: &[u8]) -> Result<Arc<Self>, RevocationError> {
+        let lists = parse(Path::new("revocation lists"), content)?;
+        Ok(Arc::new(Self::new(lists)))
+    }
+
     pub fn from_pem(pem: &str) -> Result<Arc<Self>, RevocationError> {
-        Ok(Arc::new(Self::new(parse(
-            Path::new("revocation lists"),
-            pem.as_bytes(),
-        )?)))
+        Self::read(pem.as_bytes())
     }
 
     fn replace(&self, lists: Vec<CertRevocationList<'static>>) {
