@@ -22,8 +22,9 @@ use futures::FutureExt;
 use futures::future::{Either, select};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::{self, Instant};
+use tokio::time;
 
+use self::shedding::WAITING;
 use crate::stream::Stream;
 
 /// Bytes a direction moves before it lets its neighbours run.
@@ -214,33 +215,40 @@ impl<E: End> Drop for Ends<'_, E> {
     }
 }
 
-/// Waits until some bytes of `source` can be handed on. Who gave them may have closed or died
-/// meanwhile, which nobody reads as long as there are bytes before it: then nothing waits for
-/// longer than for the rest of a half-closed connection.
+/// Waits until some of the bytes of `source` that are `held` can be handed on, but not for ever.
 async fn room<T, E>(
     source: &TcpStream,
     half_closed: Duration,
+    held: usize,
     mut room: impl FnMut(&mut Context<'_>) -> Poll<Result<T, E>>,
 ) -> Result<T, CopyError>
 where
     CopyError: From<E>,
 {
-    // Most often there is room, and no timer.
-    let mut patience = None;
-    poll_fn(|cx| {
-        if let Poll::Ready(room) = room(cx) {
-            return Poll::Ready(room.map_err(CopyError::from));
-        }
-        let patience = patience.get_or_insert_with(|| Box::pin(time::sleep(half_closed)));
-        while patience.as_mut().poll(cx).is_ready() {
+    let room = poll_fn(|cx| room(cx).map_err(CopyError::from));
+    tokio::select! {
+        biased;
+        room = room => room,
+        error = patience(source, half_closed, held) => Err(error),
+    }
+}
+
+/// Returns why bytes wait no longer. Who gave them may have closed or died meanwhile, which nobody
+/// reads as long as there are bytes before it: then they wait no longer than for the rest of a
+/// half-closed connection. And they take memory, which may be short.
+async fn patience(source: &TcpStream, half_closed: Duration, held: usize) -> CopyError {
+    let deserted = async {
+        loop {
+            time::sleep(half_closed).await;
             if has_ended(source) {
-                return Poll::Ready(Err(CopyError::HalfClosed));
+                break;
             }
-            patience.as_mut().reset(Instant::now() + half_closed);
         }
-        Poll::Pending
-    })
-    .await
+    };
+    tokio::select! {
+        () = deserted => CopyError::HalfClosed,
+        () = WAITING.shed(|| held) => CopyError::MemoryShort,
+    }
 }
 
 /// Whether the peer will send no more, however much of what it has sent is unread.

@@ -5,7 +5,6 @@
 //! ends, so that the frames of all streams that had something to say leave in one write.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
 use std::io::{self, BufRead, IoSlice, Write};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -77,8 +76,6 @@ struct Session {
     ahead: Option<BytesMut>,
     reads: Rc<Cell<u64>>,
     guard: Guard,
-    /// Nothing is read until this is over.
-    pause: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 /// Splits an established session.
@@ -100,7 +97,6 @@ pub(crate) fn split(
         ahead: None,
         reads: Rc::clone(&reads),
         guard: Guard::new(peer),
-        pause: None,
     }));
     let activity = Activity {
         reads,
@@ -206,22 +202,10 @@ impl Session {
         self.ahead.as_ref().is_none_or(BytesMut::is_empty)
     }
 
-    /// Ready while there is memory for what the peer says.
-    fn poll_memory(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !memory::has_room() && self.pause.is_none() {
-            self.pause = Some(Box::pin(memory::room()));
-        }
-        if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().poll(cx));
-            self.pause = None;
-        }
-        Poll::Ready(())
-    }
-
     /// Decrypts some more, reading from the socket where nothing is left to decrypt.
     fn poll_decrypt(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.has_decrypted_all() {
-            ready!(self.poll_memory(cx));
+            ready!(memory::poll_room(cx));
             if self.tcp.poll_read_ready(cx)?.is_pending() {
                 if let Some(spare) = self.ahead.take() {
                     SPARE.set(spare);

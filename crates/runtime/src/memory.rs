@@ -11,8 +11,10 @@
 
 pub mod cgroup;
 
-use std::sync::LazyLock;
+use std::mem;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -34,8 +36,8 @@ static PRESSURE: LazyLock<watch::Sender<Pressure>> =
 static ALLOWANCE: AtomicI64 = AtomicI64::new(i64::MAX);
 /// Somebody has used it up.
 static USED_UP: Notify = Notify::const_new();
-/// It has been set anew.
-static LOOKED: Notify = Notify::const_new();
+/// Who waits for it to be set anew.
+static WAITING: Mutex<Vec<Waker>> = Mutex::new(Vec::new());
 
 /// What the process must do about its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,21 +72,34 @@ pub fn take(bytes: usize) {
     ALLOWANCE.fetch_sub(bytes, Ordering::Relaxed);
 }
 
-/// Whether more may be taken in without waiting for [`room`].
-pub fn has_room() -> bool {
+fn has_room() -> bool {
     ALLOWANCE.load(Ordering::Relaxed) > 0
 }
 
-/// Returns when more may be taken in: at once, or when enough has been given up.
-pub async fn room() {
-    loop {
-        let looked = LOOKED.notified();
-        if has_room() {
-            return;
-        }
-        USED_UP.notify_one();
-        looked.await;
+/// Ready while more may be taken in; else the task is woken when that may have changed.
+pub fn poll_room(cx: &Context<'_>) -> Poll<()> {
+    if has_room() {
+        return Poll::Ready(());
     }
+    let mut waiting = waiting();
+    // It may have been set anew just before.
+    if has_room() {
+        return Poll::Ready(());
+    }
+    waiting.push(cx.waker().clone());
+    USED_UP.notify_one();
+    Poll::Pending
+}
+
+/// Sets how much may be taken in until the next look.
+fn allow(bytes: i64) {
+    ALLOWANCE.store(bytes, Ordering::Relaxed);
+    let waiting = mem::take(&mut *waiting());
+    waiting.into_iter().for_each(Waker::wake);
+}
+
+fn waiting() -> MutexGuard<'static, Vec<Waker>> {
+    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells of every change.
@@ -115,8 +130,7 @@ pub async fn watch_over() {
         }
         let Some(usage) = group.usage() else {
             // Nobody waits for what can't be known.
-            ALLOWANCE.store(i64::MAX, Ordering::Relaxed);
-            LOOKED.notify_waiters();
+            allow(i64::MAX);
             continue;
         };
         pause = match usage.group {
@@ -129,8 +143,7 @@ pub async fn watch_over() {
             Pressure::None | Pressure::Release | Pressure::Refuse => usage.allowance(),
             Pressure::Shed => 0,
         };
-        ALLOWANCE.store(room, Ordering::Relaxed);
-        LOOKED.notify_waiters();
+        allow(room);
         if now >= Pressure::Release && given_back.elapsed() >= CALM {
             crate::allocator::give_back();
             given_back = Instant::now();
@@ -197,6 +210,7 @@ mod tests {
             assert_eq!(Pressure::of(usage), pressure, "{usage:?}");
         }
     }
+
     #[test]
     fn a_part_of_what_is_left_is_taken_in_at_a_time() {
         for (group, allowance) in [(60, 10), (96, 1), (100, 1), (120, 1)] {

@@ -131,8 +131,11 @@ fn echo(stream: &mut TcpStream) -> Result<()> {
 /// takes any more. Prints how many bytes that were and how many connections were cut, holds the
 /// others until the input ends, and prints how many are there then.
 pub fn pour(target: &str, count: usize, each: u64) -> Result<()> {
-    let pouring = (0..count).map(|_| Ok(thread::spawn(pour_into(connect(target)?, each))));
-    report(pouring.collect::<Result<_>>()?)
+    // Who is short of memory because of the first takes no more of them.
+    let connected = (0..count).map(|_| connect(target));
+    let connected = connected.collect::<Result<Vec<_>>>()?;
+    let pouring = connected.into_iter().map(|stream| pour_into(stream, each));
+    report(pouring.map(thread::spawn).collect())
 }
 
 /// The same to a port that echoes, of which nothing is read, once all connections are made.

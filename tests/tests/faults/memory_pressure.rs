@@ -13,6 +13,10 @@ use crate::shop::{BACK, Running, mesh_with, restart_server, still_serves, warm_d
 const LIMIT: u64 = 112 << 20;
 /// Connections of which each can fill four mebibytes there: twice the limit in all.
 const DEAF: &str = "64";
+/// What the tunnel of the client's node may have, and connections of which each can fill 128 KiB there:
+/// twice the limit in all.
+const LIMIT_OF_CLIENTS: u64 = 64 << 20;
+const CROWD: &str = "1000";
 /// For how long that goes on, at full size.
 const PRESSED: Duration = Duration::from_secs(300);
 /// Connections that hold all that they may, and twice as many are too many. A tunnel's window admits
@@ -30,8 +34,13 @@ struct Short {
 }
 
 fn short() -> Short {
-    let limit = ControlGroup::with_memory(LIMIT).expect("a control group");
-    let prelude = format!("if [ $NODE_NAME = node-2 ]; then {}; fi", limit.enter());
+    short_on("node-2", LIMIT, "")
+}
+
+fn short_on(node: &str, limit: u64, settings: &str) -> Short {
+    let limit = ControlGroup::with_memory(limit).expect("a control group");
+    let enter = limit.enter();
+    let prelude = format!("{settings}\nif [ $NODE_NAME = {node} ]; then {enter}; fi");
     let lab = mesh_with(&prelude);
     let baseline = warm_deaf(&lab);
     Short {
@@ -45,15 +54,15 @@ fn short() -> Short {
 fn press(lab: &Lab) -> String {
     let mut deaf = Running::start(lab, "shop/client", &["pour", "server:9005", DEAF]);
     let poured = deaf.line();
-    await_relief(lab, &poured);
+    await_relief(lab, "node-2", &poured);
     deaf.end();
     poured
 }
 
 /// Waits until connections have been given up, and those that are left are no reason to refuse others.
-fn await_relief(lab: &Lab, poured: &str) {
+fn await_relief(lab: &Lab, node: &str, poured: &str) {
     for why in ["memory is short", "the application does not read"] {
-        lab.logged("nodes/node-2/ztunnel.log", why)
+        lab.logged(&format!("nodes/{node}/ztunnel.log"), why)
             .unwrap_or_else(|error| panic!("{poured}: {error:#}"));
     }
     lab.eventually(BACK, "the node serves others", || {
@@ -94,6 +103,21 @@ fn goes_on(lab: &Lab) {
     assert_eq!(process(), before);
 }
 
+/// The server's node admits little of each connection, and its client's keeps what it has read.
+#[test]
+fn what_a_peer_does_not_take_is_given_up_too() {
+    let windows = "export HTTP2_STREAM_WINDOW_SIZE=65535 HTTP2_CONNECTION_WINDOW_SIZE=16777216";
+    let short = short_on("node-1", LIMIT_OF_CLIENTS, windows);
+    let lab = &short.lab;
+    let mut deaf = Running::start(lab, "shop/client", &["pour", "server:9005", CROWD]);
+    let poured = deaf.line();
+    await_relief(lab, "node-1", &poured);
+    deaf.end();
+    restart_server(lab);
+    still_serves(lab);
+    short.baseline.awaited(lab, BACK).expect("back at rest");
+}
+
 #[test]
 fn those_that_hold_the_most_are_given_up_first() {
     let short = short();
@@ -108,7 +132,7 @@ fn those_that_hold_the_most_are_given_up_first() {
         (large.line(), large)
     });
     let poured = format!("{}, {}", large[0].0, large[1].0);
-    await_relief(lab, &poured);
+    await_relief(lab, "node-2", &poured);
     assert_eq!(small.end(), format!("alive {SMALL}"), "{poured}");
     for (_, large) in large {
         large.end();

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use runtime::memory;
 use tokio::io::AsyncRead;
 use tokio::net::tcp::ReadHalf;
 use tokio_util::io::poll_read_buf;
@@ -33,6 +34,8 @@ pub(super) fn poll_read(
             buffer.clear();
             chunk
         } else {
+            // It may stay for as long as its peer takes nothing, or the tunnel is slow.
+            memory::take(amount);
             buffer.split().freeze()
         };
         Poll::Ready(Ok(chunk))

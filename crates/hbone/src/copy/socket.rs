@@ -3,9 +3,10 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use runtime::memory;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
@@ -42,10 +43,12 @@ pub(super) async fn pump(
             }
             Moved::Part(amount, rest) => {
                 count(amount);
+                memory::take(rest.len());
                 let mut left = &rest[..];
                 while !left.is_empty() {
                     let write = |cx: &mut Context<'_>| Pin::new(&mut *writer).poll_write(cx, left);
-                    let written = Box::pin(room(reader.as_ref(), half_closed, write)).await?;
+                    let room = room(reader.as_ref(), half_closed, left.len(), write);
+                    let written = Box::pin(room).await?;
                     count(written);
                     left = &left[written..];
                 }
@@ -113,6 +116,7 @@ async fn bulk(
 /// once is kept.
 async fn step(reader: &mut ReadHalf<'_>, writer: &mut WriteHalf<'_>) -> io::Result<Moved> {
     poll_fn(|cx| {
+        ready!(memory::poll_room(cx));
         let read = buffer::poll_read_with(reader, cx, |bytes, cx| {
             match Pin::new(&mut *writer).poll_write(cx, bytes) {
                 Poll::Ready(Ok(amount)) if amount == bytes.len() => Ok(Moved::All(amount)),

@@ -92,7 +92,7 @@ impl Pipe {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Ok(amount) => left -= amount,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    Box::pin(room(from, half_closed, |cx| to.poll_write_ready(cx))).await?;
+                    Box::pin(room(from, half_closed, left, |cx| to.poll_write_ready(cx))).await?;
                 }
                 Err(error) => return Err(error.into()),
             }

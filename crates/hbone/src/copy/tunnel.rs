@@ -3,11 +3,12 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use h2::Reason;
+use runtime::memory;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -33,7 +34,9 @@ pub(super) async fn to_stream<M: Meter>(
         // A peer that gave the stream up is noticed without bytes to send.
         let chunk = poll_fn(|cx| {
             loop {
-                if let Poll::Ready(chunk) = buffer::poll_read(reader, cx) {
+                if memory::poll_room(cx).is_ready()
+                    && let Poll::Ready(chunk) = buffer::poll_read(reader, cx)
+                {
                     return Poll::Ready(chunk.map_err(CopyError::from));
                 }
                 if discarding {
@@ -78,10 +81,16 @@ async fn send(
     half_closed: Duration,
 ) -> Result<(), CopyError> {
     while !chunk.is_empty() {
-        room(source, half_closed, |cx| {
-            sender.poll_send_some(cx, &mut chunk)
-        })
-        .await?;
+        // Most often there is room, and what waits for it has no place in every connection.
+        let sent = poll_fn(|cx| Poll::Ready(sender.poll_send_some(cx, &mut chunk))).await;
+        match sent {
+            Poll::Ready(sent) => sent?,
+            Poll::Pending => {
+                let held = chunk.len();
+                let send = |cx: &mut Context<'_>| sender.poll_send_some(cx, &mut chunk);
+                Box::pin(room(source, half_closed, held, send)).await?;
+            }
+        }
     }
     Ok(())
 }
