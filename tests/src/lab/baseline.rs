@@ -16,6 +16,11 @@ const LOOKING: f64 = 2.0;
 const KEPT_SHARE: f64 = 0.10;
 const KEPT_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
 
+/// Shows what capture has put into a pod's namespace: what the rules mark is led by routes of its own.
+/// Those of an interface's addresses are the kernel's, which adds the last of them when it likes.
+pub const RULES: &str = "nft -s list ruleset; for family in -4 -6; do ip $family rule show; \
+                         ip $family route show table all | grep -v 'proto kernel' || true; done";
+
 /// Resources of all ztunnels, and of the namespaces they serve.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Baseline {
@@ -193,7 +198,7 @@ impl NodeState {
 impl PodState {
     fn of(lab: &Lab, pod: &str) -> Result<Self> {
         Ok(Self {
-            rules: lab.exec(pod, &["nft", "-s", "list", "ruleset"])?,
+            rules: lab.exec(pod, &["sh", "-ec", RULES])?,
             tracked: tracked(lab, pod)?,
         })
     }
