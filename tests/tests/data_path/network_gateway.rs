@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use hbone::copy::{self, Side};
 use hbone::server;
@@ -13,6 +14,7 @@ use mesh::address::{GatewayAddress, GatewayDestination, NamespacedHostname, Netw
 use mesh::service::{AppProtocol, Port, Service};
 use mesh::snapshot::Change;
 use mesh::workload::{TunnelProtocol, Workload};
+use tests::lab::scale::scaled;
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use ztunnel::proxy::access_log::Direction;
@@ -20,7 +22,7 @@ use ztunnel::proxy::access_log::Direction;
 use super::lab::{APPLICATION, Lab, PATIENCE};
 use super::waypoint::{self, Asked, Uncounted};
 use super::{
-    SERVICE, close, cut, deny_account, echo, echo_bulk, has_error, identity_of, is_refused,
+    SERVICE, close, cut, deny_account, echo, echo_bulk, has_error, identity_of, is_refused, until,
 };
 
 const HOSTNAME: &str = "web.shop.svc.cluster.local";
@@ -155,12 +157,16 @@ fn publish(lab: &mut Lab, service: Service) {
 
 fn two_networks(gateway: &str, answers: &str) -> (Lab, Receiver<Asked>) {
     let mut lab = Lab::of_two_networks();
+    let asked = people(&mut lab, gateway, answers);
+    (lab, asked)
+}
+
+fn people(lab: &mut Lab, gateway: &str, answers: &str) -> Receiver<Asked> {
     lab.pod("client", 1);
     lab.pod("server", 2);
-    let asked = start_gateway(&mut lab, gateway, "server");
-    let service = web(answers);
-    publish(&mut lab, service);
-    (lab, asked)
+    let asked = start_gateway(lab, gateway, "server");
+    publish(lab, web(answers));
+    asked
 }
 
 #[test]
@@ -226,6 +232,36 @@ fn the_far_nodes_policy_is_about_the_client_behind_the_gateway() {
     cut(&mut open);
     assert!(is_refused(lab.call("client", SERVICE)));
     lab.log_of(1, Direction::Outbound, |record| has_error(record, "401"));
+}
+
+/// The gateway's is that of the tunnel to it, the server's that of the tunnel within.
+#[test]
+fn a_revoked_certificate_of_either_tunnel_cuts_what_is_open_and_opens_nothing_more() {
+    let promised = scaled(PATIENCE, Duration::from_secs(3));
+    for revoked in ["gateway", "server"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut lab = Lab::of_two_networks();
+        lab.keep_revocation_lists(folder.path().join("crl.pem"));
+        let asked = people(&mut lab, "gateway", "server");
+        let mut open = lab.call("client", SERVICE).expect("call").0;
+        echo(&mut open);
+        assert!(asked.recv_timeout(PATIENCE).is_ok());
+
+        lab.revoke(&[revoked]);
+        assert!(cut(&mut open) < promised, "{revoked}");
+        until("the far node lets go of it", || {
+            lab.open_connections(2) == 0
+        });
+        assert!(is_refused(lab.call("client", SERVICE)), "{revoked}");
+        for received in [5, 0] {
+            lab.log_of(1, Direction::Outbound, |record| {
+                record.bytes_received == received && has_error(record, "revoked")
+            });
+        }
+        // Whoever is not to be trusted learns nothing of who is called.
+        assert!(revoked != "gateway" || asked.try_recv().is_err());
+        assert_eq!(lab.open_connections(2), 0);
+    }
 }
 
 #[test]
