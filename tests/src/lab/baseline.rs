@@ -89,6 +89,14 @@ impl Baseline {
         }
     }
 
+    /// Expects no more of the ztunnels that have taken the places of those of then.
+    pub fn of_successors(mut self, lab: &Lab) -> Result<Self> {
+        for (node, state) in &mut self.nodes {
+            state.pid = lab.piece("ztunnel", Some(node))?["pid"].clone();
+        }
+        Ok(self)
+    }
+
     /// Waits until the mesh holds no more than that again, and says what it still holds where
     /// it doesn't.
     pub fn awaited(&self, lab: &Lab, within: Duration) -> Result<()> {

@@ -127,6 +127,7 @@ fn what_has_ended_meanwhile_is_renewed_soon_and_not_all_at_once() {
     // Those of the shop have one together, and the node's ztunnel its own.
     let all = count + 2;
     await_count(&lab, scaled(BACK, STARTED), "available", all);
+    let baseline = warm(&lab);
     lab.signal("control-plane", None, "STOP").expect("stopped");
     await_count(&lab, LIFE + BACK, "unavailable", all);
     let ended = |metric| lab.metric("node-1", metric).expect("told");
@@ -145,4 +146,5 @@ fn what_has_ended_meanwhile_is_renewed_soon_and_not_all_at_once() {
     })
     .expect("healed");
     still_serves(&lab);
+    baseline.awaited(&lab, BACK).expect("back at rest");
 }

@@ -7,10 +7,11 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use tests::lab::baseline::Baseline;
 use tests::lab::{Lab, SOON};
 use tests::peer::client::LoadReport;
 
-use crate::shop::{YAML, still_serves};
+use crate::shop::{BACK, YAML, still_serves, warm};
 
 /// The control plane does not start while there is this file.
 const HELD: &str = "held";
@@ -20,11 +21,19 @@ const PRELUDES: [&str; 2] = [
     "[ ! -e \"$(dirname \"$0\")/held\" ] || exit 1",
 ];
 
-fn mesh() -> Lab {
+fn mesh() -> (Lab, Baseline) {
     let [ztunnel, control_plane] = PRELUDES;
     let lab = Lab::up_both_wrapped(2, YAML, ztunnel, control_plane).expect("the mesh starts");
-    still_serves(&lab);
-    lab
+    let baseline = warm(&lab);
+    (lab, baseline)
+}
+
+/// The ztunnel that is there now holds no more than the one that was.
+#[track_caller]
+fn is_at_rest(lab: &Lab, baseline: Baseline) {
+    still_serves(lab);
+    let baseline = baseline.of_successors(lab).expect("they run");
+    baseline.awaited(lab, BACK).expect("back at rest");
 }
 
 fn held(lab: &Lab) -> PathBuf {
@@ -60,7 +69,7 @@ fn is_refused(lab: &Lab, from: &str, to: &str) {
 /// The lab watches the link between the nodes all the while: a byte in clear fails the test.
 #[test]
 fn a_ztunnel_that_starts_without_a_control_plane_refuses_until_there_is_one() {
-    let lab = mesh();
+    let (lab, baseline) = mesh();
     let target = |pod: &str| -> Result<String> {
         let addresses = lab.addresses(pod)?;
         Ok(format!("{}:8080", addresses.first().context("none")?))
@@ -122,12 +131,12 @@ fn a_ztunnel_that_starts_without_a_control_plane_refuses_until_there_is_one() {
     .expect("served");
     lab.ready().expect("ready");
     assert!(ready() >= 1.0);
-    still_serves(&lab);
+    is_at_rest(&lab, baseline);
 }
 
 #[test]
 fn a_successor_waits_for_the_control_plane_and_the_former_one_serves() {
-    let lab = mesh();
+    let (lab, baseline) = mesh();
     take_away_control_plane(&lab);
     let before = lab.ztunnel("node-1").expect("known")["pid"].clone();
     let upgrade = ["ztunnel", "upgrade", "--node", "node-1", "-o", "json"];
@@ -148,5 +157,5 @@ fn a_successor_waits_for_the_control_plane_and_the_former_one_serves() {
     let upgraded: Value = serde_json::from_str(&upgraded).expect("JSON");
     assert_eq!(upgraded["upgraded"]["handedOver"], true, "{upgraded}");
     assert_ne!(lab.ztunnel("node-1").expect("known")["pid"], before);
-    still_serves(&lab);
+    is_at_rest(&lab, baseline);
 }
