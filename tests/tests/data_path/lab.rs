@@ -58,6 +58,7 @@ struct Node {
     workers: Workers,
     shared: Arc<Shared>,
     log: Arc<Log>,
+    series: Arc<SeriesCache>,
 }
 
 /// Certificates of one CA, made when asked for.
@@ -223,13 +224,14 @@ impl Lab {
                 state.clone(),
                 authority.clone(),
                 log.clone(),
-                series,
+                series.clone(),
             );
             let shared = Arc::new(shared);
             Node {
                 workers: start(shared.clone()),
                 shared,
                 log,
+                series,
             }
         });
         Self {
@@ -482,6 +484,11 @@ impl Lab {
         sh(&self.pods[name].netns, script);
     }
 
+    /// The same, and answers what it printed.
+    pub(crate) fn ask(&self, name: &str, script: &str) -> String {
+        sh(&self.pods[name].netns, script)
+    }
+
     /// An application: it tells the caller's address, then echoes until the end.
     pub(crate) fn serve(&self, name: &str) {
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, APPLICATION));
@@ -531,6 +538,20 @@ impl Lab {
         }
     }
 
+    /// Has both nodes let go of what they keep for whoever asks: what they have logged, and metrics of
+    /// connections that are closed, which a program does from time to time.
+    pub(crate) fn forget(&self) {
+        for node in &self.nodes {
+            node.log.0.lock().expect("log").clear();
+            node.series.upkeep();
+        }
+    }
+
+    /// Tasks that both nodes have.
+    pub(crate) fn tasks(&self) -> usize {
+        runtime::tasks::alive() + self.runtime.metrics().num_alive_tasks()
+    }
+
     /// Endpoints that a node leaves alone now.
     pub(crate) fn ejected(&self, node: usize) -> Vec<String> {
         let ejections = self.nodes[node - 1].shared.ejections.load();
@@ -570,9 +591,10 @@ fn answer(mut stream: TcpStream) {
     }
 }
 
-pub(crate) fn sh(netns: &OwnedFd, script: &str) {
+pub(crate) fn sh(netns: &OwnedFd, script: &str) -> String {
     let output = netns::run_blocking(netns, || Command::new("sh").args(["-ec", script]).output());
     let output = output.expect("namespace").expect("sh");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script}: {error}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
