@@ -97,6 +97,16 @@ impl Schedule {
         }
     }
 
+    /// Of those whose time is up already, by whatever clock: one that was asked for in vain waits for
+    /// its next try.
+    pub(super) fn overdue(&mut self, identity: &Identity, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(identity)
+            && entry.failures == 0
+        {
+            entry.due = entry.due.min(now);
+        }
+    }
+
     pub(super) fn forget(&mut self, identity: &Identity) {
         self.entries.remove(identity);
     }
@@ -195,6 +205,23 @@ mod tests {
 
     fn identity(account: &str) -> Identity {
         Identity::new("cluster.local", "shop", account)
+    }
+
+    #[test]
+    fn what_has_expired_is_due_unless_it_was_asked_for_in_vain() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let [slept, failed] = ["slept", "failed"].map(identity);
+        for one in [&slept, &failed] {
+            schedule.request(one, Priority::RealTime, now);
+            schedule.start_next(now).expect("one that is due");
+        }
+        schedule.succeeded(&slept, now, Duration::from_secs(3600));
+        schedule.failed(&failed, now, 0.5);
+        for one in [&slept, &failed] {
+            schedule.overdue(one, now);
+        }
+        assert_eq!(schedule.wait(&slept, now), Some(Duration::ZERO));
+        assert_eq!(schedule.wait(&failed, now), Some(backoff(1, 0.5)));
     }
 
     #[test]

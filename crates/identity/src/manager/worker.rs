@@ -7,7 +7,7 @@ use std::time::Duration;
 use mesh::identity::Identity;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{self, JoinError, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{self, Instant, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
 use super::schedule::{Priority, Schedule, renew_after};
@@ -17,6 +17,9 @@ use crate::ca_client::{CaClient, Fault, FetchError};
 
 /// A CA that accepts and then says nothing must not hold one of the few places.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often certificates are compared with the wall's clock. Renewal is due by another, which stands
+/// still while a machine sleeps.
+const LOOK: Duration = Duration::from_secs(10);
 /// Those who ask wait for a retry no further away than this.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -55,6 +58,8 @@ impl Worker {
     }
 
     pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let mut looks = time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.start_due();
             let due = self.schedule.next_due();
@@ -70,7 +75,19 @@ impl Worker {
                     None => return,
                 },
                 Some(finished) = self.fetches.join_next_with_id() => self.joined(finished),
-                () = async { tokio::time::sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {}
+                () = async { time::sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {}
+                _ = looks.tick() => self.look_for_expired(),
+            }
+        }
+    }
+
+    fn look_for_expired(&mut self) {
+        let now = Instant::now();
+        for (identity, state) in self.states.load().iter() {
+            if let State::Available(certificate) = state
+                && certificate.is_expired()
+            {
+                self.schedule.overdue(identity, now);
             }
         }
     }
@@ -80,7 +97,7 @@ impl Worker {
             debug!(%identity, "fetching a certificate");
             let (ca, asked) = (self.ca.clone(), identity.clone());
             let fetch = self.fetches.spawn(async move {
-                tokio::time::timeout(FETCH_TIMEOUT, ca.fetch(&asked))
+                time::timeout(FETCH_TIMEOUT, ca.fetch(&asked))
                     .await
                     .unwrap_or(Err(FetchError::Timeout))
             });
