@@ -35,7 +35,15 @@ spec:
           env:
             - {{name: VERSION, value: {version}}}
             - {{name: NODE, valueFrom: {{fieldRef: {{fieldPath: spec.nodeName}}}}}}
-          command: [sh, -c, 'echo $VERSION on $NODE in $PWD; exec peer serve --name $VERSION']
+          # Goes on for a second when it is to stop, until its clients have heard of that.
+          command:
+            - sh
+            - -c
+            - |
+              echo $VERSION on $NODE in $PWD
+              peer serve --name $VERSION &
+              trap 'sleep 1; kill $!; exit' TERM
+              wait
           readinessProbe: {{{readiness}, periodSeconds: 1}}
 ---
 apiVersion: v1
