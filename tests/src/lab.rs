@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+pub mod accounts;
 pub mod baseline;
 pub mod capture;
 pub mod control_group;

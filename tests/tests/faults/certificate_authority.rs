@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use tests::lab::Lab;
+use tests::lab::accounts::account;
 use tests::lab::scale::is_full;
 
 use crate::shop::{BACK, mesh, scaled, still_serves, warm};
@@ -65,25 +66,6 @@ fn certificates_outlast_an_authority_that_is_away_and_end_when_they_say() {
     .expect("healed");
     still_serves(&lab);
     baseline.awaited(&lab, BACK).expect("back at rest");
-}
-
-/// An account, and a pod on node-1 that has it.
-fn account(number: usize) -> String {
-    format!(
-        "---\n\
-         apiVersion: v1\n\
-         kind: ServiceAccount\n\
-         metadata: {{name: account-{number}, namespace: shop}}\n\
-         ---\n\
-         apiVersion: v1\n\
-         kind: Pod\n\
-         metadata: {{name: pod-{number}, namespace: shop}}\n\
-         spec:\n  \
-           nodeName: node-1\n  \
-           serviceAccountName: account-{number}\n  \
-           containers:\n    \
-             - {{name: idle, command: [sleep, infinity]}}\n"
-    )
 }
 
 /// Waits until so many of node-1's certificates are in a state.

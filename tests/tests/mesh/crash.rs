@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use tests::lab::accounts::account;
 use tests::lab::scale::{is_full, scaled};
 use tests::lab::{Lab, SOON};
 
@@ -10,25 +11,6 @@ use crate::shop::own;
 
 /// How long a hundred pods may take to start, on a busy machine.
 const STARTED: Duration = Duration::from_secs(300);
-
-/// An account, and a pod on node-1 that has it.
-fn account(number: usize) -> String {
-    format!(
-        "---\n\
-         apiVersion: v1\n\
-         kind: ServiceAccount\n\
-         metadata: {{name: account-{number}, namespace: shop}}\n\
-         ---\n\
-         apiVersion: v1\n\
-         kind: Pod\n\
-         metadata: {{name: pod-{number}, namespace: shop}}\n\
-         spec:\n  \
-           nodeName: node-1\n  \
-           serviceAccountName: account-{number}\n  \
-           containers:\n    \
-             - {{name: idle, command: [sleep, infinity]}}\n"
-    )
-}
 
 /// Whether node-1's ztunnel has these pods besides the shop's two and itself, each with a certificate.
 fn serves(lab: &Lab, pods: usize) -> Result<()> {
