@@ -6,7 +6,6 @@
 //! connection holds none.
 
 mod buffer;
-mod shedding;
 mod socket;
 mod splice;
 mod tunnel;
@@ -20,11 +19,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{Either, select};
+use runtime::memory::shedding::WAITING;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time;
 
-use self::shedding::WAITING;
 use crate::stream::Stream;
 
 /// Bytes a direction moves before it lets its neighbours run.
@@ -56,7 +55,7 @@ pub enum CopyError {
     Tunnel(#[from] h2::Error),
     #[error("half closed and silent for too long")]
     HalfClosed,
-    #[error("memory is short, and the application does not read")]
+    #[error("memory is short, and nobody takes its bytes")]
     MemoryShort,
 }
 
@@ -247,7 +246,7 @@ async fn patience(source: &TcpStream, half_closed: Duration, held: usize) -> Cop
     };
     tokio::select! {
         () = deserted => CopyError::HalfClosed,
-        () = WAITING.shed(|| held) => CopyError::MemoryShort,
+        () = WAITING.shed(|| held, || 0) => CopyError::MemoryShort,
     }
 }
 

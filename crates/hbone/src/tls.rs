@@ -205,8 +205,8 @@ impl Session {
     /// Decrypts some more, reading from the socket where nothing is left to decrypt.
     fn poll_decrypt(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.has_decrypted_all() {
-            ready!(memory::poll_room(cx));
-            if self.tcp.poll_read_ready(cx)?.is_pending() {
+            // Without room for what it may bring, nothing is read.
+            if memory::poll_room(cx).is_pending() || self.tcp.poll_read_ready(cx)?.is_pending() {
                 if let Some(spare) = self.ahead.take() {
                     SPARE.set(spare);
                 }

@@ -8,19 +8,23 @@
 //! may stay says how much: see [`take`].
 //!
 //! - [`cgroup`]: limit and use, from the kernel's files.
+//! - `room`: what may be taken in, and who waits for more.
+//! - [`shedding`]: what is given up first.
 
 pub mod cgroup;
+mod room;
+pub mod shedding;
 
-use std::mem;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::LazyLock;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
 use self::cgroup::Group;
+use self::room::Room;
+use self::shedding::WAITING;
 
 /// How often it is looked at while half of it is free. Free pages are given back no more often.
 const CALM: Duration = Duration::from_millis(200);
@@ -28,16 +32,17 @@ const CALM: Duration = Duration::from_millis(200);
 const BUSY: Duration = Duration::from_millis(50);
 /// And otherwise.
 const CLOSE: Duration = Duration::from_millis(5);
+/// Of what is allowed until the next look, what is too little to look again as soon as it is used up.
+const LITTLE: i64 = 64 << 10;
+/// A part of the limit: what may be taken in until the next close look while others wait to be given
+/// up. Of the twentieth that is left then, a fifth within a second: what closes and what answers a
+/// probe is still read, and what is given up meanwhile is more.
+const TRICKLE: u64 = 20_000;
 
 /// Of the whole process.
 static PRESSURE: LazyLock<watch::Sender<Pressure>> =
     LazyLock::new(|| watch::channel(Pressure::None).0);
-/// Bytes that may be taken in before somebody has to look again.
-static ALLOWANCE: AtomicI64 = AtomicI64::new(i64::MAX);
-/// Somebody has used it up.
-static USED_UP: Notify = Notify::const_new();
-/// Who waits for it to be set anew.
-static WAITING: Mutex<Vec<Waker>> = Mutex::new(Vec::new());
+static ROOM: Room = Room::new();
 
 /// What the process must do about its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,38 +73,12 @@ pub fn pressure() -> Pressure {
 
 /// Says that so many bytes were taken in that may stay. Costs next to nothing.
 pub fn take(bytes: usize) {
-    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-    ALLOWANCE.fetch_sub(bytes, Ordering::Relaxed);
-}
-
-fn has_room() -> bool {
-    ALLOWANCE.load(Ordering::Relaxed) > 0
+    ROOM.take(bytes);
 }
 
 /// Ready while more may be taken in; else the task is woken when that may have changed.
 pub fn poll_room(cx: &Context<'_>) -> Poll<()> {
-    if has_room() {
-        return Poll::Ready(());
-    }
-    let mut waiting = waiting();
-    // It may have been set anew just before.
-    if has_room() {
-        return Poll::Ready(());
-    }
-    waiting.push(cx.waker().clone());
-    USED_UP.notify_one();
-    Poll::Pending
-}
-
-/// Sets how much may be taken in until the next look.
-fn allow(bytes: i64) {
-    ALLOWANCE.store(bytes, Ordering::Relaxed);
-    let waiting = mem::take(&mut *waiting());
-    waiting.into_iter().for_each(Waker::wake);
-}
-
-fn waiting() -> MutexGuard<'static, Vec<Waker>> {
-    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+    ROOM.poll(cx)
 }
 
 /// Tells of every change.
@@ -120,17 +99,16 @@ pub async fn watch_over() {
         return;
     };
     tracing::info!(limit = group.limit(), "memory limit");
-    let (mut pause, mut room) = (CALM, i64::MAX);
+    let (mut pause, mut allowed) = (CALM, i64::MAX);
     let mut given_back = Instant::now();
     loop {
         tokio::select! {
             () = time::sleep(pause) => {}
-            // Without room, nothing that is taken in changes anything.
-            () = USED_UP.notified(), if room > 0 => {}
+            () = ROOM.used_up(), if allowed > LITTLE => {}
         }
         let Some(usage) = group.usage() else {
             // Nobody waits for what can't be known.
-            allow(i64::MAX);
+            ROOM.set(i64::MAX);
             continue;
         };
         pause = match usage.group {
@@ -139,11 +117,15 @@ pub async fn watch_over() {
             _ => CALM,
         };
         let now = Pressure::of(usage);
-        room = match now {
+        allowed = match now {
             Pressure::None | Pressure::Release | Pressure::Refuse => usage.allowance(),
-            Pressure::Shed => 0,
+            // Until the next look, however soon it is used up.
+            Pressure::Shed => LITTLE.min(usage.allowance()),
         };
-        allow(room);
+        match now == Pressure::Shed && !WAITING.is_empty() {
+            true => ROOM.trickle(usage.trickle()),
+            false => ROOM.set(allowed),
+        }
         if now >= Pressure::Release && given_back.elapsed() >= CALM {
             crate::allocator::give_back();
             given_back = Instant::now();
@@ -166,6 +148,13 @@ impl Usage {
     fn allowance(self) -> i64 {
         let left = self.limit.saturating_sub(self.group);
         i64::try_from(left / 4).unwrap_or(i64::MAX).max(1)
+    }
+
+    /// The same where what is given up must be more.
+    fn trickle(self) -> i64 {
+        i64::try_from(self.limit / TRICKLE)
+            .unwrap_or(i64::MAX)
+            .max(1)
     }
 }
 

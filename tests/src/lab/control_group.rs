@@ -16,7 +16,11 @@ const GONE: Duration = Duration::from_secs(10);
 const PERIOD: u64 = 20_000;
 
 /// Removed when dropped, which is after the lab whose processes are in it.
-pub struct ControlGroup(PathBuf);
+pub struct ControlGroup {
+    folder: PathBuf,
+    /// Where its limit is.
+    file: &'static str,
+}
 
 /// Where a limit is written, as the two versions of the kernel's interface have it.
 struct Controller {
@@ -50,7 +54,7 @@ impl ControlGroup {
 
     fn new(controller: &Controller) -> Result<Self> {
         let v1 = Path::new(MOUNT).join(controller.name);
-        let (root, (file, limit)) = if v1.exists() {
+        let (root, &(file, ref limit)) = if v1.exists() {
             (v1, &controller.v1)
         } else {
             let root = PathBuf::from(MOUNT);
@@ -64,21 +68,40 @@ impl ControlGroup {
             .tempdir_in(root)
             .context("the right to make control groups")?
             .keep();
-        let group = Self(folder);
-        fs::write(group.0.join(file), limit).context(*file)?;
+        let group = Self { folder, file };
+        group.set(limit)?;
         Ok(group)
     }
 
     /// The shell command that puts its shell, and what that becomes, under the limit.
     pub fn enter(&self) -> String {
-        format!("echo 0 > {}", self.0.join("cgroup.procs").display())
+        format!("echo 0 > {}", self.folder.join("cgroup.procs").display())
+    }
+
+    /// Sets the limit of memory so that what is used now, and can't be dropped, is so many hundredths
+    /// of it.
+    pub fn squeeze(&self, percent: u64) -> Result<()> {
+        let (used, droppable) = match self.file {
+            "memory.max" => ("memory.current", "inactive_file"),
+            _ => ("memory.usage_in_bytes", "total_inactive_file"),
+        };
+        let read = |file: &str| fs::read_to_string(self.folder.join(file)).context(file.to_owned());
+        let used: u64 = read(used)?.trim().parse().context("bytes")?;
+        let stat = read("memory.stat")?;
+        let line = |line: &str| line.strip_prefix(droppable)?.trim().parse::<u64>().ok();
+        let droppable = stat.lines().find_map(line).context("no such line")?;
+        self.set(&((used - droppable) * 100 / percent).to_string())
+    }
+
+    fn set(&self, limit: &str) -> Result<()> {
+        fs::write(self.folder.join(self.file), limit).context(self.file)
     }
 }
 
 impl Drop for ControlGroup {
     fn drop(&mut self) {
         let removed = eventually(GONE, "the control group is empty", || {
-            Ok(fs::remove_dir(&self.0)?)
+            Ok(fs::remove_dir(&self.folder)?)
         });
         if let Err(error) = removed {
             eprintln!("{error:#}");

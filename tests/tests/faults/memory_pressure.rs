@@ -1,5 +1,6 @@
 //! A node whose tunnel may have little memory, and applications that make it hold much.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use tests::lab::Lab;
@@ -25,6 +26,16 @@ const LARGE: &str = "16";
 /// Connections besides that hold half as much at most: some of what is said to them is in the kernel.
 const SMALL: usize = 16;
 const LITTLE: &str = "2097152";
+
+/// Connections that say nothing, and for how long they are nearly all that their node may have.
+const IDLE: &str = "1000";
+const SHORT_FOR: Duration = Duration::from_secs(5);
+/// Hundredths of its limit.
+const USED: u64 = 96;
+/// How often that is seen to.
+const LOOK: Duration = Duration::from_millis(50);
+/// What those who talk have said at least, of the fifty times a second that they would.
+const BEATS: u64 = 50;
 
 struct Short {
     lab: Lab,
@@ -61,7 +72,7 @@ fn press(lab: &Lab) -> String {
 
 /// Waits until connections have been given up, and those that are left are no reason to refuse others.
 fn await_relief(lab: &Lab, node: &str, poured: &str) {
-    for why in ["memory is short", "the application does not read"] {
+    for why in ["memory is short", "nobody takes its bytes"] {
         lab.logged(&format!("nodes/{node}/ztunnel.log"), why)
             .unwrap_or_else(|error| panic!("{poured}: {error:#}"));
     }
@@ -140,4 +151,40 @@ fn those_that_hold_the_most_are_given_up_first() {
     restart_server(lab);
     still_serves(lab);
     short.baseline.awaited(lab, BACK).expect("back at rest");
+}
+
+/// Where connections that say nothing are what there is of memory, giving up what waits gives nothing
+/// back, and what is open goes on.
+#[test]
+fn where_nothing_can_be_given_up_what_is_open_goes_on() {
+    let limit = ControlGroup::with_memory(LIMIT * 4).expect("a control group");
+    let probes = "export HTTP2_PING_INTERVAL=500ms HTTP2_PING_TIMEOUT=1s";
+    let enter = limit.enter();
+    let lab = mesh_with(&format!(
+        "{probes}\nif [ $NODE_NAME = node-1 ]; then {enter}; fi"
+    ));
+    let mut idle = Running::start(&lab, "shop/neighbour", &["crowd", "server:9000", IDLE]);
+    idle.line();
+    let neighbour = lab.addresses("shop/neighbour").expect("addresses")[0];
+    let near = format!("{neighbour}:9000");
+    let mut holds = ["server:9000", &near].map(|target| {
+        let mut hold = Running::start(&lab, "shop/client", &["hold", target]);
+        assert_eq!(hold.line(), "open");
+        hold
+    });
+    let begun = Instant::now();
+    while begun.elapsed() < SHORT_FOR {
+        limit.squeeze(USED).expect("set");
+        std::thread::sleep(LOOK);
+    }
+    let log = lab.run_file("nodes/node-1/ztunnel.log");
+    assert!(log.contains("now=Shed"), "{log}");
+    for hold in &mut holds {
+        writeln!(hold.input(), "stop").expect("told");
+        let stopped = hold.line();
+        let echoed = stopped.strip_prefix("stopped after ");
+        let echoed: u64 = echoed.expect(&stopped).parse().expect("a number");
+        assert!(echoed > BEATS, "{stopped}");
+    }
+    assert_eq!(idle.end(), format!("alive {IDLE}"));
 }

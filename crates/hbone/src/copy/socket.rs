@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use runtime::memory;
+use runtime::memory::{self, Pressure};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
@@ -17,6 +17,8 @@ use super::{CopyError, TURN, buffer, room};
 const BULK: usize = 256 << 10;
 /// What a large read is.
 const LARGE: usize = 16 << 10;
+/// What is read at most where memory is short: a socket that takes anything takes as much.
+const SCARCE: usize = 4 << 10;
 
 /// What one read brought.
 enum Moved {
@@ -70,13 +72,17 @@ pub(super) async fn pump(
     }
 }
 
-/// Splices until the source pauses, or ends: then true.
+/// Splices until the source pauses, or memory is short, or the source ends: then true.
 async fn bulk(
     reader: &ReadHalf<'_>,
     writer: &WriteHalf<'_>,
     half_closed: Duration,
     count: &impl Fn(usize),
 ) -> Result<bool, CopyError> {
+    // What waits in a pipe is more than what is copied at a time.
+    if memory::pressure() >= Pressure::Refuse {
+        return Ok(false);
+    }
     // Without a pipe, for want of descriptors, bytes are copied.
     let Ok(pipe) = Pipe::take() else {
         return Ok(false);
@@ -90,6 +96,10 @@ async fn bulk(
                 count(amount);
                 turn += amount;
                 pauses = 0;
+                if memory::pressure() >= Pressure::Refuse {
+                    pipe.give_back();
+                    return Ok(false);
+                }
             }
             // A sender that is only slower than us is given a moment.
             Spliced::Idle if pauses < 2 => {
@@ -116,8 +126,15 @@ async fn bulk(
 /// once is kept.
 async fn step(reader: &mut ReadHalf<'_>, writer: &mut WriteHalf<'_>) -> io::Result<Moved> {
     poll_fn(|cx| {
-        ready!(memory::poll_room(cx));
-        let read = buffer::poll_read_with(reader, cx, |bytes, cx| {
+        let at_most = match memory::poll_room(cx) {
+            Poll::Ready(()) => buffer::READ_SIZE,
+            // What is handed on at once needs no memory.
+            Poll::Pending => {
+                ready!(writer.as_ref().poll_write_ready(cx))?;
+                SCARCE
+            }
+        };
+        let read = buffer::poll_read_with(reader, cx, at_most, |bytes, cx| {
             match Pin::new(&mut *writer).poll_write(cx, bytes) {
                 Poll::Ready(Ok(amount)) if amount == bytes.len() => Ok(Moved::All(amount)),
                 Poll::Ready(Ok(amount)) => Ok(Moved::Part(amount, bytes[amount..].to_vec())),

@@ -1,19 +1,21 @@
 //! One direction at a time between a socket and a stream.
 
-use std::future::poll_fn;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use futures::poll;
 use h2::Reason;
 use runtime::memory;
+use runtime::memory::shedding::WAITING;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use super::shedding::WAITING;
 use super::{CopyError, Meter, Progress, TURN, buffer, room};
 use crate::stream::{Receiver, Sender};
 
@@ -133,11 +135,14 @@ pub(super) async fn from_stream<M: Meter>(
             Poll::Ready(Ok(false))
         })
         .await?;
-        let amount = tokio::select! {
-            biased;
-            written = write_all(writer, &mut chunks) => written?,
-            // What waits for a socket is what a tunnel's memory is made of.
-            () = WAITING.shed(|| receiver.held()) => return Err(CopyError::MemoryShort),
+        let amount = {
+            let written = Cell::new(0);
+            let mut writing = pin!(write_all(writer, &mut chunks, &written));
+            // Most often the socket takes all, and what waits for it has no place in every connection.
+            match poll!(writing.as_mut()) {
+                Poll::Ready(amount) => amount?,
+                Poll::Pending => Box::pin(unless_shed(writing, receiver, &written)).await?,
+            }
         };
         receiver.release(amount);
         progress.incoming(amount);
@@ -152,9 +157,25 @@ pub(super) async fn from_stream<M: Meter>(
     }
 }
 
-/// Writes the chunks and forgets them and the list that held them.
-async fn write_all(writer: &mut WriteHalf<'_>, chunks: &mut Vec<Bytes>) -> io::Result<usize> {
-    let total = chunks.iter().map(Bytes::len).sum();
+/// Waits for a socket, but not where memory is short: what waits so is what a tunnel's memory is made of.
+async fn unless_shed(
+    writing: impl Future<Output = io::Result<usize>>,
+    receiver: &mut Receiver,
+    written: &Cell<usize>,
+) -> Result<usize, CopyError> {
+    tokio::select! {
+        biased;
+        amount = writing => Ok(amount?),
+        () = WAITING.shed(|| receiver.held(), || written.get() as u64) => Err(CopyError::MemoryShort),
+    }
+}
+
+/// Writes the chunks and forgets them and the list that held them. Tells how much is written already.
+async fn write_all(
+    writer: &mut WriteHalf<'_>,
+    chunks: &mut Vec<Bytes>,
+    progress: &Cell<usize>,
+) -> io::Result<usize> {
     let mut first = 0;
     while first < chunks.len() {
         let mut written = poll_fn(|cx| match &chunks[first..] {
@@ -171,6 +192,7 @@ async fn write_all(writer: &mut WriteHalf<'_>, chunks: &mut Vec<Bytes>) -> io::R
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
+        progress.set(progress.get() + written);
         while written > 0 {
             let part = written.min(chunks[first].len());
             chunks[first].advance(part);
@@ -181,7 +203,7 @@ async fn write_all(writer: &mut WriteHalf<'_>, chunks: &mut Vec<Bytes>) -> io::R
         }
     }
     *chunks = Vec::new();
-    Ok(total)
+    Ok(progress.get())
 }
 
 async fn finish(writer: &mut WriteHalf<'_>) -> Result<(), CopyError> {

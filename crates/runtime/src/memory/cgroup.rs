@@ -68,12 +68,13 @@ impl Group {
         self.limit
     }
 
+    /// What is used now, of the limit as it is now: whoever sets it may set it anew.
     pub fn usage(&self) -> Option<Usage> {
         let current = number(&self.folder.join(self.files.current))?;
         let stat = fs::read_to_string(self.folder.join("memory.stat")).ok()?;
         let droppable = line(&stat, self.files.droppable).unwrap_or_default();
         Some(Usage {
-            limit: self.limit,
+            limit: number(&self.folder.join(self.files.limit)).unwrap_or(self.limit),
             group: current.saturating_sub(droppable),
             own: resident()?,
         })

@@ -5,20 +5,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use runtime::memory::{self, Pressure};
 use tokio::time;
 
-/// Within which everything that waits has been given up, where all of it is alike, and where it only
-/// keeps others out.
+use super::Pressure;
+
+/// Within which everything that waits has been given up, where all of it is alike.
 const LONGEST_MOMENT: Duration = Duration::from_secs(1);
+/// The same where it only keeps others out: then what has moved within half of it stays, for a line
+/// that is slow is no fault of whoever uses it.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Of the whole process: memory is short for all of its threads.
-pub(super) static WAITING: Waiting = Waiting::new();
+pub static WAITING: Waiting = Waiting::new();
 
-/// Connections whose application does not read, while memory is short.
+/// Connections whose bytes nobody takes, while memory is short.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub struct Waiting {
     /// By how much they hold.
     places: Mutex<BTreeSet<Key>>,
     next: AtomicU64,
@@ -46,19 +48,35 @@ impl Waiting {
     /// Returns when the process must give a connection up that holds so many bytes, for want of
     /// memory or to have room for others again. Not all are given up at once: each waits a moment of
     /// its own, and whether that has been enough; and for as long as others hold more.
-    pub(super) async fn shed(&self, mut held: impl FnMut() -> usize) {
+    ///
+    /// `moved` grows with every byte that was taken after all.
+    pub async fn shed(&self, mut held: impl FnMut() -> usize, moved: impl Fn() -> u64) {
         loop {
-            memory::reaches(Pressure::Refuse).await;
-            let longest = match memory::pressure() {
-                Pressure::Shed => LONGEST_MOMENT,
-                Pressure::None | Pressure::Release | Pressure::Refuse => LONGEST_WAIT,
-            };
+            super::reaches(Pressure::Refuse).await;
             let place = self.place(held());
-            time::sleep(longest.mul_f64(rand::random())).await;
-            if memory::pressure() >= Pressure::Refuse && place.is_among_the_largest() {
+            let before = moved();
+            let given_up = match super::pressure() {
+                Pressure::Shed => {
+                    time::sleep(LONGEST_MOMENT.mul_f64(rand::random())).await;
+                    super::pressure() >= Pressure::Refuse
+                }
+                Pressure::None | Pressure::Release | Pressure::Refuse => {
+                    let wait = LONGEST_WAIT.mul_f64(f64::midpoint(1.0, rand::random()));
+                    let short = super::reaches(Pressure::Shed);
+                    // Shorter still, it waits for less.
+                    time::timeout(wait, short).await.is_err()
+                        && super::pressure() >= Pressure::Refuse
+                        && moved() == before
+                }
+            };
+            if given_up && place.is_among_the_largest() {
                 return;
             }
         }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
     }
 
     fn place(&self, held: usize) -> Place<'_> {
