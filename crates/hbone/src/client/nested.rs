@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use futures::TryFutureExt;
@@ -15,6 +16,7 @@ use tokio::time;
 use tokio_rustls::TlsConnector;
 
 use super::{ConnectError, Tunnel, drive, http2, lost, tls_error};
+use crate::guard::{Guard, Peer};
 use crate::keepalive::Doubt;
 use crate::settings::Settings;
 use crate::stream::Stream;
@@ -62,7 +64,7 @@ async fn shake(
     let (_, session) = stream.get_ref();
     let peer_chain = session.peer_certificates().unwrap_or_default().into();
     let key_exchange = identity::key_exchange_group(session).unwrap_or("unknown");
-    let (requests, mut connection) = http2(stream, settings).await?;
+    let (requests, mut connection) = http2(Guarded::new(stream), settings).await?;
     let doubt = Doubt::default();
     let pings = connection.ping_pong();
     let lost = lost(pings, activity.clone(), doubt.clone(), settings);
@@ -83,6 +85,12 @@ async fn shake(
     })
 }
 
+/// What the inner tunnel's server says, watched as the outer one's is.
+struct Guarded<S> {
+    inner: S,
+    guard: Guard,
+}
+
 /// A stream as the socket of a tunnel.
 struct Carried {
     stream: Stream,
@@ -90,6 +98,50 @@ struct Carried {
     /// Accepted and waiting for the outer tunnel's window.
     unsent: Bytes,
     activity: Activity,
+}
+
+// === impl Guarded ===
+
+impl<S> Guarded<S> {
+    fn new(inner: S) -> Self {
+        Self {
+            inner,
+            guard: Guard::new(Peer::Server),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let seen = self.guard.observe(&buf.filled()[before..], Instant::now);
+        Poll::Ready(seen.map_err(io::Error::other))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
+        self.guard.sent(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
 }
 
 // === impl Carried ===
