@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -9,6 +10,7 @@ use futures::future::OptionFuture;
 use hbone::server::{self, AcceptError, Request};
 use hbone::stream::Cut;
 use http::{Method, StatusCode};
+use identity::VerifiedClient;
 use mesh::destination::Authority;
 use mesh::service::AppProtocol;
 use tokio::net::TcpStream;
@@ -51,6 +53,7 @@ pub(crate) async fn serve<P: Pipeline + 'static>(
     let revocation = certificate.revocation_of(connection.peer_chain());
     let revoked = Reporter::Destination.tracked(revocation);
     let mut revoked = OptionFuture::from(revoked.map(FutureExt::boxed_local));
+    let mut client = VerifiedClient::new(connection.peer_chain(), &certificate);
     drop(certificate);
     let drain = worker.drain.member();
     let mut draining = false;
@@ -71,6 +74,12 @@ pub(crate) async fn serve<P: Pipeline + 'static>(
         };
         match request {
             Some(Ok(request)) => {
+                if let Err(reason) = verify_again(&worker, &mut client) {
+                    tracing::info!(%peer, %reason, "tunnel request refused");
+                    request.decline();
+                    connection.graceful_shutdown();
+                    continue;
+                }
                 let identity = connection.peer().cloned();
                 let worker = worker.clone();
                 spawn_local(async move {
@@ -86,6 +95,13 @@ pub(crate) async fn serve<P: Pipeline + 'static>(
             }
         }
     }
+}
+
+/// Whether the client's handshake would succeed now too, or why not.
+fn verify_again<P>(worker: &Worker<P>, client: &mut VerifiedClient) -> Result<(), String> {
+    let own = worker.setup.certificates.current()?;
+    let verified = client.verify_again(&own, SystemTime::now());
+    verified.map_err(|error| format!("the client would not be let in any more: {error}"))
 }
 
 async fn serve_request<P: Pipeline + 'static>(

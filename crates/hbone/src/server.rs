@@ -8,8 +8,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use mesh::identity::Identity;
 use rustls::ServerConfig;
@@ -183,7 +183,7 @@ impl Connection {
             () = &mut self.peer_lost => {
                 self.cut = Some(Cut::PeerLost);
                 // Streams would take NO_ERROR for a peer that only reads no more.
-                self.http2.abrupt_shutdown(h2::Reason::CONNECT_ERROR);
+                self.http2.abrupt_shutdown(Reason::CONNECT_ERROR);
                 self.peer_lost = Box::pin(std::future::pending());
                 return None;
             }
@@ -226,6 +226,11 @@ impl Request {
         *response.status_mut() = status;
         // It fails only where the client has already gone.
         let _ = self.response.send_response(response, true);
+    }
+
+    /// Has the client ask elsewhere, on another tunnel too: nothing has been done about it (RFC 9113 §8.7).
+    pub fn decline(mut self) {
+        self.response.send_reset(Reason::REFUSED_STREAM);
     }
 
     /// Waits until the client gives the request up.

@@ -1,14 +1,19 @@
 //! CONNECT requests that no honest node sends.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
+use h2::Reason;
 use hbone::client::{self, ConnectRequest, OpenError, Tunnel};
+use hbone::stream::Stream;
 use http::{HeaderMap, StatusCode};
 use mesh::identity::Identity;
+use ztunnel::proxy::access_log::Direction;
 
 use super::lab::{APPLICATION, Authority, Lab, PATIENCE};
-use super::{echo, identity_of};
+use super::{echo, has_error, identity_of};
 use crate::counterpart::from_pod;
 
 /// A port of the server where nobody answers.
@@ -149,6 +154,46 @@ fn a_request_that_its_client_resets_is_given_up() {
             () = until(|| waiting_for_application(&lab) == 1) => {}
         }
         until(|| waiting_for_application(&lab) == 0).await;
+    });
+}
+
+/// The application names its peer first.
+async fn echoes(stream: &mut Stream) {
+    let greeting = poll_fn(|cx| stream.poll_receive(cx)).await;
+    greeting.expect("bytes").expect("bytes");
+    let mut bytes = Bytes::from_static(b"still here");
+    let sent = poll_fn(|cx| stream.poll_send(cx, &mut bytes)).await;
+    sent.expect("sent");
+    let answer = poll_fn(|cx| stream.poll_receive(cx)).await;
+    assert_eq!(&answer.expect("bytes").expect("bytes")[..], b"still here");
+}
+
+/// Whoever has its key would have a tunnel for ever otherwise, made while it was good.
+#[test]
+fn nothing_is_opened_any_more_when_a_certificate_has_ended_and_what_is_open_goes_on() {
+    let lab = lab();
+    let attacker = identity_of("attacker");
+    lab.authority()
+        .ends_after(&attacker, Duration::from_secs(2));
+    attack(&lab, lab.authority(), &attacker, async |tunnel| {
+        let tunnel = tunnel.expect("tunnel");
+        let target = SocketAddr::new(lab.ip("server"), APPLICATION);
+        let request = || ConnectRequest::to(target, HeaderMap::new());
+        let mut stream = tunnel.open(request()).await.expect("it is good");
+        let refused = loop {
+            if let Err(error) = tunnel.open(request()).await {
+                break error;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let OpenError::Tunnel(error) = refused else {
+            panic!("{refused}");
+        };
+        assert_eq!(error.reason(), Some(Reason::REFUSED_STREAM), "{error}");
+        echoes(&mut stream).await;
+    });
+    lab.log_of(2, Direction::Inbound, |record| {
+        has_error(record, "would not be let in any more")
     });
 }
 

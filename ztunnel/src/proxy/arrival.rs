@@ -4,10 +4,12 @@ use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use hbone::headers::{self, TraceId, TraceParent};
 use hbone::stream::Cut;
 use http::{HeaderMap, StatusCode};
+use identity::VerifiedClient;
 use mesh::address::NetworkAddress;
 use mesh::authorization::{Connection, Verdict};
 use mesh::destination::{self, Authority, InboundRefusal};
@@ -98,6 +100,15 @@ impl Arrival {
     pub(crate) fn cut_by(&self, cut: Cut) {
         tracing::info!(peer = %self.peer, "tunnel cut: {cut}");
         self.cut.set(Some(cut));
+    }
+
+    /// Whether the peer's handshake would succeed now too, or why not.
+    pub(crate) fn verify_again(&self, client: &mut VerifiedClient) -> Result<(), String> {
+        let certificates = &self.worker.shared.certificates;
+        let own = self.own.as_ref().and_then(|own| certificates.cached(own));
+        let own = own.ok_or_else(|| "the pod has no certificate now".to_owned())?;
+        let verified = client.verify_again(&own, SystemTime::now());
+        verified.map_err(|error| format!("the client would not be let in any more: {error}"))
     }
 
     /// Who arrives, as the destination sees it.

@@ -12,8 +12,10 @@ use hbone::headers;
 use hbone::server::{self, AcceptError, Request};
 use hbone::stream::{Cut, Stream};
 use http::{Method, StatusCode};
+use identity::VerifiedClient;
 use mesh::destination::Authority;
 use mesh::identity::Identity;
+use runtime::memory::{self, Pressure};
 use runtime::tasks::spawn_local;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -25,7 +27,8 @@ use super::policy::Admission;
 use super::sockets;
 use super::telemetry::{Failure, Tracked};
 use super::worker::{Accepted, Worker};
-use crate::metrics::ResponseFlags;
+use crate::metrics::shortages::{self, Wanted};
+use crate::metrics::{Reporter, ResponseFlags};
 
 pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let started = Instant::now();
@@ -96,6 +99,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let revocation = certificate.revocation_of(connection.peer_chain());
     let revoked = worker.tracked(revocation, Direction::Inbound);
     let mut revoked = OptionFuture::from(revoked.map(FutureExt::boxed_local));
+    let mut client = VerifiedClient::new(connection.peer_chain(), &certificate);
     drop(certificate);
     let mut draining = false;
     loop {
@@ -113,8 +117,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
             }
         };
         match request {
-            // Each request holds the drain too: the connection may end before its streams' copies do.
             Some(Ok(request)) => {
+                if let Err(reason) = arrival.verify_again(&mut client) {
+                    request.decline();
+                    connection.graceful_shutdown();
+                    arrival.conversation(Instant::now()).reject(&worker, reason);
+                    continue;
+                }
+                // Each request holds the drain too: the connection may end before its streams' copies do.
                 let drain = drain.clone();
                 spawn_local(serve_request(arrival.clone(), request).map(|()| drop(drain)));
             }
@@ -169,6 +179,12 @@ struct Opened {
 
 /// Judges and answers a request; none where it is refused or given up.
 async fn open(mut arrival: Arrival, mut request: Request) -> Option<Opened> {
+    if memory::pressure() >= Pressure::Refuse {
+        // The stages are logged as they come.
+        shortages::count_refusal(Reporter::Destination, Wanted::Memory);
+        request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+        return None;
+    }
     arrival.hear(&request.headers);
     let Some(authority) = read_authority(&request) else {
         let conversation = arrival.conversation(Instant::now());

@@ -57,3 +57,37 @@ fn what_is_open_with_a_revoked_peer_is_cut_and_nothing_more_is_opened() {
         }
     });
 }
+
+#[test]
+fn nothing_is_opened_any_more_when_a_certificate_has_ended() {
+    run(async {
+        let mut fixture = Fixture::new();
+        let life = Duration::from_secs(2);
+        let client = identity_of("client");
+        let issued = fixture
+            .signer
+            .workload_certificate(&client, life, SystemTime::now());
+        fixture.client = Arc::new(issued.unwrap());
+        let node = fixture.node(hello).await;
+        let workers = fixture.start(node, Protocol::Http1, AppProtocol::Http11, 1);
+        let tunnel = fixture.tunnel(workers.address()).await;
+        let mut client = open(&tunnel).await;
+        client.write_all(GET).await.unwrap();
+        read_until(&mut client, "hello").await;
+        let target = "10.1.0.1:80".parse().unwrap();
+        let refused = loop {
+            let request = ConnectRequest::to(target, HeaderMap::new());
+            if let Err(error) = tunnel.open(request).await {
+                break error;
+            }
+            time::sleep(Duration::from_millis(50)).await;
+        };
+        let OpenError::Tunnel(error) = refused else {
+            panic!("{refused}");
+        };
+        assert_eq!(error.reason(), Some(h2::Reason::REFUSED_STREAM), "{error}");
+        client.write_all(GET).await.unwrap();
+        read_until(&mut client, "hello").await;
+        workers.drain(Duration::ZERO).await;
+    });
+}

@@ -19,8 +19,8 @@ fn connections_stay_small() {
         ("outbound", future_size(outbound::serve), 1024),
         ("socks5", future_size(socks5::serve), 1024),
         ("plaintext", future_size(plaintext::serve), 2624),
-        ("inbound", future_size(inbound::serve), 2304),
-        ("request", future_size(inbound::serve_request), 1856),
+        ("inbound", future_size(inbound::serve), 2336),
+        ("request", future_size(inbound::serve_request), 1600),
     ] {
         assert!(size <= most, "{name}: {size} bytes");
     }
