@@ -208,6 +208,19 @@ impl WorkloadCertificate {
         self.now() >= self.not_after
     }
 
+    /// Whether it has expired by how long we have had it, whatever a wall's clock says for the moment.
+    pub(crate) fn has_lived(&self) -> bool {
+        let (wall, monotonic) = self.received;
+        wall + monotonic.elapsed() >= self.not_after
+    }
+
+    /// The same one, as if it had come in then.
+    #[cfg(test)]
+    pub(crate) fn received_at(mut self, wall: SystemTime) -> Self {
+        self.received.0 = wall;
+        self
+    }
+
     /// What is left of its life; zero when it is over.
     pub fn remaining(&self) -> Duration {
         self.not_after

@@ -129,6 +129,8 @@ impl Worker {
         if !self.schedule.wants(identity) {
             self.publish(identity, Some(State::Initializing));
         }
+        // One that has ended since the last look is not waited for until the next.
+        self.schedule.overdue(identity, now);
         self.schedule.request(identity, priority, now);
         let Some(reply) = reply else { return };
         match state {
@@ -178,7 +180,7 @@ impl Worker {
                 }
                 warn!(%identity, %error, "no certificate");
                 let failure = self.failure(identity, &error);
-                if !matches!(self.state(identity), State::Available(_)) {
+                if !self.may_be_good_again(identity) {
                     self.publish(identity, Some(State::Unavailable(failure.clone())));
                 }
                 if self.patience_is_over(identity, now) {
@@ -203,6 +205,15 @@ impl Worker {
                     fault: error.fault(),
                 }
             }
+        }
+    }
+
+    /// Whether there is a certificate, be it one that has ended: where that is only what a clock says
+    /// for a moment, it is there when the clock is right again.
+    fn may_be_good_again(&self, identity: &Identity) -> bool {
+        match self.states.load().get(identity) {
+            Some(State::Available(certificate)) => !certificate.has_lived(),
+            Some(State::Initializing | State::Unavailable(_)) | None => false,
         }
     }
 
@@ -242,5 +253,50 @@ fn unavailable(identity: &Identity, failure: Failure) -> Unavailable {
         identity: identity.clone(),
         reason: failure.reason,
         fault: failure.fault,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future;
+    use std::time::SystemTime;
+
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::authority::Signer;
+
+    struct Away;
+
+    impl CaClient for Away {
+        fn fetch<'a>(&'a self, _: &'a Identity) -> BoxFuture<'a, Outcome> {
+            future::ready(Err(FetchError::Timeout)).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_clock_that_is_wrong_calls_expired_is_there_when_it_is_right_again() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let before = SystemTime::now() - HOUR * 2;
+        let signer = Signer::self_signed("cluster.local", HOUR * 10, before).expect("a root");
+        let web = Identity::new("cluster.local", "shop", "web");
+        for (life, stays) in [(HOUR, true), (Duration::from_secs(1), false)] {
+            let issued = signer.workload_certificate(&web, life, before);
+            let received = match stays {
+                true => before,
+                false => before + HOUR,
+            };
+            let certificate = issued.expect("a certificate").received_at(received);
+            assert!(certificate.is_expired());
+            let mut worker = Worker::new(Arc::new(Away), States::default());
+            worker
+                .schedule
+                .request(&web, Priority::WarmUp, Instant::now());
+            worker.publish(&web, Some(State::Available(Arc::new(certificate))));
+            worker.finish(&web, Err(FetchError::Timeout));
+            let state = worker.states.load()[&web].clone();
+            assert_eq!(matches!(state, State::Available(_)), stays, "{life:?}");
+        }
     }
 }
