@@ -31,9 +31,12 @@ const LOOK: Duration = Duration::from_millis(500);
 const NOTHING_YET: &str =
     "there is no revocation list yet, and nothing is revoked; the file is followed";
 
+/// One issuer's.
+type List = Arc<CertRevocationList<'static>>;
+
 /// The lists in force. Verifiers share it; what it says changes with the file.
 pub struct RevocationLists {
-    lists: ArcSwap<Vec<CertRevocationList<'static>>>,
+    lists: ArcSwap<Vec<List>>,
     version: watch::Sender<u64>,
 }
 
@@ -102,8 +105,9 @@ impl RevocationFile {
         self.lists.clone()
     }
 
-    /// Reads the file whenever it has changed, until dropped. Lists once in force stay so until others
-    /// replace them: a file that is gone or emptied takes nothing back, whoever has done that.
+    /// Reads the file whenever it has changed, until dropped. A list once in force stays so until another
+    /// one of its issuer replaces it: a file that is gone, emptied or cut off takes nothing back, whoever
+    /// has done that.
     pub async fn follow(mut self) {
         let mut ticks = time::interval(LOOK);
         let mut seen = self.read;
@@ -119,8 +123,12 @@ impl RevocationFile {
             self.read = stamp;
             match self.read().await {
                 Ok(lists) if !lists.is_empty() => {
-                    tracing::info!(path = %self.path.display(), lists = lists.len(), "revocation lists read");
-                    self.lists.replace(lists);
+                    let read = lists.len();
+                    let kept = self.lists.replace(lists);
+                    tracing::info!(path = %self.path.display(), lists = read, "revocation lists read");
+                    if kept > 0 {
+                        tracing::warn!(path = %self.path.display(), lists = kept, "the file has no list any more of issuers that it had one of; going on with theirs");
+                    }
                 }
                 Ok(_) if self.lists.lists.load().is_empty() => {
                     tracing::warn!(path = %self.path.display(), "{NOTHING_YET}");
@@ -135,7 +143,7 @@ impl RevocationFile {
         }
     }
 
-    async fn read(&self) -> Result<Vec<CertRevocationList<'static>>, RevocationError> {
+    async fn read(&self) -> Result<Vec<List>, RevocationError> {
         let content = tokio::fs::read(&self.path)
             .await
             .map_err(|error| RevocationError::Read {
@@ -147,14 +155,14 @@ impl RevocationFile {
 }
 
 /// Any number of lists in PEM, or one in DER; none in an empty file only.
-fn parse(path: &Path, content: &[u8]) -> Result<Vec<CertRevocationList<'static>>, RevocationError> {
+fn parse(path: &Path, content: &[u8]) -> Result<Vec<List>, RevocationError> {
     let malformed = |reason: String| RevocationError::Malformed {
         path: path.to_owned(),
         reason,
     };
     let read = |der: &[u8], number: usize| {
         OwnedCertRevocationList::from_der(der)
-            .map(CertRevocationList::from)
+            .map(|list| Arc::new(CertRevocationList::from(list)))
             .map_err(|error| malformed(format!("list {number}: {error}")))
     };
     // A SEQUENCE, whose length takes more than one byte in any list: no text begins so.
@@ -175,7 +183,7 @@ fn parse(path: &Path, content: &[u8]) -> Result<Vec<CertRevocationList<'static>>
 // === impl RevocationLists ===
 
 impl RevocationLists {
-    fn new(lists: Vec<CertRevocationList<'static>>) -> Self {
+    fn new(lists: Vec<List>) -> Self {
         Self {
             lists: ArcSwap::from_pointee(lists),
             version: watch::channel(0).0,
@@ -192,9 +200,25 @@ impl RevocationLists {
         Self::read(pem.as_bytes())
     }
 
-    fn replace(&self, lists: Vec<CertRevocationList<'static>>) {
+    /// Puts these in force, and keeps those of issuers of whom none is here: tells how many.
+    fn replace(&self, mut lists: Vec<List>) -> usize {
+        let read = lists.len();
+        let before = self.lists.load();
+        let spoken_of = |list: &&List| {
+            lists[..read]
+                .iter()
+                .any(|one| one.issuer() == list.issuer())
+        };
+        let kept: Vec<_> = before
+            .iter()
+            .filter(|list| !spoken_of(list))
+            .cloned()
+            .collect();
+        let count = kept.len();
+        lists.extend(kept);
         self.lists.store(Arc::new(lists));
         self.version.send_modify(|version| *version += 1);
+        count
     }
 
     /// Refuses a chain, verified already, of which a list that its issuer signed names a part.
@@ -209,6 +233,7 @@ impl RevocationLists {
         // Most name no part of it, and it takes no signature to see that.
         let named: Vec<_> = lists
             .iter()
+            .map(Arc::as_ref)
             .filter(|list| {
                 names(list, end_entity) || intermediates.iter().any(|one| names(list, one))
             })

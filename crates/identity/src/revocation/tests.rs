@@ -219,3 +219,23 @@ async fn a_change_of_the_file_reaches_connections_that_are_open() {
     waited.expect("told").expect("no panic");
     assert!(!accepts(&lists, &web));
 }
+
+/// As a write that is cut off between two lists leaves it.
+#[tokio::test(start_paused = true)]
+async fn a_list_that_its_file_no_longer_has_stays_in_force() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("crl.pem");
+    let named = |name| Signer::self_signed(name, DAY * 365, SystemTime::now()).expect("a root");
+    let (one, other) = (named("one"), named("other"));
+    let (web, db) = (certificate(&one, "web"), certificate(&other, "db"));
+    let (first, second) = (list(&one, &[&web]), list(&other, &[&db]));
+    std::fs::write(&path, format!("{first}{second}")).expect("written");
+    let file = RevocationFile::open(&path).expect("lists");
+    let lists = file.lists();
+    tokio::spawn(file.follow());
+    assert!(!accepts(&lists, &web) && !accepts(&lists, &db));
+    std::fs::write(&path, list(&one, &[])).expect("written");
+    time::sleep(LOOK * 10).await;
+    assert!(accepts(&lists, &web), "its issuer has taken it back");
+    assert!(!accepts(&lists, &db), "nobody has");
+}
