@@ -84,32 +84,41 @@ struct Candidate {
     stripped: Option<String>,
 }
 
-/// The name itself and its long forms, then the same for the name without a search domain that the
-/// pod's resolver appended.
+/// The name itself and its long forms, then the name without a search domain that the pod's resolver
+/// appended. Without the one of its own namespace, which a resolver with `ndots:5` tries first, it may be
+/// short still; without another one it was whole: what is left of `mail.corp.test` is no service `mail`.
 fn candidates(asked: &str, client: &Client<'_>) -> Vec<Candidate> {
     let mut candidates: Vec<Candidate> = forms(asked, client)
+        .into_iter()
         .map(|name| Candidate {
             name,
             stripped: None,
         })
         .collect();
+    let own = format!("{}.svc.{}", client.namespace, client.cluster_domain);
     for search in client.search {
         let search = search.trim_matches('.').to_ascii_lowercase();
         let stripped = asked
             .strip_suffix(search.as_str())
-            .and_then(|rest| rest.strip_suffix('.'));
-        if let Some(stripped) = stripped.filter(|rest| !rest.is_empty() && !search.is_empty()) {
-            candidates.extend(forms(stripped, client).map(|name| Candidate {
-                name,
-                stripped: Some(stripped.to_owned()),
-            }));
-        }
+            .and_then(|rest| rest.strip_suffix('.'))
+            .filter(|rest| !rest.is_empty() && !search.is_empty());
+        let Some(stripped) = stripped else {
+            continue;
+        };
+        let names = match search == own {
+            true => forms(stripped, client),
+            false => vec![stripped.to_owned()],
+        };
+        candidates.extend(names.into_iter().map(|name| Candidate {
+            name,
+            stripped: Some(stripped.to_owned()),
+        }));
     }
     candidates
 }
 
 /// A name, and what it is short for as Kubernetes' name of a service, by its number of labels.
-fn forms(asked: &str, client: &Client<'_>) -> impl Iterator<Item = String> + use<> {
+fn forms(asked: &str, client: &Client<'_>) -> Vec<String> {
     let Client {
         namespace,
         cluster_domain: domain,
@@ -132,7 +141,7 @@ fn forms(asked: &str, client: &Client<'_>) -> impl Iterator<Item = String> + use
         [_, _, _, "svc"] => names.push(format!("{asked}.{domain}")),
         _ => {}
     }
-    names.into_iter()
+    names
 }
 
 // === Lookup ===

@@ -180,7 +180,6 @@ fn what_is_left_without_a_search_domain_may_be_short_too() {
     for (name, stripped) in [
         ("web.shop.shop.svc.cluster.local", "web.shop"),
         ("web.shop.svc.shop.svc.cluster.local", "web.shop.svc"),
-        ("web.shop.svc.svc.cluster.local", "web.shop.svc"),
     ] {
         assert_eq!(scenario.a(name), alias(stripped, V4), "{name}");
         let aaaa = scenario.ask(name, RecordType::Aaaa);
@@ -192,6 +191,26 @@ fn what_is_left_without_a_search_domain_may_be_short_too() {
     assert_eq!(scenario.a(name), alias("web.shop", V4));
     let missing = "web.bank.bank.svc.cluster.local";
     assert_eq!(scenario.a(missing), Answer::NotOurs);
+}
+
+#[test]
+fn a_whole_name_of_another_domain_is_no_service_of_ours() {
+    let mut scenario = Scenario::new([
+        service("mail", "shop", &[V4.into()]),
+        service("web", "bank", &[V4.into()]),
+        external("api.example.com", [240, 240, 0, 1]),
+    ]);
+    scenario.search.push("corp.test".to_owned());
+    scenario.search.push("prod.svc.cluster.local".to_owned());
+    for name in [
+        "mail.corp.test",
+        "web.bank.corp.test",
+        "mail.prod.svc.cluster.local",
+    ] {
+        assert_eq!(scenario.a(name), Answer::NotOurs, "{name}");
+    }
+    let stripped = scenario.a("api.example.com.corp.test");
+    assert_eq!(stripped, alias("api.example.com", [240, 240, 0, 1]));
 }
 
 #[test]
