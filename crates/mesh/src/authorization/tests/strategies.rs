@@ -222,14 +222,23 @@ fn any_match_of_sources() -> impl Strategy<Value = Match> {
         namespace: "shop".into(),
         service_account: "db".into(),
     });
-    (principals, texts(&["shop", "b*"]), vec(account, 0..2)).prop_map(
-        |(principals, namespaces, service_accounts)| Match {
-            principals,
-            namespaces,
-            service_accounts,
-            ..Match::default()
-        },
-    )
+    let named = (principals, texts(&["shop", "b*"]), vec(account, 0..2));
+    (named, prop::bool::ANY).prop_map(|((principals, namespaces, service_accounts), excepts)| {
+        match excepts {
+            false => Match {
+                principals,
+                namespaces,
+                service_accounts,
+                ..Match::default()
+            },
+            true => Match {
+                not_principals: principals,
+                not_namespaces: namespaces,
+                not_service_accounts: service_accounts,
+                ..Match::default()
+            },
+        }
+    })
 }
 
 fn any_match() -> impl Strategy<Value = Match> {
