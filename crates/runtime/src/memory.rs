@@ -32,7 +32,7 @@ const CALM: Duration = Duration::from_millis(200);
 const BUSY: Duration = Duration::from_millis(50);
 /// And otherwise.
 const CLOSE: Duration = Duration::from_millis(5);
-/// Of what is allowed until the next look, what is too little to look again as soon as it is used up.
+/// Bytes: of no more than these, none are allowed until the next look once they are used up.
 const LITTLE: i64 = 64 << 10;
 /// A part of the limit: what may be taken in until the next close look while others wait to be given
 /// up. Of the twentieth that is left then, a fifth within a second: what closes and what answers a
@@ -104,6 +104,7 @@ pub async fn watch_over() {
     loop {
         tokio::select! {
             () = time::sleep(pause) => {}
+            // Of little there is no more until the next look, however soon it is used up.
             () = ROOM.used_up(), if allowed > LITTLE => {}
         }
         let Some(usage) = group.usage() else {
@@ -119,12 +120,12 @@ pub async fn watch_over() {
         let now = Pressure::of(usage);
         allowed = match now {
             Pressure::None | Pressure::Release | Pressure::Refuse => usage.allowance(),
-            // Until the next look, however soon it is used up.
-            Pressure::Shed => LITTLE.min(usage.allowance()),
+            Pressure::Shed if WAITING.is_empty() => LITTLE.min(usage.allowance()),
+            Pressure::Shed => usage.trickle(),
         };
-        match now == Pressure::Shed && !WAITING.is_empty() {
-            true => ROOM.trickle(usage.trickle()),
-            false => ROOM.set(allowed),
+        match now {
+            Pressure::Shed => ROOM.trickle(allowed),
+            Pressure::None | Pressure::Release | Pressure::Refuse => ROOM.set(allowed),
         }
         if now >= Pressure::Release && given_back.elapsed() >= CALM {
             crate::allocator::give_back();
