@@ -445,6 +445,57 @@ fn a_name_that_leads_to_a_captured_pod_is_not_dialled_in_plaintext() {
     });
 }
 
+/// A service's address leads to its pods, of which the name's author need know nothing.
+#[test]
+fn istio_56865_a_name_that_leads_to_a_service_of_captured_pods_is_not_dialled_in_plaintext() {
+    let mut lab = Lab::new();
+    lab.pod("client", 1);
+    lab.pod("server", 2);
+    // What the service's address leads to where nobody is in between.
+    let application = ("127.0.0.1", APPLICATION + 1);
+    let listener = lab.within("client", || TcpListener::bind(application));
+    let listener = listener.expect("application");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("accept");
+            stream.write_all(b"\x09127.0.0.1").expect("greeting");
+        }
+    });
+    let port = Port {
+        service_port: 80,
+        target_port: APPLICATION + 1,
+        app_protocol: AppProtocol::Unknown,
+    };
+    let service = |name: &str, address: IpAddr| Service {
+        addresses: vec![NetworkAddress::new("", address)],
+        ports: vec![port],
+        ..Service::new(name, "shop", &format!("{name}.example"))
+    };
+    let (web, alias) = (
+        service("web", Ipv4Addr::LOCALHOST.into()),
+        service("alias", SERVICE.ip()),
+    );
+    let uid = "Kubernetes/networking.istio.io/ServiceEntry/shop/alias/localhost";
+    let mut endpoint = Workload::new(uid, "alias", "shop");
+    endpoint.hostname = Some("localhost".into());
+    endpoint.services.insert(alias.key(), vec![port]);
+    let mut backend = lab.workload("server", 2);
+    backend.services.insert(web.key(), vec![port]);
+    lab.publish([
+        Change::Service(alias),
+        Change::Workload(endpoint),
+        Change::Workload(backend),
+        Change::Service(web),
+    ]);
+    assert!(is_refused(lab.call("client", SERVICE)));
+    lab.log_of(1, Direction::Outbound, |record| {
+        has_error(
+            record,
+            "which is service shop/web.example's: plaintext is not sent there",
+        )
+    });
+}
+
 /// Makes the service `10.96.0.80:80` of these pods.
 fn publish_service(lab: &mut Lab, members: &[(&str, usize)], tunnel_protocol: TunnelProtocol) {
     let key = NamespacedHostname::new("shop", "web.shop.svc.cluster.local");

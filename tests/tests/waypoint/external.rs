@@ -76,3 +76,15 @@ spec:
         Ok(())
     });
 }
+
+#[test]
+fn an_address_of_a_captured_pod_gets_no_plaintext_either() {
+    let lab = shared();
+    let address = lab.addresses("shop/echo-v2").expect("addresses")[0];
+    let yaml = entry("given", &address.to_string()).replace("DNS", "STATIC");
+    lab.write("given.yaml", &yaml).expect("written");
+    expect(lab, &["http://given.example.com/"], |answer| {
+        ensure!(answer.status == 503 && answer.body.contains("plaintext is not sent there"));
+        Ok(())
+    });
+}

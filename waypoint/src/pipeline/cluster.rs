@@ -94,9 +94,14 @@ impl Cluster {
         let mut weights = Vec::new();
         for endpoint in nearest {
             if let Some(hop) = hop_of(entry, endpoint, own, key.port) {
-                let uid = endpoint.workload.uid.clone();
-                weights.push((uid.clone(), endpoint.workload.capacity));
-                hops.insert(uid, hop);
+                match around.admits(&hop) {
+                    Ok(()) => {
+                        let uid = endpoint.workload.uid.clone();
+                        weights.push((uid.clone(), endpoint.workload.capacity));
+                        hops.insert(uid, hop);
+                    }
+                    Err(why) => named.failure = Some(why),
+                }
             }
             // All addresses of a name share its weight alike.
             for hop in named.hops(entry, endpoint, around, key.port) {
@@ -235,6 +240,24 @@ impl Named {
 // === impl Surroundings ===
 
 impl Surroundings<'_> {
+    /// Whether an address that an entry gives its endpoint is outside the mesh. A pod's is its own.
+    fn admits(&self, hop: &Hop) -> Result<(), Arc<str>> {
+        let uid = &hop.workload.uid;
+        match hop.transport {
+            Transport::Tcp if !uid.is_pod() => {
+                let (snapshot, network) = (self.snapshot, &self.own.network);
+                match outside(snapshot, network, &uid.0, &[hop.target.ip()]) {
+                    Ok(_) => Ok(()),
+                    Err(why) => Err(why.to_string().into()),
+                }
+            }
+            Transport::Tcp
+            | Transport::Resolve { .. }
+            | Transport::Hbone { .. }
+            | Transport::DoubleHbone(_) => Ok(()),
+        }
+    }
+
     /// Those of a name's addresses that are outside the mesh and of a family that we have.
     fn reachable(
         &self,

@@ -3,10 +3,13 @@
 //!
 //! - `waypoint`: the rows of what is behind one.
 //! - `network_gateway`: the rows of what is in another network.
+//! - `withheld`: the addresses that get no plaintext.
 
 mod network_gateway;
 
 mod waypoint;
+
+mod withheld;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,7 +19,8 @@ use rand::Rng;
 use self::network_gateway::NetworkGateways;
 pub use self::network_gateway::{Crossing, Proxies};
 use self::waypoint::Waypoint;
-use super::{HBONE_PORT, OWN_PORTS, is_gateway};
+use self::withheld::Withheld;
+use super::{HBONE_PORT, NotOutside, OWN_PORTS, is_gateway};
 use crate::address::{GatewayAddress, NetworkAddress};
 use crate::balancing::{self, Drawn, Observed, Selection, Selections};
 use crate::identity::Identity;
@@ -104,6 +108,8 @@ pub enum Refusal {
     NotAService(String, String),
     #[error("workload {0} has no address")]
     NoAddress(WorkloadUid),
+    #[error(transparent)]
+    NotOutside(NotOutside),
     #[error("destination {0} is one of the tunnel's own ports")]
     OwnPort(SocketAddr),
     #[error("{0} is an address of the cluster that nothing known has")]
@@ -129,7 +135,11 @@ enum Way {
     /// Always the same endpoint.
     Hop(Hop),
     /// Endpoints of a service.
-    Service(Arc<Selection>, NetworkGateways),
+    Service {
+        selection: Arc<Selection>,
+        gateways: NetworkGateways,
+        withheld: Withheld,
+    },
     /// Endpoints of a waypoint.
     Waypoint(Waypoint),
     /// One of several ways; where no weight counts, the other one.
@@ -141,7 +151,7 @@ enum Way {
 impl Way {
     fn selection(&self) -> Option<&Selection> {
         match self {
-            Self::Service(selection, _) => Some(selection),
+            Self::Service { selection, .. } => Some(selection),
             Self::Waypoint(waypoint) => Some(&waypoint.selection),
             Self::Hop(_)
             | Self::Passthrough
@@ -215,7 +225,7 @@ impl Plan {
             Way::Passthrough => Route::Passthrough,
             Way::Unknown => Route::Unknown,
             Way::Refuse(refusal) => Route::Refuse(refusal.clone()),
-            Way::Hop(_) | Way::Service(..) | Way::Waypoint(_) | Way::Weighted(..) => {
+            Way::Hop(_) | Way::Service { .. } | Way::Waypoint(_) | Way::Weighted(..) => {
                 let mut hops = Hops {
                     plan: self.clone(),
                     weighted,
@@ -289,8 +299,18 @@ impl Plan {
     /// Why there is nothing to draw.
     fn why_none(&self, way: &Way) -> Refusal {
         match way {
-            Way::Service(selection, gateways) => {
-                self.why_none_of(selection.entry(), gateways, self.destination.port())
+            Way::Service {
+                selection,
+                gateways,
+                withheld,
+            } => {
+                let why = self.why_none_of(selection.entry(), gateways, self.destination.port());
+                match (why, withheld.reason()) {
+                    (Refusal::NoHealthyUpstream(_), Some(reason)) => {
+                        Refusal::NotOutside(reason.clone())
+                    }
+                    (why, _) => why,
+                }
             }
             Way::Waypoint(waypoint) => {
                 let selection = &waypoint.selection;
@@ -377,7 +397,10 @@ impl Hops {
             let endpoint = selection.endpoint(drawn);
             hop = match (way, plan.is_here(endpoint)) {
                 (Way::Waypoint(waypoint), true) => plan.waypoint(waypoint, drawn),
-                (Way::Waypoint(Waypoint { gateways, .. }) | Way::Service(_, gateways), false) => {
+                (
+                    Way::Waypoint(Waypoint { gateways, .. }) | Way::Service { gateways, .. },
+                    false,
+                ) => {
                     let crossed = &mut self.crossed;
                     let draw = |named: &GatewayAddress| {
                         let is_new = |at| !crossed.contains(&(drawn, at));
@@ -387,7 +410,18 @@ impl Hops {
                     };
                     plan.crossing(selection.entry(), gateways, endpoint, draw)
                 }
-                _ => plan.endpoint(selection, drawn),
+                (Way::Service { withheld, .. }, true) => {
+                    let hop = plan.endpoint(selection, drawn);
+                    hop.filter(|hop| withheld.admits(hop))
+                }
+                (
+                    Way::Passthrough
+                    | Way::Unknown
+                    | Way::Refuse(_)
+                    | Way::Hop(_)
+                    | Way::Weighted(..),
+                    _,
+                ) => None,
             };
             if !hop.as_ref().is_some_and(Hop::has_other_ways) {
                 self.exhausted[self.count] = drawn;
@@ -462,8 +496,12 @@ impl Asked<'_> {
                     | LoadBalancingMode::Failover,
                     _,
                 ) => {
-                    let gateways = NetworkGateways::of(asked.snapshot, entry);
-                    Way::Service(asked.selection(entry, asked.destination.port()), gateways)
+                    let (snapshot, network) = (asked.snapshot, &asked.client.network);
+                    Way::Service {
+                        gateways: NetworkGateways::of(snapshot, entry),
+                        withheld: Withheld::of(snapshot, network, entry),
+                        selection: asked.selection(entry, asked.destination.port()),
+                    }
                 }
             }
         })

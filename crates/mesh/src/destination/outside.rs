@@ -1,32 +1,33 @@
-//! Endpoints outside the mesh that have only a name: to which of the name's addresses plaintext may
-//! be sent. DNS is no authority on where a tunnel ends, nor on who may be sent plaintext.
+//! Endpoints outside the mesh: to which addresses of a name, or of an entry, plaintext may be sent.
+//! DNS is no authority on where a tunnel ends, nor on who may be sent plaintext.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::address::NetworkAddress;
-use crate::snapshot::Snapshot;
+use crate::service::LoadBalancingMode;
+use crate::snapshot::{Endpoint, ServiceEntry, Snapshot};
 use crate::workload::{TunnelProtocol, WorkloadUid};
 
-/// Why nothing is sent to a name.
+/// Why nothing is sent to an endpoint: to a name, or to the address that a workload is given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotOutside {
-    #[error("the host {0} has no address")]
+    #[error("the host {0} can't be resolved")]
     NoAddress(Arc<str>),
     #[error(
-        "{hostname} is at {address}, which is captured workload {workload}'s: plaintext is not \
+        "{endpoint} is at {address}, which is captured workload {workload}'s: plaintext is not \
          sent there"
     )]
     Captured {
-        hostname: Arc<str>,
+        endpoint: Arc<str>,
         address: IpAddr,
         workload: WorkloadUid,
     },
     #[error(
-        "{hostname} is at {address}, which is service {service}'s: plaintext is not sent there"
+        "{endpoint} is at {address}, which is service {service}'s: plaintext is not sent there"
     )]
     Service {
-        hostname: Arc<str>,
+        endpoint: Arc<str>,
         address: IpAddr,
         service: String,
     },
@@ -53,10 +54,11 @@ pub fn outside(
     }
 }
 
-fn of_the_mesh(
+/// Whose an address of an endpoint is, where it is the mesh's.
+pub(super) fn of_the_mesh(
     snapshot: &Snapshot,
     network: &Arc<str>,
-    hostname: &Arc<str>,
+    endpoint: &Arc<str>,
     address: IpAddr,
 ) -> Option<NotOutside> {
     let at = NetworkAddress::new(network.clone(), address.to_canonical());
@@ -64,18 +66,30 @@ fn of_the_mesh(
         && workload.tunnel_protocol == TunnelProtocol::Hbone
     {
         return Some(NotOutside::Captured {
-            hostname: hostname.clone(),
+            endpoint: endpoint.clone(),
             address,
             workload: workload.uid.clone(),
         });
     }
-    // Behind it are workloads that may be captured.
     let entry = snapshot.service_at(&at, "")?;
-    Some(NotOutside::Service {
-        hostname: hostname.clone(),
+    leads_into_the_mesh(entry).then(|| NotOutside::Service {
+        endpoint: endpoint.clone(),
         address,
         service: entry.service.key().to_string(),
     })
+}
+
+/// Whether a captured workload is behind a service's address, or may be: of one without endpoints it
+/// is not known who will be. Nobody is behind what is passed through.
+fn leads_into_the_mesh(entry: &ServiceEntry) -> bool {
+    let is_captured =
+        |endpoint: &Endpoint| endpoint.workload.tunnel_protocol == TunnelProtocol::Hbone;
+    match entry.service.load_balancing.mode {
+        LoadBalancingMode::Passthrough => false,
+        LoadBalancingMode::Standard | LoadBalancingMode::Strict | LoadBalancingMode::Failover => {
+            entry.endpoints.is_empty() || entry.endpoints.iter().any(is_captured)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -87,11 +101,21 @@ mod tests {
 
     #[test]
     fn plaintext_goes_to_what_is_nobodys_in_the_mesh() {
+        let service = |name: &str, last| Service {
+            addresses: vec![NetworkAddress::new("", [10, 96, 0, last].into())],
+            ..Service::new(name, "shop", &format!("{name}.shop.svc.cluster.local"))
+        };
+        let mut passed_through = service("range", 3);
+        passed_through.load_balancing.mode = LoadBalancingMode::Passthrough;
         let pod = |name: &str, last, tunnel_protocol| {
             let uid = format!("Kubernetes//Pod/shop/{name}");
             let mut workload = Workload::new(&uid, name, "shop");
             workload.addresses = [[10, 0, 0, last].into()].into_iter().collect();
             workload.tunnel_protocol = tunnel_protocol;
+            if tunnel_protocol == TunnelProtocol::None {
+                let legacy = service("legacy", 2).key();
+                workload.services.insert(legacy, Vec::new());
+            }
             Change::Workload(workload)
         };
         let network: Arc<str> = "".into();
@@ -99,20 +123,24 @@ mod tests {
         snapshot.apply([
             pod("captured", 1, TunnelProtocol::Hbone),
             pod("plain", 2, TunnelProtocol::None),
-            Change::Service(Service {
-                addresses: vec![NetworkAddress::new("", [10, 96, 0, 1].into())],
-                ..Service::new("web", "shop", "web.shop.svc.cluster.local")
-            }),
+            Change::Service(service("web", 1)),
+            Change::Service(service("legacy", 2)),
+            Change::Service(passed_through),
         ]);
         let hostname: Arc<str> = "api.example".into();
         let ask = |addresses: &[[u8; 4]]| {
             let addresses: Vec<IpAddr> = addresses.iter().map(|one| (*one).into()).collect();
             outside(&snapshot, &network, &hostname, &addresses)
         };
-        assert_eq!(
-            ask(&[[192, 0, 2, 1], [10, 0, 0, 2]]),
-            Ok(vec![[192, 0, 2, 1].into(), [10, 0, 0, 2].into()])
-        );
+        // Nobody is captured there, nor behind a service there.
+        for address in [
+            [192, 0, 2, 1],
+            [10, 0, 0, 2],
+            [10, 96, 0, 2],
+            [10, 96, 0, 3],
+        ] {
+            assert_eq!(ask(&[address]), Ok(vec![address.into()]));
+        }
         // One that may not be used leaves the others.
         assert_eq!(
             ask(&[[10, 0, 0, 1], [192, 0, 2, 1], [10, 96, 0, 1]]),

@@ -2,6 +2,8 @@
 
 mod network_gateway;
 
+mod service_entry;
+
 mod waypoint;
 
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +23,7 @@ use crate::service::{
 use crate::snapshot::Change;
 use crate::workload::{
     ApplicationProtocol, ApplicationTunnel, NetworkMode, TunnelProtocol, Workload, WorkloadStatus,
+    WorkloadUid,
 };
 
 const VIP: &str = "10.96.0.1";

@@ -7,11 +7,10 @@ use std::sync::Arc;
 
 use hbone::client::{ConnectError, OpenError};
 use http::StatusCode;
-use mesh::address::NetworkAddress;
 use mesh::balancing::Candidates;
-use mesh::destination::{self, Hop, Transport};
+use mesh::destination::{self, Hop, NotOutside, Transport};
 use mesh::service::Algorithm;
-use mesh::workload::{TunnelProtocol, Workload, WorkloadUid};
+use mesh::workload::Workload;
 use tokio::time::Instant;
 
 use super::Client;
@@ -210,29 +209,17 @@ impl Client {
         let names = &self.worker.names;
         let resolving = names.resolve(hostname, self.original.is_ipv4(), timeout);
         let addresses = Box::pin(resolving).await.unwrap_or_default();
+        let (addresses, why_none) = match self.outside(hostname, &addresses) {
+            Ok(addresses) => (addresses, NotOutside::NoAddress(hostname.clone())),
+            Err(why) => (Vec::new(), why),
+        };
         let mut last = HopFailure {
             conversation: self.conversation(Some(workload), self.original),
-            failure: Failure::new(
-                ResponseFlags::Connect,
-                format_args!("the host {hostname} can't be resolved"),
-            ),
+            failure: Failure::new(ResponseFlags::Connect, why_none),
             fault: Fault::Unclear,
         };
         for address in addresses.into_iter().take(ATTEMPTS) {
             let target = SocketAddr::new(address, port);
-            if let Some(captured) = self.captured_at(address) {
-                // A name of ours to choose, an address of somebody else's: what an enrolled
-                // pod gets in plaintext, it can't know to be from us.
-                let reason = format_args!(
-                    "{hostname} is at {address}, which is captured workload {captured}'s: plaintext is not sent there"
-                );
-                last = HopFailure {
-                    conversation: self.conversation(Some(workload), target),
-                    failure: Failure::new(ResponseFlags::Connect, reason),
-                    fault: Fault::Unclear,
-                };
-                continue;
-            }
             match Box::pin(self.tcp(Some(workload), target)).await {
                 Ok(()) => return Ok(()),
                 Err(failed) => last = failed,
@@ -241,14 +228,16 @@ impl Client {
         Err(last)
     }
 
-    /// The workload that speaks HBONE at an address, where one does.
-    fn captured_at(&self, address: IpAddr) -> Option<WorkloadUid> {
-        let snapshot = self.worker.shared.state.snapshot();
-        let address = NetworkAddress::new(self.workload.network.clone(), address);
-        snapshot
-            .workload_at(&address)
-            .filter(|workload| workload.tunnel_protocol == TunnelProtocol::Hbone)
-            .map(|workload| workload.uid.clone())
+    /// Those of a name's addresses that plaintext may be sent to. The name is ours to choose, its
+    /// addresses are somebody else's: what an enrolled pod gets in plaintext, it can't know to be
+    /// from us.
+    fn outside(
+        &self,
+        hostname: &Arc<str>,
+        addresses: &[IpAddr],
+    ) -> Result<Vec<IpAddr>, NotOutside> {
+        let snapshot = self.worker.shared.state.load();
+        destination::outside(&snapshot, &self.workload.network, hostname, addresses)
     }
 
     fn count_resolution(&self, hostname: &Arc<str>) {
