@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hickory_proto::op::{Message, MessageType, Metadata, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use hickory_proto::serialize::binary::{BinEncodable as _, BinEncoder};
 use mesh::dns::{self, Answer};
 use mesh::snapshot::Snapshot;
 use mesh::workload::Workload;
@@ -204,16 +205,41 @@ pub fn is_failure(upstream: &Message) -> bool {
     matches!(code, ResponseCode::ServFail | ResponseCode::Refused)
 }
 
-/// The bytes of an answer over UDP: cut to what the client takes, saying so.
+/// The bytes of an answer over UDP: cut to what the client takes.
 pub fn udp_bytes(question: Option<&Message>, answer: &Message) -> Option<Vec<u8>> {
     let bytes = answer.to_vec().ok()?;
     let limit = question.map_or(UDP_PAYLOAD, Message::max_payload);
+    match bytes.len() <= usize::from(limit) {
+        true => Some(bytes),
+        false => cut(answer.clone(), limit),
+    }
+}
+
+/// What is extra goes first, then answers from the end: a client that can't ask again over TCP
+/// (musl before 1.2.4) has those that fit. TC is for what it can't do without (RFC 2181 §9).
+fn cut(mut answer: Message, limit: u16) -> Option<Vec<u8>> {
+    answer.additionals.clear();
+    answer.signature = None;
+    let bytes = answer.to_vec().ok()?;
     if bytes.len() <= usize::from(limit) {
         return Some(bytes);
     }
-    let mut cut = answer.truncate();
-    cut.edns.clone_from(&answer.edns);
-    cut.to_vec().ok()
+    // It proves what is signed (RFC 4035 §3.1.1), and is all that says for how long there is nothing.
+    let is_signed = answer.edns.as_ref().is_some_and(|e| e.flags().dnssec_ok);
+    let needs_authority = is_signed || answer.answers.is_empty();
+    answer.metadata.truncation |= needs_authority && !answer.authorities.is_empty();
+    answer.authorities.clear();
+    let answers = std::mem::take(&mut answer.answers);
+    let mut measured = Vec::new();
+    let mut encoder = BinEncoder::new(&mut measured);
+    // EDNS takes as much behind the answers as before them.
+    answer.emit(&mut encoder).ok()?;
+    let fits = |record: &&Record| {
+        record.emit(&mut encoder).is_ok() && encoder.offset() <= usize::from(limit)
+    };
+    answer.answers = answers.iter().take_while(fits).cloned().collect();
+    answer.metadata.truncation |= answer.answers.len() < answers.len();
+    answer.to_vec().ok()
 }
 
 #[cfg(test)]

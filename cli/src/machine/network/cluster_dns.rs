@@ -12,6 +12,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use cni::netns;
 use hickory_proto::op::Message;
+use hickory_proto::rr::Record;
+use hickory_proto::serialize::binary::{BinEncodable as _, BinEncoder};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -128,12 +130,94 @@ impl ClusterDns {
             .clone();
         let answer = zone.answer(&question, &mut rand::rng())?;
         let bytes = answer.to_vec().ok()?;
+        let most = question.max_payload();
         match limit {
-            // The client asks again over TCP.
-            Limit::Datagram if bytes.len() > question.max_payload().into() => {
-                answer.truncate().to_vec().ok()
-            }
+            Limit::Datagram if bytes.len() > most.into() => cut(answer, most),
             Limit::Datagram | Limit::Stream => Some(bytes),
         }
+    }
+}
+
+/// As many records as fit, and the word that there are more: not every client asks again over TCP
+/// (musl does from 1.2.4 on).
+fn cut(mut answer: Message, limit: u16) -> Option<Vec<u8>> {
+    let answers = std::mem::take(&mut answer.answers);
+    let mut measured = Vec::new();
+    let mut encoder = BinEncoder::new(&mut measured);
+    // EDNS takes as much behind the answers as before them.
+    answer.emit(&mut encoder).ok()?;
+    let fits = |record: &&Record| {
+        record.emit(&mut encoder).is_ok() && encoder.offset() <= usize::from(limit)
+    };
+    answer.answers = answers.iter().take_while(fits).cloned().collect();
+    answer.metadata.truncation = true;
+    answer.to_vec().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use hickory_proto::op::{Edns, Query};
+    use hickory_proto::rr::{Name, RecordType};
+
+    use super::super::service::{Endpoint, InternalTrafficPolicy, Kind, Service};
+    use super::*;
+
+    /// The DNS of a headless service with so many endpoints.
+    fn dns(endpoints: u8) -> ClusterDns {
+        let endpoint = |last| Endpoint {
+            ips: vec![[10, 244, 1, last].into()],
+            node: 1,
+            hostname: None,
+            targets: BTreeMap::new(),
+        };
+        let dns = ClusterDns::default();
+        dns.serve(Arc::new(Zone::new(&[Service {
+            name: "db".into(),
+            namespace: "shop".into(),
+            kind: Kind::Headless,
+            ports: Vec::new(),
+            endpoints: (0..endpoints).map(endpoint).collect(),
+            internal_traffic_policy: InternalTrafficPolicy::Cluster,
+        }])));
+        dns
+    }
+
+    fn ask(dns: &ClusterDns, name: &str, edns: Option<u16>, limit: Limit) -> Message {
+        let mut question = Message::query();
+        let name = Name::from_ascii(name).unwrap();
+        question.add_query(Query::query(name, RecordType::A));
+        if let Some(most) = edns {
+            let mut edns = Edns::new();
+            edns.set_max_payload(most);
+            question.set_edns(edns);
+        }
+        let answer = dns.answer(&question.to_vec().unwrap(), limit).unwrap();
+        if let Limit::Datagram = limit {
+            assert!(answer.len() <= question.max_payload().into());
+        }
+        Message::from_vec(&answer).unwrap()
+    }
+
+    #[test]
+    fn an_answer_has_as_many_records_as_fit() {
+        let dns = dns(100);
+        for (edns, limit, records) in [
+            // 43 bytes of header and question, 16 of each address, 11 of EDNS.
+            (None, Limit::Datagram, 29),
+            (Some(512), Limit::Datagram, 28),
+            (Some(1232), Limit::Datagram, 73),
+            (Some(4096), Limit::Datagram, 100),
+            (None, Limit::Stream, 100),
+        ] {
+            let answer = ask(&dns, "db.shop.svc.cluster.local.", edns, limit);
+            assert_eq!(answer.answers.len(), records, "{edns:?}");
+            assert_eq!(answer.metadata.truncation, records < 100, "{edns:?}");
+            assert_eq!(answer.edns.is_some(), edns.is_some());
+        }
+        let nothing = ask(&dns, "no.shop.svc.cluster.local.", None, Limit::Datagram);
+        assert_eq!(nothing.authorities.len(), 1);
+        assert!(!nothing.metadata.truncation);
     }
 }

@@ -109,20 +109,13 @@ fn what_is_no_question_gets_the_answer_it_deserves() {
 #[test]
 fn edns_is_echoed_and_large_answers_are_cut_to_it() {
     let mut asked = question("big.example.", RecordType::A);
-    let mut answer = respond(&asked, ResponseCode::NoError);
-    for index in 0..100 {
-        let data = RData::A(A::new(192, 0, 2, index));
-        let name = asked.queries[0].name().clone();
-        answer.add_answer(Record::from_rdata(name, TTL, data));
-    }
-    let cut = udp_bytes(Some(&asked), &answer).expect("encodes");
-    assert!(cut.len() <= 512);
-    let cut = Message::from_vec(&cut).expect("decodes");
-    assert!(cut.metadata.truncation && cut.answers.is_empty());
+    let answer = large(&asked, 100);
+    let cut = over_udp(&asked, &answer);
+    // 29 bytes of header and question, 16 of each address.
+    assert!(cut.metadata.truncation);
+    assert_eq!(cut.answers, answer.answers[..30]);
 
-    let mut edns = Edns::new();
-    edns.set_max_payload(4096);
-    asked.set_edns(edns);
+    asked.set_edns(edns(4096));
     let whole = udp_bytes(Some(&asked), &answer).expect("encodes");
     assert_eq!(
         Message::from_vec(&whole).expect("decodes").answers.len(),
@@ -135,4 +128,85 @@ fn edns_is_echoed_and_large_answers_are_cut_to_it() {
         relayed(&none, &respond(&asked, ResponseCode::NXDomain)).edns,
         None
     );
+}
+
+fn edns(max_payload: u16) -> Edns {
+    let mut edns = Edns::new();
+    edns.set_max_payload(max_payload);
+    edns
+}
+
+/// An answer with so many addresses, of 16 bytes each.
+fn large(asked: &Message, addresses: u8) -> Message {
+    let mut answer = respond(asked, ResponseCode::NoError);
+    for index in 0..addresses {
+        answer.add_answer(address(asked, index));
+    }
+    answer
+}
+
+fn address(asked: &Message, index: u8) -> Record {
+    let name = asked.queries[0].name().clone();
+    Record::from_rdata(name, TTL, RData::A(A::new(192, 0, 2, index)))
+}
+
+/// What the client reads, which is never more than it takes.
+fn over_udp(asked: &Message, answer: &Message) -> Message {
+    let bytes = udp_bytes(Some(asked), answer).expect("encodes");
+    assert!(bytes.len() <= usize::from(asked.max_payload()));
+    Message::from_vec(&bytes).expect("decodes")
+}
+
+#[test]
+fn a_cut_answer_keeps_its_edns_and_the_alias_before_its_addresses() {
+    let mut asked = question("api.shop.", RecordType::A);
+    asked.set_edns(edns(512));
+    let addresses: Vec<IpAddr> = (0..100).map(|last| [192, 0, 2, last].into()).collect();
+    let cname = Some("api.shop.svc.cluster.local");
+    let answer = records(&asked, &asked.queries[0], cname, &addresses);
+    let cut = over_udp(&asked, &answer);
+    assert_eq!(cut.edns.map(|edns| edns.max_payload()), Some(512));
+    assert_eq!(cut.answers[0].record_type(), RecordType::CNAME);
+    // 26 bytes of header and question, 11 of EDNS, 40 of the alias, 16 of each address.
+    assert_eq!(cut.answers, answer.answers[..1 + 27]);
+}
+
+#[test]
+fn extras_are_cut_first_and_without_a_word() {
+    let asked = question("big.example.", RecordType::A);
+    // With 30 answers the 512 bytes are nearly full, with 31 they are more than that.
+    for (answers, authorities, additionals, left) in [
+        (10, 10, 40, (10, 10, false)),
+        (30, 1, 1, (30, 0, false)),
+        (31, 1, 1, (30, 0, true)),
+    ] {
+        let mut answer = large(&asked, answers);
+        answer.add_authorities((0..authorities).map(|index| address(&asked, index)));
+        answer.add_additionals((0..additionals).map(|index| address(&asked, index)));
+        let cut = over_udp(&asked, &answer);
+        assert!(cut.additionals.is_empty());
+        let truncated = cut.metadata.truncation;
+        assert_eq!((cut.answers.len(), cut.authorities.len(), truncated), left);
+    }
+}
+
+#[test]
+fn an_authority_that_the_client_needs_is_not_cut_without_a_word() {
+    let mut asked = question("big.example.", RecordType::A);
+    let nothing = |asked: &Message| {
+        let mut answer = respond(asked, ResponseCode::NXDomain);
+        answer.add_authorities((0..40).map(|index| address(asked, index)));
+        over_udp(asked, &answer).metadata.truncation
+    };
+    assert!(nothing(&asked));
+    let signed = |asked: &Message| {
+        let mut answer = large(asked, 10);
+        answer.add_authorities((0..40).map(|index| address(asked, index)));
+        over_udp(asked, &answer).metadata.truncation
+    };
+    assert!(!signed(&asked));
+    let mut edns = edns(512);
+    edns.set_dnssec_ok(true);
+    asked.set_edns(edns);
+    assert!(signed(&asked));
 }
