@@ -46,7 +46,7 @@ pub trait Proxies {
     fn pending(&self, pods: Vec<Pod>);
 
     /// Whether another process serves pods until this one is ready.
-    fn takes_over(&self) -> bool;
+    fn takes_over(&self) -> impl Future<Output = bool>;
 }
 
 /// Why a pod is not served, and whether this process is not ready without it: where another one
@@ -83,7 +83,8 @@ impl<P: Proxies> Client<P> {
     pub fn new(path: PathBuf, proxies: P, readiness: &Readiness) -> Self {
         Self {
             path,
-            roster: Roster::new(proxies.takes_over()),
+            // Asked before anything depends on it.
+            roster: Roster::new(true),
             proxies,
             open: Some(readiness.task(TASK)),
             readiness: readiness.clone(),
@@ -164,6 +165,9 @@ impl<P: Proxies> Client<P> {
             };
             tracing::debug!(?request, "request of the CNI agent");
             let completes = matches!(request, Request::SnapshotSent);
+            if completes && !self.proxies.takes_over().await {
+                self.roster.took_over();
+            }
             let step = match self.roster.request(request) {
                 Ok(step) => step,
                 Err(error) => {
@@ -232,7 +236,7 @@ impl<P: Proxies> Client<P> {
         for uid in self.roster.missing() {
             tracing::warn!(
                 uid = &**uid,
-                "only the former process serves this pod, and the CNI agent does not hand it over"
+                "this process does not serve a pod that the CNI agent wants kept and does not hand over"
             );
         }
     }
@@ -255,7 +259,8 @@ impl<P: Proxies> Client<P> {
     fn update_readiness(&mut self) {
         let (active, pending) = self.roster.counts();
         metrics::gauge!("workload_manager_active_proxy_count").set(active as f64);
-        metrics::gauge!("workload_manager_pending_proxy_count").set(pending as f64);
+        let unserved = pending + self.roster.missing().len();
+        metrics::gauge!("workload_manager_pending_proxy_count").set(unserved as f64);
         self.proxies.pending(self.roster.pending());
         self.retry_at = match (pending, self.retry_at) {
             (0, _) => None,

@@ -106,7 +106,10 @@ impl Proxies for PodProxies {
         self.workers.set_pending(named.collect());
     }
 
-    fn takes_over(&self) -> bool {
-        self.predecessor.succession().is_some()
+    async fn takes_over(&self) -> bool {
+        match self.predecessor.succession() {
+            Some(succession) => !succession.is_over().await,
+            None => false,
+        }
     }
 }

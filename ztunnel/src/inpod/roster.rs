@@ -21,7 +21,7 @@ pub struct Roster {
     pending: BTreeMap<Arc<str>, Pending>,
     /// Whether another process serves pods until this one is ready.
     takes_over: bool,
-    /// Pods that the agent wants kept, which only that process can have.
+    /// Pods that the agent wants kept, of which this process has nothing.
     missing: BTreeSet<Arc<str>>,
     connection: Connection,
 }
@@ -76,13 +76,18 @@ impl Roster {
         }
     }
 
-    /// A new connection: a new snapshot will follow.
+    /// A new connection: a new snapshot will follow. Pods go on waiting until it is complete, for
+    /// the agent may want one kept whose network namespace only this process has.
     pub fn connected(&mut self) {
         self.connection = Connection::Snapshot {
             named: BTreeSet::new(),
         };
-        self.pending.clear();
         self.missing.clear();
+    }
+
+    /// No other process serves pods from here on.
+    pub fn took_over(&mut self) {
+        self.takes_over = false;
     }
 
     pub fn disconnected(&mut self) {
@@ -153,11 +158,9 @@ impl Roster {
             .cloned()
             .collect();
         self.served.retain(|uid, _| named.contains(uid));
-        if self.takes_over {
-            let is_here =
-                |uid: &&Arc<str>| self.served.contains_key(*uid) || self.pending.contains_key(*uid);
-            self.missing = named.iter().filter(|uid| !is_here(uid)).cloned().collect();
-        }
+        let is_here =
+            |uid: &&Arc<str>| self.served.contains_key(*uid) || self.pending.contains_key(*uid);
+        self.missing = named.iter().filter(|uid| !is_here(uid)).cloned().collect();
         match gone.is_empty() {
             true => Step::Nothing,
             false => Step::Stop(gone),
@@ -190,15 +193,17 @@ impl Roster {
         (self.served.len(), self.pending.len())
     }
 
-    /// Pods that another process serves and this one has not been given.
-    pub fn missing(&self) -> impl Iterator<Item = &Arc<str>> {
+    /// Pods that the agent wants kept, and which this process has not been given.
+    pub fn missing(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
         self.missing.iter()
     }
 
-    /// The agent has told of every pod and all of them are served that can be.
+    /// The agent has told of every pod and all of them are served that can be. For what is missing
+    /// only another process can be waited for.
     pub fn is_ready(&self) -> bool {
-        let holds_up = self.pending.values().any(|pending| pending.holds_up);
-        matches!(self.connection, Connection::Live) && !holds_up && self.missing.is_empty()
+        let pending = self.pending.values().any(|pending| pending.holds_up);
+        let missing = self.takes_over && !self.missing.is_empty();
+        matches!(self.connection, Connection::Live) && !pending && !missing
     }
 }
 

@@ -22,6 +22,7 @@ struct Recorder {
     calls: Arc<Mutex<Vec<String>>>,
     failing: Arc<Mutex<bool>>,
     pending: Arc<Mutex<Vec<Arc<str>>>>,
+    taking_over: Arc<Mutex<bool>>,
 }
 
 impl Proxies for Recorder {
@@ -50,8 +51,8 @@ impl Proxies for Recorder {
         *self.pending.lock().expect("lock") = uids.collect();
     }
 
-    fn takes_over(&self) -> bool {
-        false
+    async fn takes_over(&self) -> bool {
+        *self.taking_over.lock().expect("lock")
     }
 }
 
@@ -154,6 +155,16 @@ fn add(uid: &str) -> Ask {
     })
 }
 
+fn keep(uid: &str) -> Ask {
+    Ask::Keep(KeepWorkload {
+        uid: uid.to_owned(),
+    })
+}
+
+fn sent() -> Ask {
+    Ask::SnapshotSent(SnapshotSent {})
+}
+
 fn netns() -> File {
     File::open("/proc/self/ns/net").expect("exists")
 }
@@ -181,7 +192,6 @@ async fn pods_come_and_go_as_the_agent_says() {
     assert_eq!(peer.ask(add("a"), Some(&netns())).await, "");
     assert_eq!(peer.ask(add("b"), Some(&netns())).await, "");
     assert_eq!(readiness.open(), [TASK]);
-    let sent = || Ask::SnapshotSent(SnapshotSent {});
     assert_eq!(peer.ask(sent(), None).await, "");
     until_ready(&readiness, true).await;
     assert_eq!(
@@ -196,10 +206,7 @@ async fn pods_come_and_go_as_the_agent_says() {
     drop(peer);
     until_ready(&readiness, false).await;
     let peer = agent.accept().await;
-    let keep = Ask::Keep(KeepWorkload {
-        uid: "a".to_owned(),
-    });
-    assert_eq!(peer.ask(keep, None).await, "");
+    assert_eq!(peer.ask(keep("a"), None).await, "");
     assert_eq!(peer.ask(sent(), None).await, "");
     until_ready(&readiness, true).await;
     assert_eq!(recorder.take(), ["remove b"]);
@@ -223,8 +230,7 @@ async fn a_pod_that_cannot_be_served_is_tried_again() {
     let client = tokio::spawn(async move { client.run().await });
     let peer = agent.accept().await;
     assert_eq!(peer.ask(add("a"), Some(&netns())).await, "port in use");
-    let sent = Ask::SnapshotSent(SnapshotSent {});
-    assert_eq!(peer.ask(sent, None).await, "");
+    assert_eq!(peer.ask(sent(), None).await, "");
     assert_eq!(recorder.pending(), [Arc::from("a")]);
     assert_eq!(readiness.open(), [TASK]);
 
@@ -236,21 +242,71 @@ async fn a_pod_that_cannot_be_served_is_tried_again() {
 }
 
 #[tokio::test]
+async fn a_pod_that_waits_is_tried_again_after_the_agent_has_lost_it() {
+    let agent = Agent::new();
+    let recorder = Recorder::default();
+    *recorder.failing.lock().expect("lock") = true;
+    let readiness = Readiness::new();
+    let mut client = Client::new(agent.path.clone(), recorder.clone(), &readiness);
+    client.retry = Duration::from_millis(10);
+    let client = tokio::spawn(async move { client.run().await });
+    let peer = agent.accept().await;
+    assert_eq!(peer.ask(add("a"), Some(&netns())).await, "port in use");
+    assert_eq!(peer.ask(sent(), None).await, "");
+    drop(peer);
+
+    let peer = agent.accept().await;
+    assert_eq!(peer.ask(keep("a"), None).await, "");
+    assert_eq!(peer.ask(sent(), None).await, "");
+    assert_eq!(recorder.pending(), [Arc::from("a")]);
+    *recorder.failing.lock().expect("lock") = false;
+    recorder.take();
+    until_ready(&readiness, true).await;
+    assert!(recorder.take()[0].starts_with("add a"));
+    client.abort();
+}
+
+#[tokio::test]
+async fn a_pod_that_nobody_has_is_waited_for_only_before_the_takeover() {
+    let agent = Agent::new();
+    let recorder = Recorder::default();
+    *recorder.taking_over.lock().expect("lock") = true;
+    let readiness = Readiness::new();
+    let mut client = Client::new(agent.path.clone(), recorder.clone(), &readiness);
+    let client = tokio::spawn(async move { client.run().await });
+    let peer = agent.accept().await;
+    assert_eq!(peer.ask(keep("a"), None).await, "");
+    assert_eq!(peer.ask(sent(), None).await, "");
+    assert_eq!(readiness.open(), [TASK]);
+    let delete = Ask::Del(DelWorkload {
+        uid: "a".to_owned(),
+    });
+    assert_eq!(peer.ask(delete, None).await, "");
+    until_ready(&readiness, true).await;
+    *recorder.taking_over.lock().expect("lock") = false;
+    drop(peer);
+    until_ready(&readiness, false).await;
+
+    let peer = agent.accept().await;
+    assert_eq!(peer.ask(keep("b"), None).await, "");
+    assert_eq!(peer.ask(sent(), None).await, "");
+    until_ready(&readiness, true).await;
+    client.abort();
+}
+
+#[tokio::test]
 async fn broken_packets_end_the_connection_and_not_the_process() {
     let agent = Agent::new();
     let recorder = Recorder::default();
     let mut client = Client::new(agent.path.clone(), recorder.clone(), &Readiness::new());
     let client = tokio::spawn(async move { client.run().await });
     let file = File::open("/dev/null").expect("exists");
-    let keep = Ask::Keep(KeepWorkload {
-        uid: "a".to_owned(),
-    });
     let cases: [(Vec<u8>, Option<&File>, &str); 5] = [
         (vec![0xff; 8], None, "cannot decode"),
         (vec![0x3a, 0x00], None, "no payload"),
         (encoded(add("a")), None, "has 0"),
         (encoded(add("a")), Some(&file), "not a network namespace"),
-        (encoded(keep), Some(&file), "only AddWorkload"),
+        (encoded(keep("a")), Some(&file), "only AddWorkload"),
     ];
     for (bytes, fd, expected) in cases {
         let peer = agent.accept().await;

@@ -184,15 +184,19 @@ fn failures_wait_and_hold_readiness_back() {
 }
 
 #[test]
-fn a_new_connection_forgets_what_was_pending() {
+fn what_is_pending_waits_for_as_long_as_the_agent_names_it() {
     check(
         &[
             (Connect, ""),
             (Fail("a"), "start a"),
+            (Fail("b"), "start b"),
+            (SnapshotSent, "nothing"),
+            (Disconnect, ""),
             (Connect, ""),
+            (Keep("a"), "nothing"),
             (SnapshotSent, "nothing"),
         ],
-        (0, 0, true),
+        (0, 1, false),
     );
 }
 
@@ -233,6 +237,30 @@ fn nothing_is_taken_over_without_a_pod_that_is_to_be_kept() {
     }
     // Nobody else could have it.
     check(&kept(), (0, 0, true));
+}
+
+#[test]
+fn what_is_to_be_kept_and_is_not_here_is_missing() {
+    for takes_over in [false, true] {
+        let mut roster = Roster::new(takes_over);
+        roster.connected();
+        for uid in ["a", "b", "c"] {
+            let request = Request::Keep(uid.into());
+            assert!(matches!(roster.request(request), Ok(Step::Nothing)));
+        }
+        roster.started(pod("c", 1), &Ok(()));
+        let missing = |roster: &Roster| roster.missing().cloned().collect::<Vec<_>>();
+        assert!(matches!(
+            roster.request(Request::SnapshotSent),
+            Ok(Step::Nothing)
+        ));
+        assert_eq!(missing(&roster), ["a".into(), "b".into()]);
+        assert_eq!(roster.is_ready(), !takes_over);
+        let _ = roster.request(Request::Delete("a".into()));
+        let _ = roster.request(Request::Add(pod("b", 1)));
+        assert!(missing(&roster).is_empty());
+        assert!(roster.is_ready());
+    }
 }
 
 #[test]
