@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use crate::kinds::service_entry::{Resolution, ServiceEntry};
 use crate::labels;
 use crate::object::ObjectKey;
@@ -50,7 +52,7 @@ impl Allocator {
             .spec
             .addresses
             .iter()
-            .filter_map(|address| place_of(address.parse().ok()?))
+            .filter_map(|address| place_of(given_address(address)?))
             .collect();
         let displaced: Vec<Host> = given
             .iter()
@@ -150,6 +152,14 @@ impl Allocator {
     }
 }
 
+/// The address that an entry's own text stands for, `/32` and `/128` included; none for a range.
+fn given_address(text: &str) -> Option<IpAddr> {
+    match text.parse::<IpNet>() {
+        Ok(range) => (range.prefix_len() == range.max_prefix_len()).then(|| range.addr()),
+        Err(_) => text.parse().ok(),
+    }
+}
+
 fn addresses(place: u32) -> [IpAddr; 2] {
     let [_, _, high, low] = place.to_be_bytes();
     let [a, b] = IPV4_PREFIX;
@@ -233,16 +243,18 @@ mod tests {
 
     #[test]
     fn a_given_address_displaces_an_allocated_one() {
-        let mut allocator = Allocator::default();
         let host = "a.example.com";
-        allocator.assign(&key("auto"), &entry(&[host], &[]));
-        let before = allocator.allocated(&key("auto"), host).expect("allocated");
-        let given = entry(&["b.example.com"], &[&before[0].to_string()]);
-        let moved = allocator.assign(&key("given"), &given);
-        assert_eq!(moved, BTreeSet::from([key("auto")]));
-        let after = allocator.allocated(&key("auto"), host).expect("moved");
-        assert_ne!(before, after);
-        assert_eq!(allocator.allocated(&key("given"), "b.example.com"), None);
+        for (family, suffix) in [(0, ""), (0, "/32"), (1, ""), (1, "/128")] {
+            let mut allocator = Allocator::default();
+            allocator.assign(&key("auto"), &entry(&[host], &[]));
+            let before = allocator.allocated(&key("auto"), host).expect("allocated");
+            let given = format!("{}{suffix}", before[family]);
+            let moved = allocator.assign(&key("given"), &entry(&["b.example.com"], &[&given]));
+            assert_eq!(moved, BTreeSet::from([key("auto")]), "{given}");
+            let after = allocator.allocated(&key("auto"), host).expect("moved");
+            assert_ne!(before, after);
+            assert_eq!(allocator.allocated(&key("given"), "b.example.com"), None);
+        }
     }
 
     #[test]

@@ -346,7 +346,7 @@ impl<'de> de::MapAccess<'de> for Fields<'de, '_> {
                 && !fields.contains(&entry.key.as_str())
             {
                 let header = matches!(path, Path::Key(Path::Root, "apiVersion" | "kind"));
-                match unused_fields::treatment(name, &entry.key) {
+                match unused_fields::treatment(name, &entry.key, &entry.value.value) {
                     _ if header => {}
                     Some(Treatment::Accept) => {}
                     Some(Treatment::Warn) => reader.remark(RemarkKind::NotHonoured),

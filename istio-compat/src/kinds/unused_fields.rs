@@ -3,20 +3,31 @@
 //! What may be left out without surprise is accepted in silence; what the author would
 //! miss is warned of.
 
+use crate::node::Value;
+
 pub(crate) enum Treatment {
     Accept,
     Warn,
 }
 
 /// None for a field that the type does not have at all.
-pub(crate) fn treatment(kind: &str, field: &str) -> Option<Treatment> {
+pub(crate) fn treatment(kind: &str, field: &str, value: &Value) -> Option<Treatment> {
     let (accepted, missed) = fields(kind);
-    if accepted.contains(&field) {
+    if accepted.contains(&field) || is_default(kind, field, value) {
         Some(Treatment::Accept)
     } else if missed.contains(&field) {
         Some(Treatment::Warn)
     } else {
         None
+    }
+}
+
+/// Whether the value says what holds anyway, as the API server writes out for everybody.
+fn is_default(kind: &str, field: &str, value: &Value) -> bool {
+    match (kind, field, value) {
+        ("ServiceSpec", "sessionAffinity", Value::String(text)) => text == "None",
+        ("ServiceSpec", "sessionAffinity", Value::Null) => true,
+        _ => false,
     }
 }
 
@@ -184,9 +195,8 @@ fn fields(kind: &str) -> (Fields, Fields) {
                 "loadBalancerClass",
                 "loadBalancerIP",
                 "loadBalancerSourceRanges",
-                "sessionAffinity",
             ],
-            &["externalIPs", "sessionAffinityConfig"],
+            &["externalIPs", "sessionAffinity", "sessionAffinityConfig"],
         ),
         "GatewaySpec" => (
             &["defaultScope"],

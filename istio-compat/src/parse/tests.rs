@@ -98,6 +98,17 @@ fn unknown_fields_are_warned_of_with_their_place() {
 }
 
 #[test]
+fn session_affinity_is_warned_of_where_it_is_wanted() {
+    for (value, warned) in [("ClientIP", true), ("None", false), ("", false)] {
+        let text = format!("{SERVICE}  sessionAffinity: {value}\n");
+        let expected = "shop.yaml:10:3: warning: Service shop/web: spec.sessionAffinity: \
+                        is not honoured: it has no effect";
+        let expected: &[&str] = if warned { &[expected] } else { &[] };
+        assert_eq!(warnings(&text), expected, "{value:?}");
+    }
+}
+
+#[test]
 fn unknown_fields_of_a_security_policy_are_errors() {
     let text = "\
 apiVersion: security.istio.io/v1
