@@ -34,7 +34,7 @@ pub async fn capture(netns: impl AsFd, options: &Options) -> Result<(), Error> {
     let netns = netns.as_fd();
     let options = within_reach(netns, options).await?;
     routing::ensure(netns, &options).await?;
-    accepted_sockets_keep_marks(netns, true).await?;
+    set_up(netns, true).await?;
     load(netns, rules::capture(&options)).await
 }
 
@@ -47,21 +47,31 @@ pub async fn release(netns: impl AsFd) -> Result<(), Error> {
 pub async fn remove(netns: impl AsFd) -> Result<(), Error> {
     let netns = netns.as_fd();
     load(netns, rules::remove()).await?;
-    accepted_sockets_keep_marks(netns, false).await?;
+    set_up(netns, false).await?;
     routing::remove(netns).await
 }
 
-/// Whether what an application accepts takes over the mark of the packet that opened it. That
-/// spares a look-up for each of its packets, and where `/proc/sys` is read-only it does without.
-async fn accepted_sockets_keep_marks(netns: impl AsFd, keep: bool) -> Result<(), Error> {
-    const FILE: &str = "/proc/sys/net/ipv4/tcp_fwmark_accept";
-    let written = netns::run(netns, move || {
-        std::fs::write(FILE, if keep { "1" } else { "0" })
-    })
-    .await
-    .map_err(Error::Namespace)?;
-    if let Err(error) = written {
-        tracing::debug!("{FILE} stays as it is: {error}");
+/// Settings of the namespace: the file, captured, and as the kernel has it. Where `/proc/sys` is
+/// read-only it does without.
+const SETTINGS: [(&str, &str, &str); 2] = [
+    // What an application accepts takes over the mark of the packet that opened it, which spares a
+    // look-up for each of its packets.
+    ("/proc/sys/net/ipv4/tcp_fwmark_accept", "1", "0"),
+    // A client may use one port for two of the pod's. Redirected to one, the later connection is given
+    // another port; but its packets would have been taken for the former's before that.
+    ("/proc/sys/net/ipv4/tcp_early_demux", "0", "1"),
+];
+
+async fn set_up(netns: impl AsFd, captured: bool) -> Result<(), Error> {
+    let set = move |(file, on, off): (&str, &str, &str)| {
+        let written = std::fs::write(file, if captured { on } else { off });
+        written.map_err(|error| format!("{file} stays as it is: {error}"))
+    };
+    let results = netns::run(netns, move || SETTINGS.map(set))
+        .await
+        .map_err(Error::Namespace)?;
+    for unset in results.into_iter().filter_map(Result::err) {
+        tracing::debug!("{unset}");
     }
     Ok(())
 }

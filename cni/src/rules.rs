@@ -22,6 +22,9 @@ pub const INBOUND_PLAINTEXT_PORT: u16 = 15006;
 pub const HBONE_PORT: u16 = 15008;
 pub const DNS_PORT: u16 = 15053;
 
+/// Where connection tracking keeps what ztunnel itself opens, apart from what is redirected to it.
+const OWN_ZONE: u16 = 1;
+
 /// Policy routing that brings answers to borrowed source addresses back to ztunnel.
 pub const ROUTE_TABLE: u32 = 100;
 pub const ROUTE_RULE_PRIORITY: u32 = 32764;
@@ -154,6 +157,8 @@ pub enum Action {
     SetMark,
     RestoreMark,
     ConntrackZone(u16),
+    /// Only of packets that go the way of the one that opened the connection: answers need no rule.
+    ConntrackZoneOfOriginal(u16),
 }
 
 // === impl ProbeAddresses ===
@@ -297,13 +302,13 @@ pub fn redirect(options: &Options) -> Vec<Rule> {
             table: Table::Raw,
             chain: Chain::Output,
             matches: vec![Match::UdpDestinationPort(53), Match::ZtunnelMark],
-            action: Action::ConntrackZone(1),
+            action: Action::ConntrackZone(OWN_ZONE),
         });
         rules.push(Rule {
             table: Table::Raw,
             chain: Chain::Prerouting,
             matches: vec![Match::UdpSourcePort(53), Match::NotZtunnelMark],
-            action: Action::ConntrackZone(1),
+            action: Action::ConntrackZone(OWN_ZONE),
         });
     }
     rules
@@ -314,8 +319,17 @@ pub fn redirect(options: &Options) -> Vec<Rule> {
 ///
 /// Of a connection that ztunnel opens, that is. What ztunnel accepted needs no other way than it
 /// has, and would have its route looked up for each packet.
+///
+/// And with a client's address ztunnel may use a port that the client itself uses, towards the same
+/// application: to connection tracking the one would be the other, but for the zone.
 pub fn hold() -> Vec<Rule> {
     vec![
+        Rule {
+            table: Table::Raw,
+            chain: Chain::Output,
+            matches: vec![Match::Tcp, Match::ZtunnelMark],
+            action: Action::ConntrackZoneOfOriginal(OWN_ZONE),
+        },
         Rule {
             table: Table::Mangle,
             chain: Chain::Prerouting,

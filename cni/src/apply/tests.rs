@@ -383,7 +383,7 @@ async fn without_ipv6_only_ipv4_is_captured() {
 async fn remove_leaves_nothing() {
     let cable = Cable::new();
     let state = "nft list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | grep -e default -e fd16: || true; \
-                 cat /proc/sys/net/ipv4/tcp_fwmark_accept";
+                 cat /proc/sys/net/ipv4/tcp_fwmark_accept /proc/sys/net/ipv4/tcp_early_demux";
     let before = sh(&cable.pod, state);
     capture(&cable.pod, &Options::default()).await.unwrap();
     assert_ne!(sh(&cable.pod, state), before);

@@ -13,12 +13,7 @@ const CHAINS: [Chain; 2] = [Chain::Prerouting, Chain::Output];
 
 /// Captures a pod, whatever its tables held before.
 pub fn capture(options: &Options) -> String {
-    let keep: &[Table] = if options.dns_capture {
-        &TABLES
-    } else {
-        &[Table::Mangle, Table::Nat]
-    };
-    transaction(keep, &redirect(options))
+    transaction(&TABLES, &redirect(options))
 }
 
 /// Stops capturing while connections that ztunnel carries live on.
@@ -27,7 +22,7 @@ pub fn capture(options: &Options) -> String {
 /// redirected connection would lose its way in the middle of a stream. So the hooks stay, with no
 /// redirect in them: new connections pass untouched, translated ones keep their translation.
 pub fn release() -> String {
-    transaction(&[Table::Mangle, Table::Nat], &hold())
+    transaction(&TABLES, &hold())
 }
 
 /// Leaves nothing of ours in the namespace.
@@ -139,6 +134,7 @@ fn verdict(action: Action) -> String {
         }
         Action::RestoreMark => "meta mark set ct mark".into(),
         Action::ConntrackZone(zone) => format!("ct zone set {zone}"),
+        Action::ConntrackZoneOfOriginal(zone) => format!("ct original zone set {zone}"),
     }
 }
 

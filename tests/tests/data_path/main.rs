@@ -13,6 +13,7 @@ mod objects;
 mod revocation;
 mod same_node;
 mod socks5;
+mod source_ports;
 mod waypoint;
 
 use std::io::{ErrorKind, Read, Write};
