@@ -18,7 +18,7 @@ use super::node::Node;
 use super::piece::{self, Piece};
 use super::resolv_conf::ResolvConf;
 use super::settings::passed_on;
-use super::token::{self, Issuer};
+use super::token::Issuer;
 use super::{Machine, file, node};
 use crate::exit::{Exit, Result};
 use crate::state::State;
@@ -274,16 +274,13 @@ fn copy(authority: &Path, folder: &Path, name: &str, known: &mut Vec<u8>) -> boo
     true
 }
 
+/// Keeps the nodes' tokens good.
 async fn renew(issuer: Rc<Issuer>, nodes: Vec<Rc<Node>>, state: State) {
-    loop {
-        tokio::time::sleep(token::RENEWAL).await;
-        for node in &nodes {
-            while let Err(error) = issuer.write(&node.token_subject(), &state.node(&node.name)) {
-                tracing::warn!(node = node.name, %error, "can't renew the node's token");
-                tokio::time::sleep(Duration::from_secs(60)).await;
-            }
-        }
-    }
+    let renewals = nodes.iter().map(async |node| {
+        let (subject, folder) = (node.token_subject(), state.node(&node.name));
+        issuer.renew(&subject, &folder).await
+    });
+    futures::future::join_all(renewals).await;
 }
 
 fn control_plane(config: &Config, network: &Network) -> anyhow::Result<Piece> {

@@ -1,4 +1,6 @@
 //! Node tokens: what a ztunnel shows the control plane, as a cluster's service account tokens.
+
+use std::convert::Infallible;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -6,11 +8,15 @@ use boring::ec::{EcGroup, EcKey};
 use boring::nid::Nid;
 use boring::pkey::PKey;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use runtime::wall_clock;
 use serde::Serialize;
+use tokio::time;
 
 const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
-/// Kubelets renew at four fifths; half leaves room for a machine that slept.
-pub(crate) const RENEWAL: Duration = Duration::from_secs(6 * 60 * 60);
+/// Kubelets renew at four fifths; half leaves room for a control plane that is away.
+const RENEWAL: Duration = Duration::from_secs(6 * 60 * 60);
+/// Between tries to write one.
+const RETRY: Duration = Duration::from_secs(60);
 
 /// Signs tokens with a key that never leaves memory.
 pub(crate) struct Issuer {
@@ -92,6 +98,19 @@ impl Issuer {
             &claims,
             &self.key,
         )?)
+    }
+
+    /// Replaces the token in `folder`, which was just written, whenever half of its life is over by the
+    /// clock that it is judged by.
+    pub(crate) async fn renew(&self, subject: &Subject, folder: &Path) -> Infallible {
+        loop {
+            wall_clock::reaches(SystemTime::now() + RENEWAL).await;
+            while let Err(error) = self.write(subject, folder) {
+                let pod = &subject.pod.name;
+                tracing::warn!(pod, %error, "can't renew the token");
+                time::sleep(RETRY).await;
+            }
+        }
     }
 
     /// Puts a fresh token where a ztunnel running in `folder` looks for it.

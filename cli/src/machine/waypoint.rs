@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
 
 use istio_compat::kinds::container::EnvVar;
 use istio_compat::kinds::pod::Pod;
@@ -14,10 +13,8 @@ use super::network::plan;
 use super::node::Node;
 use super::settings;
 use super::start::{self, CONTROL_PLANE_PORT};
-use super::token::{self, Issuer, Reference, Subject};
+use super::token::{Issuer, Reference, Subject};
 use crate::state::State;
-
-const RETRY: Duration = Duration::from_secs(60);
 
 /// Makes waypoints of pods.
 pub(crate) struct Outfitter {
@@ -84,19 +81,8 @@ impl Outfitter {
     /// Keeps the token fresh, and the root certificate what it is.
     pub(crate) async fn renew(&self, pod: &Pod, node: &Node) -> Infallible {
         let folder = self.folder(pod);
-        let root = start::keep_trust(self.state.clone(), self.cacerts.clone(), folder);
-        tokio::join!(root, self.renew_token(pod, node)).1
-    }
-
-    async fn renew_token(&self, pod: &Pod, node: &Node) -> Infallible {
-        let folder = self.folder(pod);
-        loop {
-            tokio::time::sleep(token::RENEWAL).await;
-            while let Err(error) = self.issuer.write(&subject(pod, node), &folder) {
-                tracing::warn!(pod = pod.metadata.name, %error, "can't renew the waypoint's token");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
+        let root = start::keep_trust(self.state.clone(), self.cacerts.clone(), folder.clone());
+        tokio::join!(root, self.issuer.renew(&subject(pod, node), &folder)).1
     }
 
     fn folder(&self, pod: &Pod) -> PathBuf {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use identity::authority::{Issued, SignerError, Subject};
 use identity::key::PrivateKey;
 use identity::serving::ServingCertificate;
+use runtime::wall_clock;
 use rustls::ServerConfig;
 
 use super::Authority;
@@ -22,7 +23,7 @@ pub struct Serving {
     subject: Subject,
     certificate: Arc<ServingCertificate>,
     config: Arc<ServerConfig>,
-    not_after: SystemTime,
+    renewal: SystemTime,
 }
 
 // === impl Serving ===
@@ -46,7 +47,7 @@ impl Serving {
             authority,
             subject,
             certificate,
-            not_after: issued.not_after,
+            renewal: renewal(&issued),
         })
     }
 
@@ -61,7 +62,7 @@ impl Serving {
         let mut changes = self.authority.changes();
         loop {
             tokio::select! {
-                () = tokio::time::sleep(self.rest()) => {}
+                () = wall_clock::reaches(self.renewal) => {}
                 // The sender is the authority, which is held here.
                 _ = changes.changed() => {}
             }
@@ -76,21 +77,28 @@ impl Serving {
     }
 
     #[cfg(test)]
-    pub(super) fn shown(&self) -> Arc<ServingCertificate> {
-        self.certificate.clone()
+    pub(super) fn renew_at(&mut self, time: SystemTime) {
+        self.renewal = time;
     }
 
-    fn rest(&self) -> Duration {
-        let left = self.not_after.duration_since(SystemTime::now());
-        (left.unwrap_or_default() / 2).max(Duration::from_secs(1))
+    #[cfg(test)]
+    pub(super) fn shown(&self) -> Arc<ServingCertificate> {
+        self.certificate.clone()
     }
 
     fn replace(&mut self) -> Result<(), SignerError> {
         let (key, issued) = sign(&self.authority, &self.subject)?;
         self.certificate.replace(key, &issued.chain)?;
-        self.not_after = issued.not_after;
+        self.renewal = renewal(&issued);
         Ok(())
     }
+}
+
+/// When half of the life that it has left is over; of what ends at once, a second later.
+fn renewal(issued: &Issued) -> SystemTime {
+    let now = SystemTime::now();
+    let left = issued.not_after.duration_since(now).unwrap_or_default();
+    now + (left / 2).max(Duration::from_secs(1))
 }
 
 fn sign(authority: &Authority, subject: &Subject) -> Result<(PrivateKey, Issued), SignerError> {

@@ -17,6 +17,7 @@
 //! - [`metrics`]: the recorder and its rendering.
 //! - [`logs`]: records, levels, the writer.
 //! - [`causes`]: errors with what caused them.
+//! - [`wall_clock`]: waiting for a time of day.
 
 pub mod environment;
 
@@ -51,3 +52,5 @@ pub mod metrics;
 pub mod logs;
 
 pub mod causes;
+
+pub mod wall_clock;
