@@ -33,6 +33,11 @@ pub enum Error {
 pub async fn capture(netns: impl AsFd, options: &Options) -> Result<(), Error> {
     let netns = netns.as_fd();
     let options = within_reach(netns, options).await?;
+    if options.refuse_ipv6 {
+        tracing::warn!(
+            "the pod's loopback has no IPv6, which can't be captured: connections over it are refused"
+        );
+    }
     routing::ensure(netns, &options).await?;
     set_up(netns, true).await?;
     load(netns, rules::capture(&options)).await
@@ -76,22 +81,23 @@ async fn set_up(netns: impl AsFd, captured: bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// A pod whose loopback has IPv6 switched off gets no IPv6 rules: the route to loopback that
-/// they need can't exist.
+/// Of a pod whose loopback has IPv6 switched off none can be captured: the route to loopback that this
+/// needs can't exist. Its other interfaces may have IPv6 all the same, which must not get past ztunnel.
 async fn within_reach(netns: impl AsFd, options: &Options) -> Result<Options, Error> {
-    let ipv6 = options.ipv6
-        && netns::run(netns, ipv6_enabled)
-            .await
-            .map_err(Error::Namespace)?;
+    let loopback = netns::run(netns, loopback_ipv6)
+        .await
+        .map_err(Error::Namespace)?;
     Ok(Options {
-        ipv6,
+        ipv6: options.ipv6 && loopback == Some(true),
+        refuse_ipv6: options.ipv6 && loopback == Some(false),
         ..options.clone()
     })
 }
 
-fn ipv6_enabled() -> bool {
-    std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
-        .is_ok_and(|value| value.trim() == "0")
+/// Whether loopback has IPv6; none where nothing has, for the kernel has none.
+fn loopback_ipv6() -> Option<bool> {
+    let disabled = std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6");
+    disabled.ok().map(|value| value.trim() == "0")
 }
 
 #[cfg(test)]

@@ -56,6 +56,8 @@ pub struct InvalidInterfaceName(String);
 pub struct Options {
     pub ipv4: bool,
     pub ipv6: bool,
+    /// Refuses the IPv6 that can't be captured, but for what would not be.
+    pub refuse_ipv6: bool,
     /// Sends the pod's DNS to ztunnel's DNS proxy.
     pub dns_capture: bool,
     /// `ambient.istio.io/bypass-inbound-capture`: the pod takes its own plaintext, as ingress gateways do.
@@ -136,6 +138,8 @@ pub enum Match {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Accept,
+    /// Answered by a reset. To the pod itself that takes loopback: without it, the connection times out.
+    Refuse,
     /// To a port of the address that the packet came to, or of loopback if it starts here.
     Redirect {
         port: u16,
@@ -204,6 +208,7 @@ impl Default for Options {
         Options {
             ipv4: true,
             ipv6: true,
+            refuse_ipv6: false,
             dns_capture: true,
             bypass_inbound: false,
             virtual_interfaces: Vec::new(),
@@ -294,6 +299,9 @@ pub fn redirect(options: &Options) -> Vec<Rule> {
     for family in options.families() {
         prerouting(options, family, &mut rules);
         output(options, family, &mut rules);
+    }
+    if options.refuse_ipv6 {
+        refuse(options, Family::Ipv6, &mut rules);
     }
     if options.dns_capture {
         // ztunnel asks upstream from the pod's own address. In a zone of its own, its question
@@ -470,6 +478,63 @@ fn output(options: &Options, family: Family, rules: &mut Vec<Rule>) {
             family,
             port: OUTBOUND_PORT,
         },
+    );
+}
+
+/// Connections of a family that ztunnel can't be given: what is captured otherwise is refused, both ways.
+fn refuse(options: &Options, family: Family, rules: &mut Vec<Rule>) {
+    let mut add = |chain, matches, action| {
+        rules.push(Rule {
+            table: Table::Mangle,
+            chain,
+            matches,
+            action,
+        });
+    };
+    let probe = options.probe(family);
+    if !options.bypass_inbound {
+        add(
+            Chain::Prerouting,
+            vec![Match::Source(probe), Match::Tcp],
+            Action::Accept,
+        );
+        for port in &options.exclude.inbound_ports {
+            let port = Match::TcpDestinationPort(*port);
+            add(Chain::Prerouting, vec![family.is(), port], Action::Accept);
+        }
+        add(
+            Chain::Prerouting,
+            vec![
+                family.is(),
+                Match::NotTcpDestinationPort(HBONE_PORT),
+                Match::TcpOpening,
+                Match::NotZtunnelMark,
+                Match::NotRestoredMark,
+            ],
+            Action::Refuse,
+        );
+    }
+    add(
+        Chain::Output,
+        vec![Match::Destination(probe), Match::Tcp],
+        Action::Accept,
+    );
+    for excluded in options.excluded_outbound(family) {
+        add(
+            Chain::Output,
+            vec![family.is(), Match::Tcp, excluded],
+            Action::Accept,
+        );
+    }
+    add(
+        Chain::Output,
+        vec![
+            family.is(),
+            Match::NotOutLoopback,
+            Match::TcpOpening,
+            Match::NotZtunnelMark,
+        ],
+        Action::Refuse,
     );
 }
 

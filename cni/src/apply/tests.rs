@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{Drift, Seen, Verifier, capture, release, remove};
 use crate::netns;
-use crate::rules::{Family, Options, Table};
+use crate::rules::{Exclusions, Family, Options, Table};
 
 const POD: &str = "10.9.0.2";
 const PEER: &str = "10.9.0.1";
@@ -361,7 +361,7 @@ async fn drift_is_seen_and_repaired() {
 }
 
 #[tokio::test]
-async fn without_ipv6_only_ipv4_is_captured() {
+async fn without_ipv6_on_loopback_ipv4_is_captured_and_ipv6_refused() {
     let cable = Cable::new();
     sh(
         &cable.pod,
@@ -377,6 +377,33 @@ async fn without_ipv6_only_ipv4_is_captured() {
         []
     );
     assert!(!sh(&cable.pod, "nft list ruleset").contains("::1"));
+    // The other interface has it, though: nothing may get past ztunnel there.
+    let _outside = listen(&cable.peer, "[::]:80");
+    let out = SocketAddr::from((Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1), 80));
+    let moment = Duration::from_secs(1);
+    let connected = || TcpStream::connect_timeout(&out, moment).map(drop);
+    netns::run_blocking(&cable.pod, connected)
+        .unwrap()
+        .expect_err("refused");
+    let application = listen(&cable.pod, "[::]:8080");
+    let refused = connect(&cable.peer, "[fd09::2]:8080").expect_err("refused");
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    let hbone = listen(&cable.pod, "[::]:15008");
+    let _client = connect(&cable.peer, "[fd09::2]:15008").unwrap();
+    accept(&hbone);
+    // What is not captured otherwise passes.
+    let options = Options {
+        exclude: Exclusions {
+            inbound_ports: vec![8080],
+            outbound_ports: vec![80],
+            outbound_ranges: Vec::new(),
+        },
+        ..Options::default()
+    };
+    capture(&cable.pod, &options).await.unwrap();
+    let _client = connect(&cable.pod, "[fd09::1]:80").unwrap();
+    let _client = connect(&cable.peer, "[fd09::2]:8080").unwrap();
+    accept(&application);
 }
 
 #[tokio::test]

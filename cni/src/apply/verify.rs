@@ -12,6 +12,9 @@ use super::{Error, generation, nft, routing, within_reach};
 use crate::netns;
 use crate::rules::{self, Family, Options, Table};
 
+/// Sets of options that are remembered. Few pods have any of their own.
+const MOST: usize = 256;
+
 /// Compares namespaces with their rules; keeps what it learned about each set of options.
 #[derive(Debug, Default)]
 pub struct Verifier {
@@ -74,6 +77,9 @@ impl Verifier {
     }
 
     async fn expected(&mut self, options: &Options) -> Result<&Listing, Error> {
+        if self.expected.len() >= MOST && !self.expected.contains_key(options) {
+            self.expected.clear();
+        }
         match self.expected.entry(options.clone()) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(vacant) => {

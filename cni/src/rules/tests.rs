@@ -28,6 +28,20 @@ fn ipv4_only() {
 }
 
 #[test]
+fn ipv6_refused() {
+    insta::assert_snapshot!(capture(&Options {
+        ipv6: false,
+        refuse_ipv6: true,
+        exclude: Exclusions {
+            inbound_ports: vec![9090],
+            outbound_ports: vec![3306],
+            outbound_ranges: vec!["fd00:1::/64".parse().unwrap()],
+        },
+        ..Options::default()
+    }));
+}
+
+#[test]
 fn dns_off() {
     insta::assert_snapshot!(capture(&Options {
         dns_capture: false,
