@@ -122,6 +122,10 @@ impl Network {
         self.control_plane.as_fd()
     }
 
+    pub(crate) fn has_ipv6(&self) -> bool {
+        self.nodes.iter().any(|node| node.ipv6)
+    }
+
     /// Node `number`, counted from 1.
     pub(crate) fn node(&self, number: usize) -> Option<&Node> {
         self.nodes.get(number.checked_sub(1)?)

@@ -286,6 +286,8 @@ async fn renew(issuer: Rc<Issuer>, nodes: Vec<Rc<Node>>, state: State) {
 fn control_plane(config: &Config, network: &Network) -> anyhow::Result<Piece> {
     let state = &config.state;
     let text = |path: &Path| path.display().to_string();
+    // A kernel without IPv6 knows no address of its.
+    let any = if network.has_ipv6() { "[::]" } else { "0.0.0.0" };
     let mut arguments = vec![
         "--folder".to_owned(),
         text(&config.folder),
@@ -298,9 +300,9 @@ fn control_plane(config: &Config, network: &Network) -> anyhow::Result<Piece> {
         "--token-issuer".to_owned(),
         text(&state.token_issuer()),
         "--xds-listen".to_owned(),
-        format!("[::]:{CONTROL_PLANE_PORT}"),
+        format!("{any}:{CONTROL_PLANE_PORT}"),
         "--metrics-listen".to_owned(),
-        "[::]:15014".to_owned(),
+        format!("{any}:15014"),
         "--api-socket".to_owned(),
         text(&state.api_socket()),
         "--trust-domain".to_owned(),

@@ -15,6 +15,10 @@ use tokio::time;
 const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 /// Kubelets renew at four fifths; half leaves room for a control plane that is away.
 const RENEWAL: Duration = Duration::from_secs(6 * 60 * 60);
+/// A clock that is set back by less is only set right.
+const SET_RIGHT: Duration = Duration::from_secs(60);
+/// How often the clock is looked at for having been set back.
+const LOOK: Duration = Duration::from_secs(10);
 /// Between tries to write one.
 const RETRY: Duration = Duration::from_secs(60);
 
@@ -101,10 +105,14 @@ impl Issuer {
     }
 
     /// Replaces the token in `folder`, which was just written, whenever half of its life is over by the
-    /// clock that it is judged by.
+    /// clock that it is judged by, or that clock is set back to before it.
     pub(crate) async fn renew(&self, subject: &Subject, folder: &Path) -> Infallible {
         loop {
-            wall_clock::reaches(SystemTime::now() + RENEWAL).await;
+            let issued = SystemTime::now();
+            tokio::select! {
+                () = wall_clock::reaches(issued + RENEWAL) => {}
+                () = set_back(issued) => {}
+            }
             while let Err(error) = self.write(subject, folder) {
                 let pod = &subject.pod.name;
                 tracing::warn!(pod, %error, "can't renew the token");
@@ -121,11 +129,47 @@ impl Issuer {
     }
 }
 
+/// Returns when the clock is set back to before `issued`: the token begins later, and half of its life
+/// is far away.
+async fn set_back(issued: SystemTime) {
+    while !is_before(issued, SystemTime::now()) {
+        time::sleep(LOOK).await;
+    }
+}
+
+fn is_before(issued: SystemTime, now: SystemTime) -> bool {
+    issued.duration_since(now).is_ok_and(|by| by > SET_RIGHT)
+}
+
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
     use jsonwebtoken::{DecodingKey, Validation};
 
     use super::*;
+
+    #[test]
+    fn a_clock_is_set_back_where_it_is_well_before_the_token() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let issued = SystemTime::now();
+        for (now, expected) in [
+            (issued, false),
+            (issued + HOUR * 30, false),
+            (issued - SET_RIGHT, false),
+            (issued - SET_RIGHT - LOOK, true),
+            (issued - HOUR * 8760, true),
+        ] {
+            assert_eq!(is_before(issued, now), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_back_is_noticed() {
+        let now = SystemTime::now();
+        for (issued, expected) in [(now + SET_RIGHT * 2, true), (now, false)] {
+            assert_eq!(set_back(issued).now_or_never().is_some(), expected);
+        }
+    }
 
     #[test]
     fn a_token_says_who_and_where_and_is_checked_with_the_public_key() {

@@ -82,7 +82,8 @@ impl Outfitter {
     pub(crate) async fn renew(&self, pod: &Pod, node: &Node) -> Infallible {
         let folder = self.folder(pod);
         let root = start::keep_trust(self.state.clone(), self.cacerts.clone(), folder.clone());
-        tokio::join!(root, self.issuer.renew(&subject(pod, node), &folder)).1
+        let subject = subject(pod, node);
+        tokio::join!(root, self.issuer.renew(&subject, &folder)).1
     }
 
     fn folder(&self, pod: &Pod) -> PathBuf {
