@@ -13,6 +13,7 @@ use runtime::admin::Listeners;
 use runtime::metrics::{Metrics, Settings};
 use runtime::readiness::Readiness;
 use runtime::signals::Shutdown;
+use runtime::vital;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use xds::state::State;
@@ -57,8 +58,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
     }
     tokio::select! {
-        // The sender goes only with the process.
-        _ = synced => {}
+        // With a part of the mesh nobody is served: a policy may be missing.
+        synced = synced => synced.context("the control plane is not followed any more")?,
         _ = shutdown.requested() => {}
     }
     let starting = readiness.task("listener");
@@ -169,7 +170,8 @@ fn follow_control_plane(
     let control_plane = control_plane.with_clock(clock.clone());
     let task = readiness.task("state manager");
     let proxy = config.proxy.clone();
-    tokio::spawn(sync::run(proxy, control_plane, state, task, synced));
+    let following = sync::run(proxy, control_plane, state, task, synced);
+    tokio::spawn(vital::task("control plane", following));
     Ok(wait)
 }
 
@@ -184,7 +186,8 @@ fn own_certificate(config: &Config, clock: &Clock) -> anyhow::Result<OwnCertific
     }
     let manager = CertificateManager::new(client);
     if let Roots::File(path) = &config.ca.roots {
-        tokio::spawn(manager.clone().follow_roots(path.clone()));
+        let following = manager.clone().follow_roots(path.clone());
+        tokio::spawn(vital::task("roots", following));
     }
     Ok(OwnCertificate::new(config.proxy.identity(), manager))
 }

@@ -10,6 +10,9 @@ mod servers;
 
 mod succession;
 
+#[cfg(test)]
+pub(crate) mod own_process;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,6 +27,7 @@ use runtime::admin::Listeners;
 use runtime::metrics::{Kind, Metrics, Settings};
 use runtime::readiness::Readiness;
 use runtime::signals::Shutdown;
+use runtime::vital;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time;
@@ -66,7 +70,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     tokio::spawn(listen_to_signals(shutdown.clone()));
     runtime::descriptors::raise_limit();
-    tokio::spawn(runtime::memory::watch_over());
+    tokio::spawn(vital::task("memory", runtime::memory::watch_over()));
     tokio::spawn(runtime::allocator::tidy_up());
     identity::choose_key_exchange(config.key_exchange).context("COMPLIANCE_POLICY")?;
     let metrics = start_metrics(config.metrics_idle_timeout)?;
@@ -141,7 +145,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
 
     let starting = readiness.task("proxy");
-    tokio::spawn(follow_identities(proxy.clone(), certificates.clone()));
+    let following = follow_identities(proxy.clone(), certificates.clone());
+    tokio::spawn(vital::task("identities", following));
     let proxies = PodProxies {
         workers: Workers::start(config.worker_threads.get(), proxy)
             .context("cannot start the workers")?,
@@ -159,11 +164,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     drop(starting);
     startup::confine_system_calls()?;
-    tokio::select! {
-        // The sender goes only with the process.
-        _ = synced => {}
-        _ = shutdown.requested() => {}
-    }
+    known(synced, &shutdown).await?;
     let replaced = succession::begin(&config, &readiness, taking_over, &proxies, &servers)?;
     let stop = stopped(&shutdown, replaced);
     let (proxies, result) = match &config.mode {
@@ -190,6 +191,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Waits until the mesh is known, or shutdown is asked for. With a part of the mesh nobody is served: a
+/// policy may be missing.
+async fn known(synced: oneshot::Receiver<()>, shutdown: &Shutdown) -> anyhow::Result<()> {
+    tokio::select! {
+        synced = synced => synced.context("the control plane is not followed any more"),
+        _ = shutdown.requested() => Ok(()),
+    }
 }
 
 /// Why the process serves no longer.
@@ -332,7 +342,7 @@ fn follow_control_plane(
             on_demand = config
                 .xds_on_demand
                 .then(|| Arc::new(OnDemand::new(move |demand| demander.demand(demand))));
-            tokio::spawn(sync::run(
+            let following = sync::run(
                 client,
                 freshness,
                 control_plane,
@@ -340,7 +350,8 @@ fn follow_control_plane(
                 Known { state, snapshot },
                 task,
                 synced,
-            ));
+            );
+            tokio::spawn(vital::task("control plane", following));
         }
         None => {
             if config.local_xds.is_none() {
@@ -387,7 +398,8 @@ fn certificate_manager(
         ..
     }) = &config.ca
     {
-        tokio::spawn(manager.clone().follow_roots(path.clone()));
+        let following = manager.clone().follow_roots(path.clone());
+        tokio::spawn(vital::task("roots", following));
     }
     Ok(Some(manager))
 }
@@ -502,3 +514,6 @@ fn search_domains() -> Arc<[String]> {
         .map(str::to_owned)
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

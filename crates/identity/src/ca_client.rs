@@ -11,7 +11,7 @@ use prost_types::value::Kind;
 use proto::citadel::{
     IMPERSONATED_IDENTITY, IstioCertificateRequest, IstioCertificateServiceClient,
 };
-use runtime::causes;
+use runtime::{causes, vital};
 
 use crate::authority::{Signer, SignerError};
 use crate::certificate::{CertificateError, WorkloadCertificate};
@@ -199,7 +199,7 @@ impl WithRevocations {
     pub fn follow(ca: Arc<dyn CaClient>, path: &Path) -> Result<Self, RevocationError> {
         let file = RevocationFile::open(path)?;
         let lists = file.lists();
-        tokio::spawn(file.follow());
+        tokio::spawn(vital::task("revocations", file.follow()));
         Ok(Self { ca, lists })
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use mesh::identity::Identity;
 use runtime::metrics::Exposition;
+use runtime::vital;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -80,7 +81,8 @@ impl CertificateManager {
     pub fn new(ca: Arc<dyn CaClient>) -> Self {
         let states = States::default();
         let (commands, receiver) = mpsc::unbounded_channel();
-        let worker = tokio::spawn(Worker::new(ca, states.clone()).run(receiver));
+        let worker = Worker::new(ca, states.clone()).run(receiver);
+        let worker = tokio::spawn(vital::task("certificates", worker));
         Self {
             states,
             commands,

@@ -18,6 +18,8 @@ use axum::{Router, middleware};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 
+use self::connections::Reach;
+
 /// Listeners that serve one router together.
 #[derive(Debug)]
 pub struct Listeners {
@@ -91,14 +93,17 @@ impl Listeners {
     pub async fn serve(self, name: &'static str, router: Router) {
         let addresses = self.addresses();
         tracing::info!(server = name, ?addresses, "listening");
-        let protected = addresses.iter().all(|address| address.ip().is_loopback());
-        let router = match protected {
-            true => router.layer(middleware::from_fn(protection::protect)),
-            false => router,
+        let is_local = addresses.iter().all(|address| address.ip().is_loopback());
+        let (reach, router) = match is_local {
+            true => {
+                let protected = router.layer(middleware::from_fn(protection::protect));
+                (Reach::Loopback, protected)
+            }
+            false => (Reach::Anybody, router),
         };
         let mut servers = JoinSet::new();
         for listener in self.listeners {
-            servers.spawn(connections::serve(name, listener, router.clone()));
+            servers.spawn(connections::serve(name, listener, reach, router.clone()));
         }
         while servers.join_next().await.is_some() {}
     }

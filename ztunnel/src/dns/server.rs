@@ -3,11 +3,13 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
+use runtime::{descriptors, vital};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -168,17 +170,19 @@ impl PodServer {
         let tcp: Vec<_> = self.tcp.into_iter().map(Listening::new).collect();
         for socket in &udp {
             let (pod, socket, mut gate) = (self.pod.clone(), socket.clone(), self.gate.clone());
-            tasks.spawn(async move {
+            let serving = async move {
                 gate.opened().await;
                 serve_udp(pod, socket).await;
-            });
+            };
+            tasks.spawn(vital::task("dns over udp", serving));
         }
         for listener in &tcp {
             let (pod, listener, mut gate) = (self.pod.clone(), listener.clone(), self.gate.clone());
-            tasks.spawn(async move {
+            let serving = async move {
                 gate.opened().await;
                 serve_tcp(pod, listener).await;
-            });
+            };
+            tasks.spawn(vital::task("dns over tcp", serving));
         }
         Serving {
             pod: self.pod,
@@ -361,8 +365,25 @@ async fn read_packet(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 // === impl Served ===
 
 impl Served {
-    /// Answers a datagram, if it is a question.
+    /// Answers a datagram, if it is a question. Should one panic, it only concerns this client: no pod is to
+    /// end the process, nor its own server, by what it asks.
     fn hear(
+        self: &Arc<Self>,
+        socket: &Arc<Listening<UdpSocket>>,
+        datagram: &[u8],
+        client: SocketAddr,
+        questions: &mut JoinSet<()>,
+    ) {
+        let hearing = || self.hear_question(socket, datagram, client, questions);
+        if catch_unwind(AssertUnwindSafe(hearing)).is_err() {
+            tracing::error!(
+                pod = &*self.pod.spec.info.name,
+                "a DNS question has panicked"
+            );
+        }
+    }
+
+    fn hear_question(
         self: &Arc<Self>,
         socket: &Arc<Listening<UdpSocket>>,
         datagram: &[u8],
@@ -387,8 +408,11 @@ impl Served {
         });
     }
 
-    /// Serves a connection, unless there are too many.
+    /// Serves a connection, unless the pod has too many, or only reserved descriptors are left.
     fn admit(self: &Arc<Self>, stream: TcpStream, connections: &mut JoinSet<()>) {
+        if descriptors::is_reserved(&stream) {
+            return self.turn_away(Turned::Connection);
+        }
         let Ok(permit) = self.connections.clone().try_acquire_owned() else {
             return self.turn_away(Turned::Connection);
         };

@@ -1,5 +1,6 @@
 //! The proxy over real sockets in a network namespace of its own, with a nameserver beside it.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
@@ -13,11 +14,14 @@ use mesh::address::NetworkAddress;
 use mesh::service::Service;
 use mesh::snapshot::{Change, Snapshot};
 use mesh::workload::Workload;
+use nix::sys::resource::{Resource, setrlimit};
+use runtime::descriptors;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time;
 
 use super::*;
+use crate::app::own_process;
 use crate::proxy::{Served, WorkloadInfo, netns};
 
 const PORT: u16 = 15053;
@@ -141,10 +145,14 @@ fn web() -> Change {
 }
 
 async fn write(stream: &mut TcpStream, message: &Message) {
+    stream.write_all(&packet(message)).await.expect("writes");
+}
+
+/// A message as TCP carries it.
+fn packet(message: &Message) -> Vec<u8> {
     let bytes = message.to_vec().expect("encodes");
     let length = u16::try_from(bytes.len()).expect("short");
-    stream.write_u16(length).await.expect("writes");
-    stream.write_all(&bytes).await.expect("writes");
+    [&length.to_be_bytes()[..], &bytes].concat()
 }
 
 async fn read(stream: &mut TcpStream) -> Message {
@@ -456,4 +464,67 @@ async fn connections_that_wait_in_vain_hold_up_no_other() {
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
     write(&mut first, &mesh).await;
     assert_eq!(addresses(&read(&mut first).await), ["10.96.0.7"]);
+}
+
+#[tokio::test]
+async fn the_last_descriptors_are_for_no_connection() {
+    if own_process::part().is_none() {
+        let test = "dns::tests::the_last_descriptors_are_for_no_connection";
+        own_process::goes_on(test, "descriptors");
+        return;
+    }
+    let scene = Scene::new(true).await;
+    setrlimit(Resource::RLIMIT_NOFILE, 128, 128).expect("limits itself");
+    descriptors::raise_limit();
+    let open = || descriptors::unreserved(File::open("/dev/null").expect("opens"));
+    let held: Vec<_> = std::iter::from_fn(|| open().ok()).collect();
+
+    let asked = question("api.shop.svc.cluster.local.", RecordType::A);
+    let mut refused = scene.connect();
+    let mut answer = Vec::new();
+    // It may be closed before it is asked, or with the question unread.
+    let _ = refused.write_all(&packet(&asked)).await;
+    let _ = refused.read_to_end(&mut answer).await;
+    assert!(answer.is_empty(), "answered");
+    let answer = scene.udp("127.0.0.1", &asked).await;
+    assert_eq!(addresses(&answer), ["10.96.0.7"]);
+
+    drop(held);
+    assert_eq!(addresses(&scene.tcp(&asked).await), ["10.96.0.7"]);
+}
+
+#[tokio::test]
+async fn a_question_that_panics_is_the_only_one_that_is_not_answered() {
+    if own_process::part().is_none() {
+        let test = "dns::tests::a_question_that_panics_is_the_only_one_that_is_not_answered";
+        let said = own_process::goes_on(test, "dns question");
+        return assert!(said.contains(own_process::PANIC), "{said}");
+    }
+    let scene = Scene::new(true).await;
+    own_process::panic_at("DNS questions are turned away");
+    let flood = scene.socket("0.0.0.0:0");
+    let to: SocketAddr = format!("127.0.0.1:{PORT}").parse().expect("address");
+    let mesh = question("api.shop.svc.cluster.local.", RecordType::A);
+    for number in 0..=512 {
+        let name = format!("silent-{number}.example.");
+        let bytes = question(&name, RecordType::A).to_vec().expect("encodes");
+        flood.send_to(&bytes, to).await.expect("sends");
+        // Asked after it on the same socket, which holds few.
+        let answer = scene.udp("127.0.0.1", &mesh).await;
+        assert_eq!(addresses(&answer), ["10.96.0.7"]);
+    }
+}
+
+#[tokio::test]
+async fn a_process_ends_with_a_pods_server() {
+    if own_process::part().is_none() {
+        let test = "dns::tests::a_process_ends_with_a_pods_server";
+        return own_process::ends(test, "dns over tcp");
+    }
+    let scene = Scene::new(true).await;
+    own_process::panic_at("DNS questions are turned away");
+    // The last of them finds no place.
+    let _many: Vec<_> = (0..=64).map(|_| scene.connect()).collect();
+    // It would go on for ever; whoever looks at its exit code is not to wait for that.
+    time::sleep(Duration::from_secs(60)).await;
 }

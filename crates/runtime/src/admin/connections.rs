@@ -1,5 +1,6 @@
 //! Serves the connections of one listener, within bounds: whoever reaches a port that is on every address
-//! could hold any number of them for ever, and with them the descriptors that the process's work needs.
+//! could hold any number of them for ever, and with them the descriptors that the process's work needs. Of
+//! the last descriptors ([`crate::descriptors`]) few are for such a port.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,14 +14,18 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::counter;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio::time;
 use tower::ServiceExt;
 
 use super::protection::Ends;
+use crate::descriptors;
 
 /// Open at most; for one more the oldest is closed, so that whoever holds many can't lock others out.
 const MOST: usize = 256;
+/// The same where the one more has a reserved descriptor, at a port that anybody reaches: whoever has used
+/// up the others would get the reserve here. Enough for a probe and some scrapers.
+const FEW: usize = 8;
 /// How long a client may take for the head of a request, and leave the connection unused before it.
 /// Scrapers ask more often.
 const QUIET: Duration = Duration::from_secs(90);
@@ -29,12 +34,25 @@ const SILENCE: u32 = 60;
 /// When descriptors are short the next attempt would fail as well.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
+/// Who may connect to a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// People on this machine: the reserve is theirs.
+    Loopback,
+    Anybody,
+}
+
 /// Connections that may still run, the oldest first.
 #[derive(Default)]
-struct Open(VecDeque<AbortHandle>);
+struct Open(VecDeque<JoinHandle<()>>);
 
 /// Until dropped. What is open then runs to its end.
-pub(super) async fn serve(server: &'static str, listener: TcpListener, router: Router) {
+pub(super) async fn serve(
+    server: &'static str,
+    listener: TcpListener,
+    reach: Reach,
+    router: Router,
+) {
     let mut open = Open::default();
     loop {
         let (tcp, client) = match listener.accept().await {
@@ -45,15 +63,17 @@ pub(super) async fn serve(server: &'static str, listener: TcpListener, router: R
                 continue;
             }
         };
+        let closed = open.make_room(reach.most(&tcp)).await;
+        if closed > 0 {
+            counter!("weft_server_connections_closed_total", "server" => server).increment(closed);
+        }
         notice_silence(&tcp);
         let ends = Ends {
             client,
             server: tcp.local_addr().ok(),
         };
         let connection = tokio::spawn(serve_one(tcp, ends, router.clone()));
-        if open.add(connection.abort_handle()).is_some() {
-            counter!("weft_server_connections_closed_total", "server" => server).increment(1);
-        }
+        open.0.push_back(connection);
     }
 }
 
@@ -80,23 +100,36 @@ fn notice_silence(tcp: &TcpStream) {
     let _ = setsockopt(tcp, sockopt::TcpUserTimeout, &(SILENCE * 1000));
 }
 
+// === impl Reach ===
+
+impl Reach {
+    /// How many may be open with this one.
+    fn most(self, accepted: &TcpStream) -> usize {
+        match self {
+            Self::Anybody if descriptors::is_reserved(accepted) => FEW,
+            Self::Anybody | Self::Loopback => MOST,
+        }
+    }
+}
+
 // === impl Open ===
 
 impl Open {
-    /// The one that had to make room.
-    fn add(&mut self, connection: AbortHandle) -> Option<AbortHandle> {
-        if self.0.len() >= MOST {
+    /// Closes the oldest until one more makes no more than `most`, and returns how many that took.
+    async fn make_room(&mut self, most: usize) -> u64 {
+        if self.0.len() >= most {
             self.0.retain(|connection| !connection.is_finished());
         }
-        let oldest = match self.0.len() >= MOST {
-            true => self.0.pop_front(),
-            false => None,
-        };
-        if let Some(oldest) = &oldest {
+        let mut closed = 0;
+        while self.0.len() >= most
+            && let Some(oldest) = self.0.pop_front()
+        {
             oldest.abort();
+            // Its descriptor is free only then, and others may be waiting to take the next.
+            let _ = oldest.await;
+            closed += 1;
         }
-        self.0.push_back(connection);
-        oldest
+        closed
     }
 }
 
