@@ -287,7 +287,11 @@ fn control_plane(config: &Config, network: &Network) -> anyhow::Result<Piece> {
     let state = &config.state;
     let text = |path: &Path| path.display().to_string();
     // A kernel without IPv6 knows no address of its.
-    let any = if network.has_ipv6() { "[::]" } else { "0.0.0.0" };
+    let any = if network.has_ipv6() {
+        "[::]"
+    } else {
+        "0.0.0.0"
+    };
     let mut arguments = vec![
         "--folder".to_owned(),
         text(&config.folder),

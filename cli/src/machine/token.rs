@@ -108,11 +108,7 @@ impl Issuer {
     /// clock that it is judged by, or that clock is set back to before it.
     pub(crate) async fn renew(&self, subject: &Subject, folder: &Path) -> Infallible {
         loop {
-            let issued = SystemTime::now();
-            tokio::select! {
-                () = wall_clock::reaches(issued + RENEWAL) => {}
-                () = set_back(issued) => {}
-            }
+            due(SystemTime::now()).await;
             while let Err(error) = self.write(subject, folder) {
                 let pod = &subject.pod.name;
                 tracing::warn!(pod, %error, "can't renew the token");
@@ -129,11 +125,17 @@ impl Issuer {
     }
 }
 
-/// Returns when the clock is set back to before `issued`: the token begins later, and half of its life
-/// is far away.
-async fn set_back(issued: SystemTime) {
-    while !is_before(issued, SystemTime::now()) {
-        time::sleep(LOOK).await;
+/// Returns when a token of this time is due for renewal. Where the clock is set back to before it, half of
+/// its life is far away, and it would be good for longer than any token should.
+async fn due(issued: SystemTime) {
+    let set_back = async {
+        while !is_before(issued, SystemTime::now()) {
+            time::sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = wall_clock::reaches(issued + RENEWAL) => {}
+        () = set_back => {}
     }
 }
 
@@ -164,10 +166,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_clock_that_is_set_back_is_noticed() {
+    async fn a_token_is_due_at_half_of_its_life_and_where_the_clock_is_set_back() {
         let now = SystemTime::now();
-        for (issued, expected) in [(now + SET_RIGHT * 2, true), (now, false)] {
-            assert_eq!(set_back(issued).now_or_never().is_some(), expected);
+        for (issued, expected) in [
+            (now, false),
+            (now - RENEWAL + LOOK, false),
+            (now - RENEWAL, true),
+            // After a night, and after a clock that was ahead.
+            (now - LIFETIME * 2, true),
+            (now + SET_RIGHT * 2, true),
+        ] {
+            assert_eq!(due(issued).now_or_never().is_some(), expected);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The control plane's own certificate for 15012, renewed while it serves.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +10,7 @@ use identity::key::PrivateKey;
 use identity::serving::ServingCertificate;
 use runtime::wall_clock;
 use rustls::ServerConfig;
+use tokio::time;
 
 use super::Authority;
 
@@ -16,6 +18,8 @@ use super::Authority;
 const NAMES: [&str; 2] = ["istiod.istio-system.svc", "control-plane.weft-system.svc"];
 const LIFETIME: Duration = Duration::from_secs(86_400);
 const RETRY: Duration = Duration::from_secs(60);
+/// How often the clock is looked at for having been set back.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// The certificate in use and what it takes to make the next.
 pub struct Serving {
@@ -23,7 +27,8 @@ pub struct Serving {
     subject: Subject,
     certificate: Arc<ServingCertificate>,
     config: Arc<ServerConfig>,
-    renewal: SystemTime,
+    /// While it needs no renewal.
+    fresh: Range<SystemTime>,
 }
 
 // === impl Serving ===
@@ -47,7 +52,7 @@ impl Serving {
             authority,
             subject,
             certificate,
-            renewal: renewal(&issued),
+            fresh: fresh(&issued, SystemTime::now()),
         })
     }
 
@@ -56,13 +61,14 @@ impl Serving {
         self.config.clone()
     }
 
-    /// Renews at half of each certificate's life, and when the authority has changed, for as long
-    /// as it is polled.
+    /// Renews at half of each certificate's life, when the clock is set back to before it, and when the
+    /// authority has changed, for as long as it is polled.
     pub async fn renew(mut self) {
         let mut changes = self.authority.changes();
         loop {
             tokio::select! {
-                () = wall_clock::reaches(self.renewal) => {}
+                () = wall_clock::reaches(self.fresh.end) => {}
+                () = set_back(self.fresh.start) => {}
                 // The sender is the authority, which is held here.
                 _ = changes.changed() => {}
             }
@@ -70,15 +76,15 @@ impl Serving {
                 Ok(()) => tracing::info!("renewed the serving certificate"),
                 Err(error) => {
                     tracing::error!(%error, "the serving certificate can't be renewed");
-                    tokio::time::sleep(RETRY).await;
+                    time::sleep(RETRY).await;
                 }
             }
         }
     }
 
     #[cfg(test)]
-    pub(super) fn renew_at(&mut self, time: SystemTime) {
-        self.renewal = time;
+    pub(super) fn fresh_within(&mut self, times: Range<SystemTime>) {
+        self.fresh = times;
     }
 
     #[cfg(test)]
@@ -89,20 +95,63 @@ impl Serving {
     fn replace(&mut self) -> Result<(), SignerError> {
         let (key, issued) = sign(&self.authority, &self.subject)?;
         self.certificate.replace(key, &issued.chain)?;
-        self.renewal = renewal(&issued);
+        self.fresh = fresh(&issued, SystemTime::now());
         Ok(())
     }
 }
 
-/// When half of the life that it has left is over; of what ends at once, a second later.
-fn renewal(issued: &Issued) -> SystemTime {
-    let now = SystemTime::now();
+/// From its beginning until half of the life that it has left is over; of what ends at once, for a second.
+/// Where the signer itself begins later no renewal helps, so that it is fresh from now on.
+fn fresh(issued: &Issued, now: SystemTime) -> Range<SystemTime> {
     let left = issued.not_after.duration_since(now).unwrap_or_default();
-    now + (left / 2).max(Duration::from_secs(1))
+    issued.not_before.min(now)..now + (left / 2).max(Duration::from_secs(1))
+}
+
+/// Returns when the clock is set back to before `begin`: what begins then is refused until then.
+async fn set_back(begin: SystemTime) {
+    while SystemTime::now() >= begin {
+        time::sleep(LOOK).await;
+    }
 }
 
 fn sign(authority: &Authority, subject: &Subject) -> Result<(PrivateKey, Issued), SignerError> {
     let key = PrivateKey::generate()?;
     let issued = authority.issue(key.public(), subject, LIFETIME)?;
     Ok((key, issued))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_fresh_until_half_of_its_life_or_a_clock_before_it() {
+        const MINUTE: Duration = Duration::from_secs(60);
+        const HOUR: Duration = Duration::from_secs(3600);
+        let now = SystemTime::now();
+        let issued = |not_before, not_after| Issued {
+            chain: Vec::new(),
+            not_before,
+            not_after,
+            serial: String::new(),
+        };
+        let day = issued(now - MINUTE * 10, now + HOUR * 24);
+        let ends = issued(now - MINUTE * 10, now);
+        let of_a_later_signer = issued(now + HOUR, now + HOUR * 24);
+        for (name, certificate, clock, expected) in [
+            ("issued", &day, now, true),
+            ("before half of it", &day, now + HOUR * 11, true),
+            ("at half of it", &day, now + HOUR * 12, false),
+            ("after a night", &day, now + HOUR * 30, false),
+            ("set back by a little", &day, now - MINUTE * 9, true),
+            ("set back by an hour", &day, now - HOUR, false),
+            ("set back by a year", &day, now - HOUR * 8760, false),
+            ("ends at once", &ends, now, true),
+            ("has ended", &ends, now + MINUTE, false),
+            ("the signer begins later", &of_a_later_signer, now, true),
+        ] {
+            let fresh = fresh(certificate, now);
+            assert_eq!(fresh.contains(&clock), expected, "{name}");
+        }
+    }
 }

@@ -378,11 +378,13 @@ async fn a_request_that_is_too_large_or_no_request_is_refused() {
 async fn the_serving_certificate_is_renewed_while_it_serves() {
     let signer = identity::authority::Signer::self_signed("weft", DAY * 30, SystemTime::now());
     let authority = Arc::new(Authority::new(signer.expect("a root")));
-    // Half a day by the wall's clock, which stands still here; and after a night's sleep.
-    for (due, renewed) in [(None, false), (Some(SystemTime::now() - DAY / 3), true)] {
+    let now = SystemTime::now();
+    let (night, ahead) = (now - DAY..now - DAY / 3, now + DAY..now + DAY * 2);
+    // Half a day by the wall's clock, which stands still here; after a night's sleep; set back.
+    for (fresh, renewed) in [(None, false), (Some(night), true), (Some(ahead), true)] {
         let mut serving = Serving::new(authority.clone(), &[]).expect("signed");
-        if let Some(due) = due {
-            serving.renew_at(due);
+        if let Some(fresh) = fresh {
+            serving.fresh_within(fresh);
         }
         let config = serving.server_config();
         let shown = serving.shown();
