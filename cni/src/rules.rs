@@ -22,7 +22,7 @@ pub const INBOUND_PLAINTEXT_PORT: u16 = 15006;
 pub const HBONE_PORT: u16 = 15008;
 pub const DNS_PORT: u16 = 15053;
 
-/// Where connection tracking keeps what ztunnel itself opens, apart from what is redirected to it.
+/// Where connection tracking keeps what ztunnel opens and could be taken for what is redirected to it.
 const OWN_ZONE: u16 = 1;
 
 /// Policy routing that brings answers to borrowed source addresses back to ztunnel.
@@ -329,13 +329,14 @@ pub fn redirect(options: &Options) -> Vec<Rule> {
 /// has, and would have its route looked up for each packet.
 ///
 /// And with a client's address ztunnel may use a port that the client itself uses, towards the same
-/// application: to connection tracking the one would be the other, but for the zone.
+/// application: to connection tracking the one would be the other, but for the zone. Tunnels need none:
+/// what the kernel says in the name of a socket that is gone has no mark, and leaves what has a zone behind.
 pub fn hold() -> Vec<Rule> {
     vec![
         Rule {
             table: Table::Raw,
             chain: Chain::Output,
-            matches: vec![Match::Tcp, Match::ZtunnelMark],
+            matches: vec![Match::OutLoopback, Match::Tcp, Match::ZtunnelMark],
             action: Action::ConntrackZoneOfOriginal(OWN_ZONE),
         },
         Rule {
