@@ -1,6 +1,7 @@
 //! Node tokens: what a ztunnel shows the control plane, as a cluster's service account tokens.
 
 use std::convert::Infallible;
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -17,8 +18,6 @@ const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 const RENEWAL: Duration = Duration::from_secs(6 * 60 * 60);
 /// A clock that is set back by less is only set right.
 const SET_RIGHT: Duration = Duration::from_secs(60);
-/// How often the clock is looked at for having been set back.
-const LOOK: Duration = Duration::from_secs(10);
 /// Between tries to write one.
 const RETRY: Duration = Duration::from_secs(60);
 
@@ -108,7 +107,7 @@ impl Issuer {
     /// clock that it is judged by, or that clock is set back to before it.
     pub(crate) async fn renew(&self, subject: &Subject, folder: &Path) -> Infallible {
         loop {
-            due(SystemTime::now()).await;
+            wall_clock::leaves(&fresh(SystemTime::now())).await;
             while let Err(error) = self.write(subject, folder) {
                 let pod = &subject.pod.name;
                 tracing::warn!(pod, %error, "can't renew the token");
@@ -125,58 +124,31 @@ impl Issuer {
     }
 }
 
-/// Returns when a token of this time is due for renewal. Where the clock is set back to before it, half of
-/// its life is far away, and it would be good for longer than any token should.
-async fn due(issued: SystemTime) {
-    let set_back = async {
-        while !is_before(issued, SystemTime::now()) {
-            time::sleep(LOOK).await;
-        }
-    };
-    tokio::select! {
-        () = wall_clock::reaches(issued + RENEWAL) => {}
-        () = set_back => {}
-    }
-}
-
-fn is_before(issued: SystemTime, now: SystemTime) -> bool {
-    issued.duration_since(now).is_ok_and(|by| by > SET_RIGHT)
+/// While a token of this time needs no renewal. Where the clock is set back to before it, half of its life
+/// is far away, and it would be good for longer than any token should.
+fn fresh(issued: SystemTime) -> Range<SystemTime> {
+    issued - SET_RIGHT..issued + RENEWAL
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt;
     use jsonwebtoken::{DecodingKey, Validation};
 
     use super::*;
 
     #[test]
-    fn a_clock_is_set_back_where_it_is_well_before_the_token() {
-        const HOUR: Duration = Duration::from_secs(3600);
+    fn a_token_is_fresh_for_half_of_its_life_and_not_before_it() {
         let issued = SystemTime::now();
         for (now, expected) in [
-            (issued, false),
-            (issued + HOUR * 30, false),
-            (issued - SET_RIGHT, false),
-            (issued - SET_RIGHT - LOOK, true),
-            (issued - HOUR * 8760, true),
+            (issued, true),
+            (issued - SET_RIGHT, true),
+            (issued - SET_RIGHT * 2, false),
+            (issued + RENEWAL - SET_RIGHT, true),
+            (issued + RENEWAL, false),
+            // After a night.
+            (issued + LIFETIME * 2, false),
         ] {
-            assert_eq!(is_before(issued, now), expected);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_token_is_due_at_half_of_its_life_and_where_the_clock_is_set_back() {
-        let now = SystemTime::now();
-        for (issued, expected) in [
-            (now, false),
-            (now - RENEWAL + LOOK, false),
-            (now - RENEWAL, true),
-            // After a night, and after a clock that was ahead.
-            (now - LIFETIME * 2, true),
-            (now + SET_RIGHT * 2, true),
-        ] {
-            assert_eq!(due(issued).now_or_never().is_some(), expected);
+            assert_eq!(fresh(issued).contains(&now), expected);
         }
     }
 

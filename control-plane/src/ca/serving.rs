@@ -18,8 +18,6 @@ use super::Authority;
 const NAMES: [&str; 2] = ["istiod.istio-system.svc", "control-plane.weft-system.svc"];
 const LIFETIME: Duration = Duration::from_secs(86_400);
 const RETRY: Duration = Duration::from_secs(60);
-/// How often the clock is looked at for having been set back.
-const LOOK: Duration = Duration::from_secs(10);
 
 /// The certificate in use and what it takes to make the next.
 pub struct Serving {
@@ -67,8 +65,7 @@ impl Serving {
         let mut changes = self.authority.changes();
         loop {
             tokio::select! {
-                () = wall_clock::reaches(self.fresh.end) => {}
-                () = set_back(self.fresh.start) => {}
+                () = wall_clock::leaves(&self.fresh) => {}
                 // The sender is the authority, which is held here.
                 _ = changes.changed() => {}
             }
@@ -105,13 +102,6 @@ impl Serving {
 fn fresh(issued: &Issued, now: SystemTime) -> Range<SystemTime> {
     let left = issued.not_after.duration_since(now).unwrap_or_default();
     issued.not_before.min(now)..now + (left / 2).max(Duration::from_secs(1))
-}
-
-/// Returns when the clock is set back to before `begin`: what begins then is refused until then.
-async fn set_back(begin: SystemTime) {
-    while SystemTime::now() >= begin {
-        time::sleep(LOOK).await;
-    }
 }
 
 fn sign(authority: &Authority, subject: &Subject) -> Result<(PrivateKey, Issued), SignerError> {

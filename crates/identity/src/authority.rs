@@ -188,7 +188,7 @@ impl Signer {
         Self::from_pem(&first, key, &roots, &first, now)
     }
 
-    /// Signs a certificate for `subject`: it starts two minutes ago and never outlives the signer.
+    /// Signs a certificate for `subject`: it starts ten minutes ago and never outlives the signer.
     pub fn issue(
         &self,
         key: &PublicKey,
