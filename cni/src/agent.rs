@@ -21,6 +21,7 @@ use runtime::conntrack::Usage;
 use runtime::metrics::{Exposition, Kind};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use crate::apply::{self, Seen};
 use crate::connections;
@@ -146,7 +147,7 @@ impl Agent {
         }
         let state = enrolled.rules.lock().await;
         if let Rules::Capture { options, .. } = &*state
-            && let Err(error) = apply::capture(&enrolled.netns, options).await
+            && let Err(error) = enrolled.capture(options).await
         {
             self.inner.forget(&uid, &enrolled);
             return Err(error);
@@ -177,7 +178,7 @@ impl Agent {
             Rules::Capture { options: now, .. } if *now != options => {}
             Rules::Capture { .. } | Rules::Release => return Ok(()),
         }
-        apply::capture(&enrolled.netns, &options).await?;
+        enrolled.capture(&options).await?;
         *rules = Rules::Capture {
             options,
             seen: Seen::default(),
@@ -318,6 +319,14 @@ impl Inner {
 // === impl Enrolled ===
 
 impl Enrolled {
+    /// Says of which pod, where it has something to say.
+    async fn capture(&self, options: &Options) -> Result<(), apply::Error> {
+        let Pod { uid, name, .. } = &self.pod;
+        apply::capture(&self.netns, options)
+            .instrument(tracing::info_span!("capture", uid, pod = name))
+            .await
+    }
+
     fn drift(&self) -> MutexGuard<'_, Option<String>> {
         self.drift.lock().unwrap_or_else(PoisonError::into_inner)
     }

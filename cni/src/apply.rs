@@ -35,7 +35,7 @@ pub async fn capture(netns: impl AsFd, options: &Options) -> Result<(), Error> {
     let options = within_reach(netns, options).await?;
     if options.refuse_ipv6 {
         tracing::warn!(
-            "the pod's loopback has no IPv6, which can't be captured: connections over it are refused"
+            "the pod's loopback has no IPv6, which can't be captured: connections and DNS over it are refused"
         );
     }
     routing::ensure(netns, &options).await?;
@@ -94,10 +94,14 @@ async fn within_reach(netns: impl AsFd, options: &Options) -> Result<Options, Er
     })
 }
 
-/// Whether loopback has IPv6; none where nothing has, for the kernel has none.
+/// Whether loopback has IPv6; none where nothing has, for the kernel has none. Where it can't be told,
+/// others may have it.
 fn loopback_ipv6() -> Option<bool> {
-    let disabled = std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6");
-    disabled.ok().map(|value| value.trim() == "0")
+    match std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6") {
+        Ok(disabled) => Some(disabled.trim() == "0"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(_) => Some(false),
+    }
 }
 
 #[cfg(test)]

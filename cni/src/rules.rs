@@ -140,6 +140,8 @@ pub enum Action {
     Accept,
     /// Answered by a reset. To the pod itself that takes loopback: without it, the connection times out.
     Refuse,
+    /// Answered by nothing; what the pod itself sends fails at once.
+    Drop,
     /// To a port of the address that the packet came to, or of loopback if it starts here.
     Redirect {
         port: u16,
@@ -484,51 +486,92 @@ fn output(options: &Options, family: Family, rules: &mut Vec<Rule>) {
 
 /// Connections of a family that ztunnel can't be given: what is captured otherwise is refused, both ways.
 fn refuse(options: &Options, family: Family, rules: &mut Vec<Rule>) {
-    let mut add = |chain, matches, action| {
+    refuse_prerouting(options, family, rules);
+    refuse_output(options, family, rules);
+}
+
+fn refuse_prerouting(options: &Options, family: Family, rules: &mut Vec<Rule>) {
+    let mut add = |matches, action| {
         rules.push(Rule {
             table: Table::Mangle,
-            chain,
+            chain: Chain::Prerouting,
             matches,
             action,
         });
     };
-    let probe = options.probe(family);
-    if !options.bypass_inbound {
-        add(
-            Chain::Prerouting,
-            vec![Match::Source(probe), Match::Tcp],
-            Action::Accept,
-        );
-        for port in &options.exclude.inbound_ports {
-            let port = Match::TcpDestinationPort(*port);
-            add(Chain::Prerouting, vec![family.is(), port], Action::Accept);
+    for interface in &options.virtual_interfaces {
+        for excluded in options.excluded_outbound(family) {
+            let from = Match::InInterface(interface.clone());
+            add(
+                vec![family.is(), from, Match::Tcp, excluded],
+                Action::Accept,
+            );
         }
+        let from = Match::InInterface(interface.clone());
+        add(vec![family.is(), from, Match::TcpOpening], Action::Refuse);
+    }
+    if options.bypass_inbound {
+        return;
+    }
+    add(
+        vec![Match::Source(options.probe(family)), Match::Tcp],
+        Action::Accept,
+    );
+    for port in &options.exclude.inbound_ports {
+        let port = Match::TcpDestinationPort(*port);
+        add(vec![family.is(), port], Action::Accept);
+    }
+    add(
+        vec![
+            family.is(),
+            Match::NotTcpDestinationPort(HBONE_PORT),
+            Match::TcpOpening,
+            Match::NotZtunnelMark,
+            Match::NotRestoredMark,
+        ],
+        Action::Refuse,
+    );
+}
+
+fn refuse_output(options: &Options, family: Family, rules: &mut Vec<Rule>) {
+    let mut add = |matches, action| {
+        rules.push(Rule {
+            table: Table::Mangle,
+            chain: Chain::Output,
+            matches,
+            action,
+        });
+    };
+    add(
+        vec![Match::Destination(options.probe(family)), Match::Tcp],
+        Action::Accept,
+    );
+    if options.dns_capture {
+        // Before what is excluded, as its redirect is.
         add(
-            Chain::Prerouting,
             vec![
                 family.is(),
-                Match::NotTcpDestinationPort(HBONE_PORT),
+                Match::NotOutLoopback,
+                Match::UdpDestinationPort(53),
+                Match::NotZtunnelMark,
+            ],
+            Action::Drop,
+        );
+        add(
+            vec![
+                family.is(),
+                Match::NotOutLoopback,
+                Match::TcpDestinationPort(53),
                 Match::TcpOpening,
                 Match::NotZtunnelMark,
-                Match::NotRestoredMark,
             ],
             Action::Refuse,
         );
     }
-    add(
-        Chain::Output,
-        vec![Match::Destination(probe), Match::Tcp],
-        Action::Accept,
-    );
     for excluded in options.excluded_outbound(family) {
-        add(
-            Chain::Output,
-            vec![family.is(), Match::Tcp, excluded],
-            Action::Accept,
-        );
+        add(vec![family.is(), Match::Tcp, excluded], Action::Accept);
     }
     add(
-        Chain::Output,
         vec![
             family.is(),
             Match::NotOutLoopback,

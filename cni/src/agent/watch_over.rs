@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 
 use super::telemetry::Changes;
 use super::{Enrolled, Inner, Rules};
-use crate::apply::{self, Verifier};
+use crate::apply::Verifier;
 use crate::zds_server::Delivery;
 
 const FIRST_RETRY: Duration = Duration::from_millis(5);
@@ -110,7 +110,7 @@ async fn repair(enrolled: &Enrolled, verifier: &mut Verifier, changes: &Changes)
     };
     let differences: Vec<_> = differences.iter().map(ToString::to_string).collect();
     let differences = differences.join("; ");
-    let repair = apply::capture(&enrolled.netns, options).await;
+    let repair = enrolled.capture(options).await;
     changes.count(&repair);
     let outcome = match repair {
         Ok(()) => "repaired".to_owned(),

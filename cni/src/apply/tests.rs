@@ -5,9 +5,10 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 
 use super::{Drift, Seen, Verifier, capture, release, remove};
@@ -76,10 +77,26 @@ fn sh(netns: &OwnedFd, script: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// A child that another test is about to start still has what was open here a moment ago.
 fn listen(netns: &OwnedFd, address: &str) -> TcpListener {
-    netns::run_blocking(netns, || TcpListener::bind(address))
-        .unwrap()
-        .unwrap()
+    let begun = Instant::now();
+    loop {
+        match netns::run_blocking(netns, || TcpListener::bind(address)).unwrap() {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < PATIENCE =>
+            {
+                thread::yield_now();
+            }
+            bound => return bound.unwrap(),
+        }
+    }
+}
+
+fn udp(netns: &OwnedFd, address: &str) -> UdpSocket {
+    let socket = netns::run_blocking(netns, || UdpSocket::bind(address));
+    let socket = socket.unwrap().unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
 }
 
 fn connect(netns: &OwnedFd, address: &str) -> io::Result<TcpStream> {
@@ -202,24 +219,31 @@ async fn own_address_hbone_and_loopback_are_not_captured() {
 async fn dns_reaches_the_proxy_and_other_udp_does_not() {
     let cable = Cable::new();
     capture(&cable.pod, &Options::default()).await.unwrap();
-    let udp = |netns, address: &str| {
-        let socket = netns::run_blocking(netns, || UdpSocket::bind(address))
-            .unwrap()
-            .unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket
-    };
-    let proxy = udp(&cable.pod, "127.0.0.1:15053");
-    let client = udp(&cable.pod, "0.0.0.0:0");
-    client.send_to(b"question", (PEER, 53)).unwrap();
-    let (_, from) = proxy.recv_from(&mut [0; 16]).unwrap();
-    proxy.send_to(b"answer", from).unwrap();
-    let (_, from) = client.recv_from(&mut [0; 16]).unwrap();
-    assert_eq!(from, format!("{PEER}:53").parse().unwrap());
+    for (loopback, any, peer) in [
+        ("127.0.0.1", "0.0.0.0", PEER),
+        ("[::1]", "[::]", "[fd09::1]"),
+    ] {
+        let proxy = udp(&cable.pod, &format!("{loopback}:15053"));
+        let client = udp(&cable.pod, &format!("{any}:0"));
+        let nameserver = format!("{peer}:53");
+        client.send_to(b"question", &nameserver).unwrap();
+        let (_, from) = proxy.recv_from(&mut [0; 16]).unwrap();
+        proxy.send_to(b"answer", from).unwrap();
+        let (_, from) = client.recv_from(&mut [0; 16]).unwrap();
+        assert_eq!(from, nameserver.parse().unwrap());
 
-    let other = udp(&cable.peer, "0.0.0.0:5300");
-    client.send_to(b"datagram", (PEER, 5300)).unwrap();
-    other.recv_from(&mut [0; 16]).unwrap();
+        let other = udp(&cable.peer, &format!("{any}:5300"));
+        client.send_to(b"datagram", format!("{peer}:5300")).unwrap();
+        other.recv_from(&mut [0; 16]).unwrap();
+
+        // Not where other connections go.
+        let _outbound = listen(&cable.pod, &format!("{any}:15001"));
+        let proxy = listen(&cable.pod, &format!("{loopback}:15053"));
+        let mut client = connect(&cable.pod, &nameserver).unwrap();
+        let mut accepted = accept(&proxy);
+        assert_eq!(original_destination(&accepted), nameserver.parse().unwrap());
+        talk(&mut client, &mut accepted);
+    }
 }
 
 #[tokio::test]
@@ -360,13 +384,69 @@ async fn drift_is_seen_and_repaired() {
     );
 }
 
+fn switch_ipv6_of_loopback(cable: &Cable, disabled: u8) {
+    sh(
+        &cable.pod,
+        &format!("echo {disabled} > /proc/sys/net/ipv6/conf/lo/disable_ipv6"),
+    );
+}
+
+/// What ztunnel itself opens in the pod, to the peer.
+fn connect_marked(cable: &Cable, address: &str) -> TcpStream {
+    let address: SocketAddr = address.parse().unwrap();
+    netns::run_blocking(&cable.pod, || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_mark(crate::rules::ZTUNNEL_MARK)?;
+        socket.connect_timeout(&address.into(), PATIENCE)?;
+        Ok::<TcpStream, io::Error>(socket.into())
+    })
+    .unwrap()
+    .unwrap()
+}
+
+/// Neither lets the pod's connections and questions out over IPv6 nor others' in, but ztunnel's.
+fn assert_ipv6_is_refused(cable: &Cable) {
+    for port in [80, 53] {
+        let outside = listen(&cable.peer, &format!("[::]:{port}"));
+        let out = SocketAddr::from((Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1), port));
+        let moment = Duration::from_secs(1);
+        let connected = || TcpStream::connect_timeout(&out, moment).map(drop);
+        netns::run_blocking(&cable.pod, connected)
+            .unwrap()
+            .expect_err("refused");
+        // It would stand before ztunnel's.
+        let ztunnel = connect_marked(cable, &out.to_string());
+        assert_eq!(
+            accept(&outside).peer_addr().unwrap(),
+            ztunnel.local_addr().unwrap()
+        );
+    }
+
+    let nameserver = udp(&cable.peer, "[::]:53");
+    let client = udp(&cable.pod, "[::]:0");
+    let unsent = client.send_to(b"question", "[fd09::1]:53").unwrap_err();
+    assert_eq!(unsent.kind(), io::ErrorKind::PermissionDenied);
+    let ztunnel = udp(&cable.pod, "[::]:0");
+    setsockopt(&ztunnel, sockopt::Mark, &crate::rules::ZTUNNEL_MARK).unwrap();
+    ztunnel.send_to(b"upstream", "[fd09::1]:53").unwrap();
+    let mut question = [0; 16];
+    let (length, from) = nameserver.recv_from(&mut question).unwrap();
+    assert_eq!(&question[..length], b"upstream");
+    nameserver.send_to(b"answer", from).unwrap();
+    ztunnel.recv_from(&mut [0; 16]).unwrap();
+
+    let _application = listen(&cable.pod, "[::]:8080");
+    let refused = connect(&cable.peer, "[fd09::2]:8080").expect_err("refused");
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    let hbone = listen(&cable.pod, "[::]:15008");
+    let _client = connect(&cable.peer, "[fd09::2]:15008").unwrap();
+    accept(&hbone);
+}
+
 #[tokio::test]
 async fn without_ipv6_on_loopback_ipv4_is_captured_and_ipv6_refused() {
     let cable = Cable::new();
-    sh(
-        &cable.pod,
-        "echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6",
-    );
+    switch_ipv6_of_loopback(&cable, 1);
     let options = Options::default();
     capture(&cable.pod, &options).await.unwrap();
     assert_eq!(
@@ -378,21 +458,14 @@ async fn without_ipv6_on_loopback_ipv4_is_captured_and_ipv6_refused() {
     );
     assert!(!sh(&cable.pod, "nft list ruleset").contains("::1"));
     // The other interface has it, though: nothing may get past ztunnel there.
-    let _outside = listen(&cable.peer, "[::]:80");
-    let out = SocketAddr::from((Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1), 80));
-    let moment = Duration::from_secs(1);
-    let connected = || TcpStream::connect_timeout(&out, moment).map(drop);
-    netns::run_blocking(&cable.pod, connected)
-        .unwrap()
-        .expect_err("refused");
-    let application = listen(&cable.pod, "[::]:8080");
-    let refused = connect(&cable.peer, "[fd09::2]:8080").expect_err("refused");
-    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-    let hbone = listen(&cable.pod, "[::]:15008");
-    let _client = connect(&cable.peer, "[fd09::2]:15008").unwrap();
-    accept(&hbone);
+    assert_ipv6_is_refused(&cable);
+    let ztunnel = listen(&cable.pod, "0.0.0.0:15001");
+    let _client = connect(&cable.pod, &format!("{PEER}:80")).unwrap();
+    accept(&ztunnel);
+
     // What is not captured otherwise passes.
     let options = Options {
+        dns_capture: false,
         exclude: Exclusions {
             inbound_ports: vec![8080],
             outbound_ports: vec![80],
@@ -401,9 +474,60 @@ async fn without_ipv6_on_loopback_ipv4_is_captured_and_ipv6_refused() {
         ..Options::default()
     };
     capture(&cable.pod, &options).await.unwrap();
+    let _outside = listen(&cable.peer, "[::]:80");
     let _client = connect(&cable.pod, "[fd09::1]:80").unwrap();
+    let application = listen(&cable.pod, "[::]:8080");
     let _client = connect(&cable.peer, "[fd09::2]:8080").unwrap();
     accept(&application);
+    let nameserver = udp(&cable.peer, "[::]:53");
+    let client = udp(&cable.pod, "[::]:0");
+    client.send_to(b"question", "[fd09::1]:53").unwrap();
+    nameserver.recv_from(&mut [0; 16]).unwrap();
+
+    // What a virtual machine sends is the pod's own, whatever the pod takes itself.
+    let options = Options {
+        bypass_inbound: true,
+        virtual_interfaces: vec!["eth0".try_into().unwrap()],
+        ..Options::default()
+    };
+    capture(&cable.pod, &options).await.unwrap();
+    let refused = connect(&cable.peer, "[fd09::2]:8080").expect_err("refused");
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test]
+async fn ipv6_that_loopback_loses_later_is_refused_until_it_is_back() {
+    let cable = Cable::new();
+    let options = Options::default();
+    let (mut verifier, mut seen) = (Verifier::default(), Seen::default());
+    let mut look = async || {
+        verifier
+            .verify(&cable.pod, &options, &mut seen)
+            .await
+            .unwrap()
+    };
+    capture(&cable.pod, &options).await.unwrap();
+    assert_eq!(look().await, []);
+    switch_ipv6_of_loopback(&cable, 1);
+    assert_eq!(look().await, [Drift::LoopbackWithoutIpv6]);
+    capture(&cable.pod, &options).await.unwrap();
+    assert_eq!(look().await, []);
+    assert_ipv6_is_refused(&cable);
+
+    switch_ipv6_of_loopback(&cable, 0);
+    assert_eq!(
+        look().await,
+        [
+            Drift::LoopbackWithIpv6,
+            Drift::RouteMissing(Family::Ipv6),
+            Drift::CaptureRouteMissing(Family::Ipv6),
+        ]
+    );
+    capture(&cable.pod, &options).await.unwrap();
+    assert_eq!(look().await, []);
+    let ztunnel = listen(&cable.pod, "[::]:15001");
+    let _client = connect(&cable.pod, "[fd09::1]:80").unwrap();
+    accept(&ztunnel);
 }
 
 #[tokio::test]

@@ -21,9 +21,15 @@ pub struct Verifier {
     expected: HashMap<Options, Listing>,
 }
 
-/// The ruleset of one namespace that was last found right. Until it changes, it still is.
+/// The ruleset of one namespace that was last found right. Until it or loopback changes, it still is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen(Option<u32>);
+pub struct Seen(Option<Right>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Right {
+    generation: u32,
+    refuse_ipv6: bool,
+}
 
 /// Our tables as nft prints them.
 type Listing = BTreeMap<Table, String>;
@@ -37,7 +43,12 @@ pub enum Drift {
     RoutingRuleMissing(Family),
     RouteMissing(Family),
     CaptureRouteMissing(Family),
+    /// Its IPv6 was captured, and can't be any more.
+    LoopbackWithoutIpv6,
+    LoopbackWithIpv6,
 }
+
+// === impl Verifier ===
 
 impl Verifier {
     /// Compares `netns` with what [`super::capture`] would make of it; empty when nothing differs.
@@ -54,12 +65,17 @@ impl Verifier {
             .await
             .map_err(Error::Namespace)?
             .ok();
-        let mut drift = Vec::new();
-        if generation.is_none() || seen.0 != generation {
+        let right = generation.map(|generation| Right {
+            generation,
+            refuse_ipv6: options.refuse_ipv6,
+        });
+        let mut drift: Vec<_> = seen.loopback(&options).into_iter().collect();
+        // What was put there for another loopback nobody has changed.
+        if drift.is_empty() && (right.is_none() || seen.0 != right) {
             let found = ours(&nft::list(netns).await?);
             drift = compare(self.expected(&options).await?, &found);
-            seen.0 = generation.filter(|_| drift.is_empty());
         }
+        seen.0 = right.filter(|_| drift.is_empty());
         let handle = netns::netlink(netns).map_err(Error::Namespace)?;
         for family in options.families() {
             let present = routing::present(&handle, family).await?;
@@ -87,6 +103,19 @@ impl Verifier {
                 nft::load(&scratch, rules::capture(options)).await?;
                 Ok(vacant.insert(ours(&nft::list(&scratch).await?)))
             }
+        }
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// What has become of loopback since.
+    fn loopback(self, options: &Options) -> Option<Drift> {
+        match (self.0?.refuse_ipv6, options.refuse_ipv6) {
+            (false, true) => Some(Drift::LoopbackWithoutIpv6),
+            (true, false) => Some(Drift::LoopbackWithIpv6),
+            (false, false) | (true, true) => None,
         }
     }
 }
@@ -129,6 +158,8 @@ fn ours(listing: &str) -> Listing {
     tables
 }
 
+// === impl Drift ===
+
 impl fmt::Display for Drift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -144,6 +175,10 @@ impl fmt::Display for Drift {
             Drift::CaptureRouteMissing(family) => {
                 write!(f, "the {family} route of outbound capture is missing")
             }
+            Drift::LoopbackWithoutIpv6 => f.write_str(
+                "loopback has no IPv6 any more, which is refused from now on instead of captured",
+            ),
+            Drift::LoopbackWithIpv6 => f.write_str("loopback has IPv6 again, which is captured"),
         }
     }
 }

@@ -116,6 +116,7 @@ fn verdict(action: Action) -> String {
     match action {
         Action::Accept => "accept".into(),
         Action::Refuse => "reject with tcp reset".into(),
+        Action::Drop => "drop".into(),
         Action::Redirect { port } => format!("redirect to :{port}"),
         Action::Spread { family, port } => match family.capture() {
             (IpAddr::V4(first), IpAddr::V4(last)) => format!("dnat ip to {first}-{last}:{port}"),

@@ -32,11 +32,24 @@ fn ipv6_refused() {
     insta::assert_snapshot!(capture(&Options {
         ipv6: false,
         refuse_ipv6: true,
+        virtual_interfaces: vec![interface("net1")],
         exclude: Exclusions {
             inbound_ports: vec![9090],
             outbound_ports: vec![3306],
             outbound_ranges: vec!["fd00:1::/64".parse().unwrap()],
         },
+        ..Options::default()
+    }));
+}
+
+#[test]
+fn ingress_with_ipv6_refused() {
+    insta::assert_snapshot!(capture(&Options {
+        ipv6: false,
+        refuse_ipv6: true,
+        dns_capture: false,
+        bypass_inbound: true,
+        virtual_interfaces: vec![interface("net1")],
         ..Options::default()
     }));
 }
