@@ -200,8 +200,7 @@ impl WorkloadCertificate {
 
     /// Now, as this certificate counts it: a clock set back after it came in can't prolong its life.
     pub fn now(&self) -> SystemTime {
-        let (wall, monotonic) = self.received;
-        SystemTime::now().max(wall + monotonic.elapsed())
+        SystemTime::now().max(self.now_by_age())
     }
 
     pub fn is_expired(&self) -> bool {
@@ -210,8 +209,13 @@ impl WorkloadCertificate {
 
     /// Whether it has expired by how long we have had it, whatever a wall's clock says for the moment.
     pub(crate) fn has_lived(&self) -> bool {
+        self.now_by_age() >= self.not_after
+    }
+
+    /// When it came in, and what has passed since.
+    fn now_by_age(&self) -> SystemTime {
         let (wall, monotonic) = self.received;
-        wall + monotonic.elapsed() >= self.not_after
+        wall + monotonic.elapsed()
     }
 
     /// The same one, as if it had come in then.
