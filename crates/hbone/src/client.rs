@@ -110,6 +110,9 @@ pub enum OpenError {
     Tunnel(h2::Error),
     #[error("no answer from the peer in time")]
     ResponseTimeout,
+    /// Whoever asked can go elsewhere.
+    #[error("no sign of the peer within {0:?}")]
+    NoSign(Duration),
     #[error("the peer answered {0}")]
     Status(StatusCode),
 }
@@ -312,13 +315,17 @@ impl Tunnel {
     }
 
     /// Returns when the peer says nothing any more, half-way to the deadline of a CONNECT that it
-    /// does not answer: not even to a probe. An application that takes its time does not keep its
-    /// node from answering that.
-    pub(crate) async fn falls_silent(&self) {
-        let (heard, quarter) = (self.reads(), self.response_timeout / 4);
-        time::sleep(quarter).await;
+    /// does not answer, or when `patience` has an end before that: not even to a probe. An
+    /// application that takes its time does not keep its node from answering that.
+    pub(crate) async fn falls_silent(&self, patience: Option<Duration>) {
+        let half = self.response_timeout / 2;
+        let (heard, before) = (
+            self.reads(),
+            patience.map_or(half, |patience| patience.min(half)) / 2,
+        );
+        time::sleep(before).await;
         self.doubt.raise();
-        time::sleep(quarter).await;
+        time::sleep(before).await;
         if self.reads() != heard {
             std::future::pending().await
         }
@@ -460,7 +467,7 @@ impl OpenError {
     pub(crate) fn is_tunnel_failure(&self) -> bool {
         match self {
             Self::Tunnel(_) => true,
-            Self::Connect(_) | Self::ResponseTimeout | Self::Status(_) => false,
+            Self::Connect(_) | Self::ResponseTimeout | Self::NoSign(_) | Self::Status(_) => false,
         }
     }
 }

@@ -118,6 +118,13 @@ enum Failed {
     Final(OpenError),
 }
 
+/// Since when a stream is wanted, and for how long a sign of the peer is waited for.
+#[derive(Clone, Copy)]
+struct Waiting {
+    begun: Instant,
+    patience: Option<Duration>,
+}
+
 /// A stream and what it runs on.
 #[derive(Debug)]
 pub struct Opened {
@@ -141,21 +148,26 @@ impl Pool {
 
     /// Opens a stream on a tunnel for `key`, which `connect` makes where none has room. No byte
     /// of the application has been sent before the 200, so that a further attempt repeats nothing.
+    ///
+    /// Who can go elsewhere says after how long it would: without a sign of the peer by then, that is
+    /// [`OpenError::NoSign`]. What was begun to make a tunnel goes on for whoever comes next.
     pub async fn open<C, F>(
         &self,
         key: &Key,
         config: &Arc<ClientConfig>,
         connect: C,
         request: ConnectRequest,
+        patience: Option<Duration>,
     ) -> Result<Opened, OpenError>
     where
         C: Fn() -> F,
         F: Future<Output = Result<Tunnel, ConnectError>> + 'static,
     {
         let begun = Instant::now();
+        let waiting = Waiting { begun, patience };
         let (mut wanted, mut until, mut retries) = (Wanted::Any, None, RETRIES);
         loop {
-            let attempt = self.attempt(key, config, &connect, request.clone(), wanted, begun);
+            let attempt = self.attempt(key, config, &connect, request.clone(), wanted, waiting);
             let attempted = match until {
                 Some(until) => time::timeout_at(until, attempt).await,
                 None => Ok(attempt.await),
@@ -186,19 +198,20 @@ impl Pool {
         connect: &C,
         request: ConnectRequest,
         wanted: Wanted,
-        begun: Instant,
+        waiting: Waiting,
     ) -> Result<Opened, Failed>
     where
         C: Fn() -> F,
         F: Future<Output = Result<Tunnel, ConnectError>> + 'static,
     {
-        let place = self.checkout(key, config, connect, wanted).await;
+        let place = waiting.sign(self.checkout(key, config, connect, wanted));
+        let place = place.await.map_err(Failed::Final)?;
         let Place { tunnel, made, slot } = place.map_err(|error| Failed::Final(error.into()))?;
         let heard = tunnel.reads();
         let opening = tunnel.open_in(slot, request);
         let falls_silent = async {
-            match made < begun {
-                true => tunnel.falls_silent().await,
+            match made < waiting.begun {
+                true => tunnel.falls_silent(waiting.patience).await,
                 // It has answered a handshake just now.
                 false => std::future::pending().await,
             }
@@ -220,8 +233,11 @@ impl Pool {
                 }
                 Err(error) => return Err(Failed::Final(error)),
             },
-            () = falls_silent => Failed::Silent {
-                deadline: begun + tunnel.response_timeout(),
+            () = falls_silent => match waiting.patience {
+                Some(patience) => Failed::Final(OpenError::NoSign(patience)),
+                None => Failed::Silent {
+                    deadline: waiting.begun + tunnel.response_timeout(),
+                },
             },
         };
         self.entries.forget(key, &tunnel);
@@ -291,6 +307,19 @@ impl Pool {
                 return Err(error.clone());
             }
         }
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    /// What there is once the peer has shown itself.
+    async fn sign<T>(self, shown: impl Future<Output = T>) -> Result<T, OpenError> {
+        let Some(patience) = self.patience else {
+            return Ok(shown.await);
+        };
+        let shown = time::timeout_at(self.begun + patience, shown).await;
+        shown.map_err(|_| OpenError::NoSign(patience))
     }
 }
 

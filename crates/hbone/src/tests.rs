@@ -544,16 +544,28 @@ impl Pooling {
     }
 
     async fn try_open_as(&self, key: &Key) -> Result<Opened, OpenError> {
+        self.try_open_within(key, None).await
+    }
+
+    async fn try_open_within(
+        &self,
+        key: &Key,
+        patience: Option<Duration>,
+    ) -> Result<Opened, OpenError> {
         let config = self.mesh.client.client_config(&key.expected);
-        let connect = || {
-            self.dials.set(self.dials.get() + 1);
-            let (config, settings, address) = (config.clone(), self.settings.clone(), self.address);
-            async move {
-                let tcp = TcpStream::connect(address).await.expect("connect");
-                client::handshake(tcp, config, &settings).await
-            }
-        };
-        self.pool.open(key, &config, connect, request()).await
+        let connect = || self.connect(key);
+        let pool = &self.pool;
+        pool.open(key, &config, connect, request(), patience).await
+    }
+
+    fn connect(&self, key: &Key) -> impl Future<Output = Result<Tunnel, ConnectError>> + use<> {
+        self.dials.set(self.dials.get() + 1);
+        let config = self.mesh.client.client_config(&key.expected);
+        let (settings, address) = (self.settings.clone(), self.address);
+        async move {
+            let tcp = TcpStream::connect(address).await.expect("connect");
+            client::handshake(tcp, config, &settings).await
+        }
     }
 
     async fn open(&self) -> Opened {
@@ -578,7 +590,7 @@ fn an_attempt_that_panics_fails_those_who_wait_and_no_later_one() {
         let key = pooling.key();
         let config = pooling.mesh.client.client_config(&key.expected);
         let connect = || async { panic!("as a bug would") };
-        let attempts = (0..3).map(|_| pooling.pool.open(&key, &config, connect, request()));
+        let attempts = (0..3).map(|_| pooling.pool.open(&key, &config, connect, request(), None));
         let failed = timeout(HALF_CLOSED, futures::future::join_all(attempts)).await;
         for attempt in failed.expect("told, not left waiting") {
             let error = attempt.expect_err("no tunnel");
@@ -660,7 +672,10 @@ fn a_peer_that_admits_no_stream_is_not_given_tunnel_after_tunnel() {
             }
         };
         let key = pooling.key();
-        let opened = pooling.pool.open(&key, &config, connect, request()).await;
+        let opened = pooling
+            .pool
+            .open(&key, &config, connect, request(), None)
+            .await;
         assert!(matches!(opened, Err(OpenError::ResponseTimeout)));
         assert_eq!(pooling.dials.get(), 1);
     });

@@ -97,11 +97,14 @@ impl Dialer {
             }
         };
         let request = ConnectRequest::to(hop.target, self.headers.clone());
-        match self.tunnels.open(&key, &tls, dial, request).await {
+        match self.tunnels.open(&key, &tls, dial, request, None).await {
             Ok(opened) => Ok(Link::Tunnel(opened.stream)),
             Err(OpenError::Status(status)) => Err(UpstreamError::Refused(status.to_string())),
             Err(
-                error @ (OpenError::Connect(_) | OpenError::Tunnel(_) | OpenError::ResponseTimeout),
+                error @ (OpenError::Connect(_)
+                | OpenError::Tunnel(_)
+                | OpenError::ResponseTimeout
+                | OpenError::NoSign(_)),
             ) => Err(UpstreamError::Connect(error.to_string())),
         }
     }

@@ -247,7 +247,8 @@ impl Arrival {
             // Nothing would bring the answers back from where nothing is captured.
             Served::Ports(_) => None,
         };
-        sockets::connect(netns, application, Role::Application(source), config).await
+        let (role, within) = (Role::Application(source), config.connect_timeout);
+        sockets::connect(netns, application, role, within, config).await
     }
 
     /// Connects to an application that is told by a header who the client is.
@@ -264,7 +265,8 @@ impl Arrival {
             (true, IpAddr::V6(_)) => (Ipv6Addr::LOCALHOST.into(), None),
         };
         let target = SocketAddr::new(target, application.port());
-        let mut tcp = sockets::connect(netns, target, Role::Application(source), config).await?;
+        let (role, within) = (Role::Application(source), config.connect_timeout);
+        let mut tcp = sockets::connect(netns, target, role, within, config).await?;
         proxy_protocol::send(&mut tcp, header, config).await?;
         Ok(tcp)
     }

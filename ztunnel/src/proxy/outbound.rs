@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hbone::client::{self, ConnectError, ConnectRequest};
+use hbone::client::{self, ConnectError, ConnectRequest, OpenError};
 use hbone::copy::{self, Side};
 use hbone::headers::{self, TraceParent};
 use hbone::pool::{Key, Opened};
@@ -253,19 +253,21 @@ impl Client {
         let conversation = self.conversation(destination, target);
         let config = &self.worker.shared.config;
         let netns = self.caller.pod.netns.as_deref();
-        let connecting = Box::pin(sockets::connect(
-            netns,
-            target,
-            Role::Application(None),
-            config,
-        ));
+        let patience = destination.and_then(|_| self.patience());
+        let within = patience.unwrap_or(config.connect_timeout);
+        let role = Role::Application(None);
+        let connecting = Box::pin(sockets::connect(netns, target, role, within, config));
         let mut server = match connecting.await {
             Ok(server) => server,
             Err(error) => {
+                let is_silence = patience.is_some() && error.kind() == io::ErrorKind::TimedOut;
                 return Err(HopFailure {
                     failure: Failure::connect(&error),
                     conversation,
-                    fault: Fault::of_connect(&error),
+                    fault: match is_silence {
+                        true => Fault::Silent,
+                        false => Fault::of_connect(&error),
+                    },
                 });
             }
         };
@@ -357,7 +359,8 @@ impl Client {
             let certificate = certificate.clone();
             async move {
                 let config = &worker.shared.config;
-                let tcp = sockets::connect(pod.netns.as_deref(), address, Role::Tunnel, config)
+                let (netns, within) = (pod.netns.as_deref(), config.connect_timeout);
+                let tcp = sockets::connect(netns, address, Role::Tunnel, within, config)
                     .await
                     .map_err(|error| match error.kind() {
                         io::ErrorKind::TimedOut => ConnectError::TcpTimeout(address),
@@ -373,12 +376,14 @@ impl Client {
                 Ok(tunnel)
             }
         };
-        let opened = self.worker.pool.open(&key, &tls, connect, request).await;
-        opened.map_err(|error| {
-            (
-                Failure::of_open(&error),
-                Fault::of_open(&error, asks_for_itself),
-            )
+        let pool = &self.worker.pool;
+        let opening = pool.open(&key, &tls, connect, request, self.patience());
+        opening.await.map_err(|error| {
+            let fault = match error {
+                OpenError::NoSign(_) => self.silence(),
+                _ => Fault::of_open(&error, asks_for_itself),
+            };
+            (Failure::of_open(&error), fault)
         })
     }
 

@@ -194,12 +194,13 @@ pub(crate) async fn connect(
     netns: Option<&OwnedFd>,
     target: SocketAddr,
     role: Role,
+    within: Duration,
     config: &Config,
 ) -> io::Result<TcpStream> {
     let socket = netns::within(netns, || open(target, role, config))?;
-    let connected = match time::timeout(config.connect_timeout, socket.connect(target)).await {
+    let connected = match time::timeout(within, socket.connect(target)).await {
         Ok(connected) => connected,
-        Err(_) => Err(timed_out(config.connect_timeout)),
+        Err(_) => Err(timed_out(within)),
     };
     connected.map_err(|error| explained(error, netns))
 }

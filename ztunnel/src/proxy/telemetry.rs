@@ -276,7 +276,9 @@ impl Failure {
             OpenError::Connect(ConnectError::Revoked) => ResponseFlags::CertRevoked,
             OpenError::Connect(ConnectError::Http2(_)) => ResponseFlags::H2HandshakeFailure,
             OpenError::Status(StatusCode::UNAUTHORIZED) => ResponseFlags::Deny,
-            OpenError::Status(_) | OpenError::ResponseTimeout => ResponseFlags::Connect,
+            OpenError::Status(_) | OpenError::ResponseTimeout | OpenError::NoSign(_) => {
+                ResponseFlags::Connect
+            }
             OpenError::Tunnel(_) => ResponseFlags::None,
         };
         let unreached = match error {

@@ -141,7 +141,9 @@ fn where_nothing_answers_any_more_the_time_for_an_answer_is_all_there_is() {
             dialled.set(true);
             std::future::pending::<Result<_, ConnectError>>()
         };
-        let opening = pooling.pool.open(&key, &config, connect, super::request());
+        let opening = pooling
+            .pool
+            .open(&key, &config, connect, super::request(), None);
         let failed = opening.await;
         assert!(
             matches!(failed, Err(OpenError::ResponseTimeout)),
@@ -166,5 +168,80 @@ fn an_application_that_takes_its_time_does_not_make_its_tunnel_silent() {
         pooling.open().await;
         pooling.open().await;
         assert_eq!(pooling.dials.get(), 1);
+    });
+}
+
+/// As who can go elsewhere has it.
+const BRIEF: Duration = Duration::from_millis(100);
+
+#[test]
+fn who_can_go_elsewhere_does_so_where_a_tunnel_is_silent_and_it_is_not_used_again() {
+    run(async {
+        let pooling = pooling(Settings::default(), |connection, request| {
+            match (connection, request) {
+                (1, 2..) => Answer::Freeze,
+                (..) => Answer::Accept,
+            }
+        })
+        .await;
+        pooling.open().await;
+        let failed = pooling.try_open_within(&pooling.key(), Some(BRIEF)).await;
+        assert!(
+            matches!(failed, Err(OpenError::NoSign(BRIEF))),
+            "{failed:?}"
+        );
+        assert_eq!((pooling.dials.get(), pooling.pool.tunnels()), (1, 0));
+        pooling.open().await;
+        assert_eq!(pooling.dials.get(), 2);
+    });
+}
+
+#[test]
+fn an_application_that_takes_its_time_sends_nobody_elsewhere() {
+    run(async {
+        let slow = BRIEF * 20;
+        let pooling = pooling(Settings::default(), move |_, request| match request {
+            1 => Answer::Accept,
+            _ => Answer::AcceptAfter(slow),
+        })
+        .await;
+        pooling.open().await;
+        let opened = pooling
+            .try_open_within(&pooling.key(), Some(slow * 4 / 5))
+            .await;
+        opened.expect("a stream");
+        assert_eq!(pooling.dials.get(), 1);
+    });
+}
+
+#[test]
+fn a_tunnel_that_somebody_did_not_wait_for_serves_the_next() {
+    run(async {
+        let pooling = pooling(Settings::default(), |_, _| Answer::Accept).await;
+        let key = pooling.key();
+        let config = pooling.mesh.client.client_config(&key.expected);
+        let (release, held) = tokio::sync::oneshot::channel::<()>();
+        let held = Cell::new(Some(held));
+        let connect = || {
+            let held = held.take();
+            let connecting = pooling.connect(&key);
+            async move {
+                if let Some(held) = held {
+                    let _ = held.await;
+                }
+                connecting.await
+            }
+        };
+        let opening = pooling
+            .pool
+            .open(&key, &config, connect, super::request(), Some(BRIEF));
+        let failed = opening.await;
+        assert!(
+            matches!(failed, Err(OpenError::NoSign(BRIEF))),
+            "{failed:?}"
+        );
+        release.send(()).expect("goes on");
+        pooling.open().await;
+        assert_eq!((pooling.dials.get(), pooling.pool.tunnels()), (1, 1));
     });
 }

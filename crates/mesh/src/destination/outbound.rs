@@ -234,6 +234,7 @@ impl Plan {
                     exhausted: [Drawn::default(); ATTEMPTS],
                     count: 0,
                     crossed: Vec::new(),
+                    postponed: None,
                 };
                 hops.first = hops.draw(observed, random);
                 match hops.first {
@@ -361,6 +362,8 @@ pub struct Hops {
     count: usize,
     /// Endpoints in other networks, and which proxy of their gateway has been tried.
     crossed: Vec<(Drawn, usize)>,
+    /// The one to come back to where no other answers.
+    postponed: Option<Box<Hop>>,
 }
 
 // === impl Hops ===
@@ -368,10 +371,23 @@ pub struct Hops {
 impl Hops {
     /// The next endpoint to try; none where all have been tried, or as many as may be.
     pub fn next(&mut self, observed: Observed<'_>, random: &mut impl Rng) -> Option<Hop> {
-        match self.first.take() {
-            Some(first) => Some(first),
-            None => self.draw(observed, random),
-        }
+        let drawn = self.first.take().or_else(|| self.draw(observed, random));
+        drawn.or_else(|| {
+            self.attempts = ATTEMPTS;
+            self.postponed.take().map(|hop| *hop)
+        })
+    }
+
+    /// Whether there may be another to try than the last: not whether one can be used.
+    pub fn may_have_others(&self) -> bool {
+        let count = self.selection().map_or(0, |all| all.candidates().count);
+        self.attempts < ATTEMPTS && self.count < count
+    }
+
+    /// The endpoint has not answered yet, and others may be quicker. The first of such is tried
+    /// once more where none was.
+    pub fn postpone(&mut self, hop: Hop) {
+        self.postponed.get_or_insert(Box::new(hop));
     }
 
     /// What the endpoints are drawn from; none where there is only one.

@@ -6,6 +6,7 @@ mod service_entry;
 
 mod waypoint;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -288,10 +289,10 @@ fn a_service_may_vouch_for_other_identities() {
     assert_eq!(scenario.route("10.244.2.1:8080"), expected);
 }
 
-#[test]
-fn at_most_five_endpoints_are_tried() {
+/// A service with so many endpoints, and how a connection to it goes on.
+fn hops_of(endpoints: usize) -> Hops {
     let service = service("web", VIP);
-    let endpoints: Vec<Workload> = (1..20)
+    let endpoints: Vec<Workload> = (1..=endpoints)
         .map(|n| {
             member(
                 pod(&format!("web-{n}"), &[&format!("10.244.2.{n}")]),
@@ -301,10 +302,44 @@ fn at_most_five_endpoints_are_tried() {
         })
         .collect();
     let scenario = Scenario::new(&[&service], &endpoints.iter().collect::<Vec<_>>());
-    let Route::Endpoints(hops) = scenario.outbound(&pod("client", &[]), "10.96.0.1:80").route
-    else {
-        panic!("refused");
-    };
+    match scenario.outbound(&pod("client", &[]), "10.96.0.1:80").route {
+        Route::Endpoints(hops) => hops,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_first_that_gives_no_sign_is_tried_again_where_no_other_is_left() {
+    // How many endpoints there are, and whether others are left after each.
+    let cases: [(usize, &[bool]); 4] = [
+        (1, &[false]),
+        (2, &[true, false]),
+        (3, &[true, true, false]),
+        (9, &[true, true, true, true, false]),
+    ];
+    for (endpoints, expected) in cases {
+        let (mut hops, mut random) = (hops_of(endpoints), SmallRng::seed_from_u64(7));
+        let (mut tried, mut others) = (Vec::new(), Vec::new());
+        while let Some(hop) = hops.next(observed(), &mut random) {
+            tried.push(hop.workload.name().to_owned());
+            others.push(hops.may_have_others());
+            if others.last() == Some(&true) {
+                hops.postpone(hop);
+            }
+        }
+        if endpoints > 1 {
+            assert_eq!(tried.pop().as_ref(), tried.first());
+            assert_eq!(others.pop(), Some(false));
+        }
+        assert_eq!(others, expected, "{tried:?}");
+        let distinct: BTreeSet<_> = tried.iter().collect();
+        assert_eq!(distinct.len(), expected.len(), "{tried:?}");
+    }
+}
+
+#[test]
+fn at_most_five_endpoints_are_tried() {
+    let hops = hops_of(19);
     let mut names: Vec<_> = all(hops)
         .iter()
         .map(|hop| hop.workload.uid.clone())

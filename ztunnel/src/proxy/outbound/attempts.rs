@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hbone::client::{ConnectError, OpenError};
 use http::StatusCode;
@@ -15,14 +16,18 @@ use tokio::time::Instant;
 
 use super::Client;
 use crate::metrics::ResponseFlags;
-use crate::proxy::same_node;
 use crate::proxy::telemetry::{Conversation, Failure};
+use crate::proxy::{conntrack, same_node};
 
 /// Addresses tried for one connection to endpoints known by name.
 const ATTEMPTS: usize = 5;
 /// How long a connection goes on to other endpoints, in connect timeouts: a first one that
 /// swallows everything must leave time for a second.
 const PATIENCE: u32 = 2;
+/// How long an endpoint is waited for that gives no sign of itself, while there may be others: a
+/// wire that swallows everything to one of them is not worth more. The first such is tried again
+/// where no other is reached, with all the time there is.
+const ELSEWHERE_AFTER: Duration = Duration::from_secs(1);
 
 /// Why one endpoint did not work.
 pub(crate) struct HopFailure {
@@ -37,6 +42,9 @@ pub(crate) struct HopFailure {
 pub(crate) enum Fault {
     /// The endpoint is not there to answer: others are tried, and this one is left alone.
     Endpoint,
+    /// It gives no sign of itself, and there may be others: they are tried, this one is left alone,
+    /// and is tried again where it was the best of them.
+    Silent,
     /// The proxy of a gateway into the endpoint's network is not there: another one is tried.
     Gateway,
     /// Nobody can tell whose: others are tried.
@@ -62,6 +70,11 @@ impl Client {
                 Err(failed) => {
                     self.learn(&hop, &failed);
                     let fault = failed.fault;
+                    if fault == Fault::Silent
+                        && let Some(hops) = &mut self.hops
+                    {
+                        hops.postpone(hop);
+                    }
                     last = Some(Box::new(failed));
                     if fault == Fault::Final || Instant::now() >= until {
                         break;
@@ -92,6 +105,23 @@ impl Client {
             };
         }
         Some(hop)
+    }
+
+    /// How long an endpoint that gives no sign of itself is waited for; none where the time to
+    /// connect is all there is.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        let hops = self.hops.as_ref()?;
+        let is_shorter = ELSEWHERE_AFTER < self.worker.shared.config.connect_timeout;
+        (is_shorter && hops.may_have_others()).then_some(ELSEWHERE_AFTER)
+    }
+
+    /// What it means that an endpoint has given no sign of itself: nothing where the kernel has
+    /// dropped what it was sent.
+    pub(super) fn silence(&self) -> Fault {
+        match conntrack::full(self.pod().netns.as_deref()) {
+            Some(_) => Fault::Unclear,
+            None => Fault::Silent,
+        }
     }
 
     async fn attempt(&mut self, hop: &Hop) -> Result<(), HopFailure> {
@@ -137,12 +167,8 @@ impl Client {
             return;
         };
         let among = selection.candidates();
-        match (failed.fault, failed.failure.flags) {
-            (Fault::Endpoint, _) => self.eject(among, &hop.workload, failed),
-            (Fault::Gateway, _) => {
-                let Transport::DoubleHbone(crossing) = &hop.transport else {
-                    return;
-                };
+        match (failed.fault, &hop.transport) {
+            (Fault::Gateway | Fault::Silent, Transport::DoubleHbone(crossing)) => {
                 if let Some(proxies) = &crossing.proxies {
                     self.eject(proxies.candidates(), &crossing.gateway, failed);
                 }
@@ -151,11 +177,12 @@ impl Client {
                     self.eject(among, &hop.workload, failed);
                 }
             }
+            (Fault::Endpoint | Fault::Silent, _) => self.eject(among, &hop.workload, failed),
             // It has answered.
-            (Fault::Final, ResponseFlags::Deny) => {
+            (Fault::Final, _) if failed.failure.flags == ResponseFlags::Deny => {
                 self.worker.shared.ejections.succeeded(among, &hop.workload);
             }
-            (Fault::Final | Fault::Unclear, _) => {}
+            (Fault::Gateway | Fault::Final | Fault::Unclear, _) => {}
         }
     }
 
@@ -282,6 +309,7 @@ impl Fault {
                     false => Self::Unclear,
                 }
             }
+            OpenError::NoSign(_) => Self::Silent,
             OpenError::Tunnel(_) => Self::Unclear,
             OpenError::Status(_) => Self::Final,
         }

@@ -98,7 +98,7 @@ impl Client {
         let opened = Box::pin(opening).await.map_err(|(failure, fault)| {
             let fault = match fault {
                 Fault::Endpoint => Fault::Gateway,
-                Fault::Gateway | Fault::Unclear | Fault::Final => fault,
+                Fault::Silent | Fault::Gateway | Fault::Unclear | Fault::Final => fault,
             };
             (failure, fault)
         })?;
