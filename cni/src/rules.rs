@@ -167,6 +167,18 @@ pub enum Action {
     ConntrackZoneOfOriginal(u16),
 }
 
+/// What becomes of a family's connections that open, and of its questions for names.
+#[derive(Clone, Copy, Debug)]
+struct Fate {
+    table: Table,
+    inbound: Action,
+    outbound: Action,
+    /// Of virtual machines inside the pod.
+    forwarded: Action,
+    dns_over_udp: Action,
+    dns_over_tcp: Action,
+}
+
 // === impl ProbeAddresses ===
 
 impl Default for ProbeAddresses {
@@ -253,6 +265,36 @@ impl Options {
     }
 }
 
+// === impl Fate ===
+
+impl Fate {
+    /// Of a family that ztunnel can't be given: what would be captured is refused, both ways.
+    const REFUSED: Self = Self {
+        table: Table::Mangle,
+        inbound: Action::Refuse,
+        outbound: Action::Refuse,
+        forwarded: Action::Refuse,
+        dns_over_udp: Action::Drop,
+        dns_over_tcp: Action::Refuse,
+    };
+
+    fn captured(family: Family) -> Self {
+        let to = |port| Action::Redirect { port };
+        let spread = Action::Spread {
+            family,
+            port: OUTBOUND_PORT,
+        };
+        Self {
+            table: Table::Nat,
+            inbound: to(INBOUND_PLAINTEXT_PORT),
+            outbound: spread,
+            forwarded: to(OUTBOUND_PORT),
+            dns_over_udp: to(DNS_PORT),
+            dns_over_tcp: to(DNS_PORT),
+        }
+    }
+}
+
 // === impl Family ===
 
 impl Family {
@@ -298,12 +340,13 @@ impl std::fmt::Display for Family {
 /// The rules of a captured pod. Order within one table and chain is evaluation order.
 pub fn redirect(options: &Options) -> Vec<Rule> {
     let mut rules = hold();
-    for family in options.families() {
-        prerouting(options, family, &mut rules);
-        output(options, family, &mut rules);
-    }
-    if options.refuse_ipv6 {
-        refuse(options, Family::Ipv6, &mut rules);
+    let captured = options
+        .families()
+        .map(|family| (family, Fate::captured(family)));
+    let refused = options.refuse_ipv6.then_some((Family::Ipv6, Fate::REFUSED));
+    for (family, fate) in captured.chain(refused) {
+        prerouting(options, family, fate, &mut rules);
+        output(options, family, fate, &mut rules);
     }
     if options.dns_capture {
         // ztunnel asks upstream from the pod's own address. In a zone of its own, its question
@@ -364,10 +407,10 @@ pub fn hold() -> Vec<Rule> {
     ]
 }
 
-fn prerouting(options: &Options, family: Family, rules: &mut Vec<Rule>) {
+fn prerouting(options: &Options, family: Family, fate: Fate, rules: &mut Vec<Rule>) {
     let mut add = |matches, action| {
         rules.push(Rule {
-            table: Table::Nat,
+            table: fate.table,
             chain: Chain::Prerouting,
             matches,
             action,
@@ -387,11 +430,9 @@ fn prerouting(options: &Options, family: Family, rules: &mut Vec<Rule>) {
                 Match::InInterface(interface.clone()),
                 Match::TcpOpening,
             ],
-            Action::Redirect {
-                port: OUTBOUND_PORT,
-            },
+            fate.forwarded,
         );
-        // What the redirect left alone must not fall through to inbound capture.
+        // What that left alone must not fall through to inbound capture.
         add(
             vec![
                 family.is(),
@@ -420,16 +461,14 @@ fn prerouting(options: &Options, family: Family, rules: &mut Vec<Rule>) {
             Match::NotZtunnelMark,
             Match::NotRestoredMark,
         ],
-        Action::Redirect {
-            port: INBOUND_PLAINTEXT_PORT,
-        },
+        fate.inbound,
     );
 }
 
-fn output(options: &Options, family: Family, rules: &mut Vec<Rule>) {
+fn output(options: &Options, family: Family, fate: Fate, rules: &mut Vec<Rule>) {
     let mut add = |matches, action| {
         rules.push(Rule {
-            table: Table::Nat,
+            table: fate.table,
             chain: Chain::Output,
             matches,
             action,
@@ -447,7 +486,7 @@ fn output(options: &Options, family: Family, rules: &mut Vec<Rule>) {
                 Match::UdpDestinationPort(53),
                 Match::NotZtunnelMark,
             ],
-            Action::Redirect { port: DNS_PORT },
+            fate.dns_over_udp,
         );
         add(
             vec![
@@ -456,7 +495,7 @@ fn output(options: &Options, family: Family, rules: &mut Vec<Rule>) {
                 Match::TcpOpening,
                 Match::NotZtunnelMark,
             ],
-            Action::Redirect { port: DNS_PORT },
+            fate.dns_over_tcp,
         );
     }
     add(
@@ -477,108 +516,7 @@ fn output(options: &Options, family: Family, rules: &mut Vec<Rule>) {
             Match::TcpOpening,
             Match::NotZtunnelMark,
         ],
-        Action::Spread {
-            family,
-            port: OUTBOUND_PORT,
-        },
-    );
-}
-
-/// Connections of a family that ztunnel can't be given: what is captured otherwise is refused, both ways.
-fn refuse(options: &Options, family: Family, rules: &mut Vec<Rule>) {
-    refuse_prerouting(options, family, rules);
-    refuse_output(options, family, rules);
-}
-
-fn refuse_prerouting(options: &Options, family: Family, rules: &mut Vec<Rule>) {
-    let mut add = |matches, action| {
-        rules.push(Rule {
-            table: Table::Mangle,
-            chain: Chain::Prerouting,
-            matches,
-            action,
-        });
-    };
-    for interface in &options.virtual_interfaces {
-        for excluded in options.excluded_outbound(family) {
-            let from = Match::InInterface(interface.clone());
-            add(
-                vec![family.is(), from, Match::Tcp, excluded],
-                Action::Accept,
-            );
-        }
-        let from = Match::InInterface(interface.clone());
-        add(vec![family.is(), from, Match::TcpOpening], Action::Refuse);
-    }
-    if options.bypass_inbound {
-        return;
-    }
-    add(
-        vec![Match::Source(options.probe(family)), Match::Tcp],
-        Action::Accept,
-    );
-    for port in &options.exclude.inbound_ports {
-        let port = Match::TcpDestinationPort(*port);
-        add(vec![family.is(), port], Action::Accept);
-    }
-    add(
-        vec![
-            family.is(),
-            Match::NotTcpDestinationPort(HBONE_PORT),
-            Match::TcpOpening,
-            Match::NotZtunnelMark,
-            Match::NotRestoredMark,
-        ],
-        Action::Refuse,
-    );
-}
-
-fn refuse_output(options: &Options, family: Family, rules: &mut Vec<Rule>) {
-    let mut add = |matches, action| {
-        rules.push(Rule {
-            table: Table::Mangle,
-            chain: Chain::Output,
-            matches,
-            action,
-        });
-    };
-    add(
-        vec![Match::Destination(options.probe(family)), Match::Tcp],
-        Action::Accept,
-    );
-    if options.dns_capture {
-        // Before what is excluded, as its redirect is.
-        add(
-            vec![
-                family.is(),
-                Match::NotOutLoopback,
-                Match::UdpDestinationPort(53),
-                Match::NotZtunnelMark,
-            ],
-            Action::Drop,
-        );
-        add(
-            vec![
-                family.is(),
-                Match::NotOutLoopback,
-                Match::TcpDestinationPort(53),
-                Match::TcpOpening,
-                Match::NotZtunnelMark,
-            ],
-            Action::Refuse,
-        );
-    }
-    for excluded in options.excluded_outbound(family) {
-        add(vec![family.is(), Match::Tcp, excluded], Action::Accept);
-    }
-    add(
-        vec![
-            family.is(),
-            Match::NotOutLoopback,
-            Match::TcpOpening,
-            Match::NotZtunnelMark,
-        ],
-        Action::Refuse,
+        fate.outbound,
     );
 }
 
