@@ -391,7 +391,8 @@ pub fn hold() -> Vec<Rule> {
             action: Action::SetConnectionMark,
         },
         // The application's socket takes it over where `tcp_fwmark_accept` says so, and looks its
-        // route up once; elsewhere each of its packets is given the connection's.
+        // route up once; elsewhere, and what the kernel says in the name of a socket that is gone, each
+        // packet is given the connection's.
         Rule {
             table: Table::Mangle,
             chain: Chain::Prerouting,
@@ -401,7 +402,12 @@ pub fn hold() -> Vec<Rule> {
         Rule {
             table: Table::Mangle,
             chain: Chain::Output,
-            matches: vec![Match::ConnectionMark],
+            // A packet whose mark changes has its route looked up again. ztunnel's own need no other.
+            matches: vec![
+                Match::NotZtunnelMark,
+                Match::NotRestoredMark,
+                Match::ConnectionMark,
+            ],
             action: Action::RestoreMark,
         },
     ]

@@ -322,6 +322,36 @@ async fn a_borrowed_client_address_survives_release() {
     talk(&mut stream, &mut accepted);
 }
 
+/// A packet whose mark is changed has its route looked up again.
+#[tokio::test]
+async fn what_ztunnel_and_the_application_send_each_other_keeps_its_mark() {
+    let cable = Cable::new();
+    capture(&cable.pod, &Options::default()).await.unwrap();
+    let seen = "table inet seen {
+            counter kept { }
+            counter changed { }
+            chain input {
+                type filter hook input priority 0; policy accept;
+                tcp flags & syn == syn accept
+                tcp dport 8080 meta mark & 0xfff == 0x539 counter name kept accept
+                tcp sport 8080 meta mark & 0xfff == 0x111 counter name kept accept
+                tcp dport 8080 counter name changed
+                tcp sport 8080 counter name changed
+            }
+        }";
+    sh(&cable.pod, &format!("nft -f - <<'END'\n{seen}\nEND"));
+    let application = listen(&cable.pod, "0.0.0.0:8080");
+    let mut stream = borrowing(&cable);
+    let mut accepted = accept(&application);
+    talk(&mut stream, &mut accepted);
+    let counted = |name: &str| {
+        let counter = sh(&cable.pod, &format!("nft list counter inet seen {name}"));
+        !counter.contains("packets 0 ")
+    };
+    assert!(counted("kept"));
+    assert!(!counted("changed"));
+}
+
 #[tokio::test]
 async fn a_borrowed_client_address_needs_no_mark_on_the_socket() {
     let cable = Cable::new();
