@@ -133,6 +133,8 @@ pub enum Match {
     RestoredMark,
     NotRestoredMark,
     ConnectionMark,
+    /// Of packets that answer those that opened their connection.
+    Reply,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -402,12 +404,9 @@ pub fn hold() -> Vec<Rule> {
         Rule {
             table: Table::Mangle,
             chain: Chain::Output,
-            // A packet whose mark changes has its route looked up again. ztunnel's own need no other.
-            matches: vec![
-                Match::NotZtunnelMark,
-                Match::NotRestoredMark,
-                Match::ConnectionMark,
-            ],
+            // A packet whose mark changes has its route looked up again. ztunnel's own need no other, which
+            // their mark does not tell: behind a SYN cookie the application's socket takes over ztunnel's.
+            matches: vec![Match::NotRestoredMark, Match::ConnectionMark, Match::Reply],
             action: Action::RestoreMark,
         },
     ]

@@ -108,6 +108,7 @@ fn expression(part: &Match) -> String {
         Match::NotZtunnelMark => format!("meta mark & {MARK_MASK:#x} != {ZTUNNEL_MARK:#x}"),
         Match::RestoredMark => format!("meta mark & {MARK_MASK:#x} == {CONNECTION_MARK:#x}"),
         Match::NotRestoredMark => format!("meta mark & {MARK_MASK:#x} != {CONNECTION_MARK:#x}"),
+        Match::Reply => "ct direction reply".into(),
         Match::ConnectionMark => format!("ct mark & {MARK_MASK:#x} == {CONNECTION_MARK:#x}"),
     }
 }
