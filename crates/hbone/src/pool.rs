@@ -149,8 +149,8 @@ impl Pool {
     /// Opens a stream on a tunnel for `key`, which `connect` makes where none has room. No byte
     /// of the application has been sent before the 200, so that a further attempt repeats nothing.
     ///
-    /// Who can go elsewhere says after how long it would: without a sign of the peer by then, that is
-    /// [`OpenError::NoSign`]. What was begun to make a tunnel goes on for whoever comes next.
+    /// Who can go elsewhere says after how long it would: without a sign of the peer for that long, that
+    /// is [`OpenError::NoSign`]. What was begun to make a tunnel goes on for whoever comes next.
     pub async fn open<C, F>(
         &self,
         key: &Key,
@@ -318,7 +318,7 @@ impl Waiting {
         let Some(patience) = self.patience else {
             return Ok(shown.await);
         };
-        let shown = time::timeout_at(self.begun + patience, shown).await;
+        let shown = time::timeout(patience, shown).await;
         shown.map_err(|_| OpenError::NoSign(patience))
     }
 }

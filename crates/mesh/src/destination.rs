@@ -14,7 +14,9 @@ mod outbound;
 mod outside;
 
 pub use self::inbound::{Authority, Inbound, InboundRefusal, MalformedAuthority, inbound};
-pub use self::outbound::{Crossing, Hop, Hops, Outbound, Plan, Proxies, Refusal, Route, Transport};
+pub use self::outbound::{
+    ATTEMPTS, Crossing, Hop, Hops, Outbound, Plan, Proxies, Refusal, Route, Transport,
+};
 pub use self::outside::{NotOutside, outside};
 use crate::address::{GatewayAddress, GatewayDestination};
 use crate::snapshot::Snapshot;

@@ -72,7 +72,7 @@ fn a_connection_that_finds_no_place_says_so() {
     fill(&lab, "node/node-1", 0, 100);
     let output = lab.peer_output("shop/client", &["get", "server:80"]);
     assert!(!output.expect("it runs").status.success());
-    let why = "15008: no answer within 1 s: connection tracking of the node is full (";
+    let why = "15008: no answer within 1s: connection tracking of the node is full (";
     lab.logged("nodes/node-1/ztunnel.log", why).expect("logged");
     // Not even the node itself gets a connection to its ztunnel.
     let status = lab.weft(&["status"]).expect("answers");

@@ -1,11 +1,13 @@
 //! A node that reaches one endpoint of a service and not the other, while the control plane
 //! reaches both.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use tests::lab::wire::Wire;
 use tests::lab::{Lab, SOON};
 use tests::peer::client::LoadReport;
+use tests::wire::Faults;
 
 use crate::shop::{BACK, forget_tracked, mesh, scaled, still_serves, warm};
 
@@ -71,9 +73,9 @@ fn both_answer(lab: &Lab) {
     .expect("both");
 }
 
-#[test]
-fn the_endpoint_that_is_reached_is_used() {
-    // Nobody waits for as long as this but for the last that is left.
+/// With both endpoints of the pair. Nobody waits for as long as the time to connect but for the last
+/// that is left.
+fn pair() -> Lab {
     let lab = mesh(&format!("CONNECT_TIMEOUT={}s", CONNECT_TIMEOUT.as_secs()));
     lab.write("pair.yaml", PAIR).expect("written");
     lab.eventually(BACK, "the pair is ready", || {
@@ -82,6 +84,12 @@ fn the_endpoint_that_is_reached_is_used() {
     })
     .expect("ready");
     both_answer(&lab);
+    lab
+}
+
+#[test]
+fn the_endpoint_that_is_reached_is_used() {
+    let lab = pair();
     let baseline = warm(&lab);
     // A tunnel to each is open when the cut happens.
     both_answer(&lab);
@@ -131,4 +139,35 @@ fn the_endpoint_that_is_reached_is_used() {
             .expect("forgotten");
     }
     baseline.awaited(&lab, BACK).expect("back at rest");
+}
+
+/// Neither gives a sign within a second, and one of them never will.
+#[test]
+fn an_endpoint_that_is_slow_is_not_lost_to_one_that_is_not_reached() {
+    let lab = pair();
+    cut(&lab, "shop/other");
+    let mut wire = Wire::insert(&lab, "node-2").expect("a wire");
+    // A tunnel takes two round trips.
+    let delay = Duration::from_millis(350);
+    let slow = Faults {
+        delay,
+        ..Faults::default()
+    };
+    wire.set(&slow).expect("set");
+    // Whichever is tried first.
+    for _ in 0..scaled(3, 20) {
+        let tunnels = ["ss", "-Htn", "state", "established", "dport = :15008"];
+        lab.eventually(BACK, "no tunnel is left", || {
+            let open = lab.exec("shop/client", &tunnels)?;
+            ensure!(open.trim().is_empty(), "{open}");
+            Ok(())
+        })
+        .expect("none");
+        let begun = Instant::now();
+        let reply = lab.peer("shop/client", &["get", "pair:80"]);
+        assert!(reply.expect("an answer").starts_with("server "));
+        let took = begun.elapsed();
+        assert!(took > delay * 8, "{took:?}");
+        assert!(took < CONNECT_TIMEOUT * 3 / 4, "{took:?}");
+    }
 }

@@ -229,7 +229,7 @@ fn explained(error: io::Error, netns: Option<&OwnedFd>) -> io::Error {
 fn timed_out(after: Duration) -> io::Error {
     io::Error::new(
         io::ErrorKind::TimedOut,
-        format!("no answer within {} s", after.as_secs()),
+        format!("no answer within {after:?}"),
     )
 }
 

@@ -20,6 +20,7 @@ enum Answer {
     AcceptAfter(Duration),
     /// Closes the connection instead.
     HangUp,
+    HangUpAfter(Duration),
     /// Says nothing on the connection any more.
     Freeze,
 }
@@ -49,6 +50,10 @@ async fn pooling(
                         Answer::Accept => Duration::ZERO,
                         Answer::AcceptAfter(pause) => pause,
                         Answer::HangUp => return,
+                        Answer::HangUpAfter(pause) => {
+                            let _ = tokio::time::timeout(pause, accepted.next()).await;
+                            return;
+                        }
                         Answer::Freeze => std::future::pending().await,
                     };
                     spawn_local(async move {
@@ -211,6 +216,23 @@ fn an_application_that_takes_its_time_sends_nobody_elsewhere() {
             .await;
         opened.expect("a stream");
         assert_eq!(pooling.dials.get(), 1);
+    });
+}
+
+#[test]
+fn the_time_for_a_sign_begins_anew_with_each_tunnel() {
+    run(async {
+        let pooling = pooling(Settings::default(), |connection, request| {
+            match (connection, request) {
+                (1, 2..) => Answer::HangUpAfter(BRIEF * 3),
+                (..) => Answer::Accept,
+            }
+        })
+        .await;
+        pooling.open().await;
+        let opened = pooling.try_open_within(&pooling.key(), Some(BRIEF)).await;
+        opened.expect("a stream of another tunnel");
+        assert_eq!(pooling.dials.get(), 2);
     });
 }
 

@@ -29,7 +29,7 @@ use crate::snapshot::{Endpoint, ServiceEntry, Snapshot};
 use crate::workload::{TunnelProtocol, Workload, WorkloadUid};
 
 /// Endpoints tried for one connection before it is given up.
-const ATTEMPTS: usize = 5;
+pub const ATTEMPTS: usize = 5;
 
 /// What to do with one outbound connection.
 #[derive(Debug)]
@@ -234,7 +234,8 @@ impl Plan {
                     exhausted: [Drawn::default(); ATTEMPTS],
                     count: 0,
                     crossed: Vec::new(),
-                    postponed: None,
+                    postponed: Vec::new(),
+                    repeats: false,
                 };
                 hops.first = hops.draw(observed, random);
                 match hops.first {
@@ -362,32 +363,39 @@ pub struct Hops {
     count: usize,
     /// Endpoints in other networks, and which proxy of their gateway has been tried.
     crossed: Vec<(Drawn, usize)>,
-    /// The one to come back to where no other answers.
-    postponed: Option<Box<Hop>>,
+    /// Those to come back to, in turn.
+    postponed: Vec<Hop>,
+    /// Whether all have been tried once.
+    repeats: bool,
 }
 
 // === impl Hops ===
 
 impl Hops {
-    /// The next endpoint to try; none where all have been tried, or as many as may be.
+    /// The next endpoint to try; none where all have been tried, or as many as may be, and none has
+    /// been postponed.
     pub fn next(&mut self, observed: Observed<'_>, random: &mut impl Rng) -> Option<Hop> {
-        let drawn = self.first.take().or_else(|| self.draw(observed, random));
-        drawn.or_else(|| {
-            self.attempts = ATTEMPTS;
-            self.postponed.take().map(|hop| *hop)
-        })
+        if let Some(hop) = self.first.take().or_else(|| self.draw(observed, random)) {
+            return Some(hop);
+        }
+        (self.attempts, self.repeats) = (ATTEMPTS, true);
+        (!self.postponed.is_empty()).then(|| self.postponed.remove(0))
+    }
+
+    /// Whether the last had been tried before.
+    pub fn repeats(&self) -> bool {
+        self.repeats
     }
 
     /// Whether there may be another to try than the last: not whether one can be used.
     pub fn may_have_others(&self) -> bool {
         let count = self.selection().map_or(0, |all| all.candidates().count);
-        self.attempts < ATTEMPTS && self.count < count
+        !self.postponed.is_empty() || self.attempts < ATTEMPTS && self.count < count
     }
 
-    /// The endpoint has not answered yet, and others may be quicker. The first of such is tried
-    /// once more where none was.
+    /// The endpoint has not answered yet, and others may be quicker: it is tried again after them.
     pub fn postpone(&mut self, hop: Hop) {
-        self.postponed.get_or_insert(Box::new(hop));
+        self.postponed.push(hop);
     }
 
     /// What the endpoints are drawn from; none where there is only one.

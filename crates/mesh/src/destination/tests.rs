@@ -309,32 +309,46 @@ fn hops_of(endpoints: usize) -> Hops {
 }
 
 #[test]
-fn the_first_that_gives_no_sign_is_tried_again_where_no_other_is_left() {
-    // How many endpoints there are, and whether others are left after each.
-    let cases: [(usize, &[bool]); 4] = [
-        (1, &[false]),
-        (2, &[true, false]),
-        (3, &[true, true, false]),
-        (9, &[true, true, true, true, false]),
-    ];
-    for (endpoints, expected) in cases {
+fn those_that_give_no_sign_are_tried_again_in_turn() {
+    for (endpoints, tried_once) in [(2, 2), (3, 3), (9, 5)] {
         let (mut hops, mut random) = (hops_of(endpoints), SmallRng::seed_from_u64(7));
-        let (mut tried, mut others) = (Vec::new(), Vec::new());
-        while let Some(hop) = hops.next(observed(), &mut random) {
-            tried.push(hop.workload.name().to_owned());
-            others.push(hops.may_have_others());
-            if others.last() == Some(&true) {
-                hops.postpone(hop);
-            }
-        }
-        if endpoints > 1 {
-            assert_eq!(tried.pop().as_ref(), tried.first());
-            assert_eq!(others.pop(), Some(false));
-        }
-        assert_eq!(others, expected, "{tried:?}");
-        let distinct: BTreeSet<_> = tried.iter().collect();
-        assert_eq!(distinct.len(), expected.len(), "{tried:?}");
+        let mut next = || {
+            let hop = hops.next(observed(), &mut random).expect("another");
+            let name = hop.workload.name().to_owned();
+            assert!(hops.may_have_others(), "than {name}");
+            hops.postpone(hop);
+            (name, hops.repeats())
+        };
+        let first: Vec<_> = (0..tried_once).map(|_| next()).collect();
+        let again: Vec<_> = (0..tried_once * 2).map(|_| next()).collect();
+        assert!(first.iter().all(|(_, repeats)| !repeats), "{first:?}");
+        assert!(again.iter().all(|(_, repeats)| *repeats), "{again:?}");
+        let distinct: BTreeSet<_> = first.iter().collect();
+        assert_eq!(distinct.len(), tried_once, "{first:?}");
+        let names = |of: &[(String, bool)]| -> Vec<String> {
+            of.iter().map(|(name, _)| name.clone()).collect()
+        };
+        assert_eq!(names(&again), [names(&first), names(&first)].concat());
     }
+}
+
+#[test]
+fn the_last_that_may_answer_has_no_others() {
+    let (mut hops, mut random) = (hops_of(2), SmallRng::seed_from_u64(7));
+    let mut next = || hops.next(observed(), &mut random);
+    let (silent, refused) = (next().expect("one"), next().expect("another"));
+    assert!(!hops.may_have_others());
+    hops.postpone(silent.clone());
+    assert!(hops.may_have_others());
+    let again = hops.next(observed(), &mut random).expect("the one");
+    assert_eq!(again.workload, silent.workload);
+    assert_ne!(again.workload, refused.workload);
+    assert!(!hops.may_have_others());
+    assert!(hops.next(observed(), &mut random).is_none());
+
+    let mut alone = hops_of(1);
+    assert!(alone.next(observed(), &mut random).is_some());
+    assert!(!alone.may_have_others());
 }
 
 #[test]

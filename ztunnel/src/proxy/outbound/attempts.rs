@@ -19,14 +19,11 @@ use crate::metrics::ResponseFlags;
 use crate::proxy::telemetry::{Conversation, Failure};
 use crate::proxy::{conntrack, same_node};
 
-/// Addresses tried for one connection to endpoints known by name.
-const ATTEMPTS: usize = 5;
 /// How long a connection goes on to other endpoints, in connect timeouts: a first one that
 /// swallows everything must leave time for a second.
 const PATIENCE: u32 = 2;
-/// How long an endpoint is waited for that gives no sign of itself, while there may be others: a
-/// wire that swallows everything to one of them is not worth more. The first such is tried again
-/// where no other is reached, with all the time there is.
+/// How long an endpoint is waited for at most that gives no sign of itself, while there may be
+/// others: a wire that swallows everything to one of them is not worth more.
 const ELSEWHERE_AFTER: Duration = Duration::from_secs(1);
 
 /// Why one endpoint did not work.
@@ -43,7 +40,7 @@ pub(crate) enum Fault {
     /// The endpoint is not there to answer: others are tried, and this one is left alone.
     Endpoint,
     /// It gives no sign of itself, and there may be others: they are tried, this one is left alone,
-    /// and is tried again where it was the best of them.
+    /// and is tried again where none of them is reached.
     Silent,
     /// The proxy of a gateway into the endpoint's network is not there: another one is tried.
     Gateway,
@@ -111,8 +108,10 @@ impl Client {
     /// connect is all there is.
     pub(super) fn patience(&self) -> Option<Duration> {
         let hops = self.hops.as_ref()?;
-        let is_shorter = ELSEWHERE_AFTER < self.worker.shared.config.connect_timeout;
-        (is_shorter && hops.may_have_others()).then_some(ELSEWHERE_AFTER)
+        let timeout = self.worker.shared.config.connect_timeout;
+        let waited = hops.repeats().then(|| self.started.elapsed());
+        let patience = patience(timeout, waited);
+        (patience < timeout && hops.may_have_others()).then_some(patience)
     }
 
     /// What it means that an endpoint has given no sign of itself: nothing where the kernel has
@@ -245,12 +244,18 @@ impl Client {
             failure: Failure::new(ResponseFlags::Connect, why_none),
             fault: Fault::Unclear,
         };
-        for address in addresses.into_iter().take(ATTEMPTS) {
+        let mut is_silent = false;
+        for address in addresses.into_iter().take(destination::ATTEMPTS) {
             let target = SocketAddr::new(address, port);
             match Box::pin(self.tcp(Some(workload), target)).await {
                 Ok(()) => return Ok(()),
                 Err(failed) => last = failed,
             }
+            is_silent |= last.fault == Fault::Silent;
+        }
+        // One of its addresses may yet answer, whatever the last said.
+        if is_silent {
+            last.fault = Fault::Silent;
         }
         Err(last)
     }
@@ -272,6 +277,16 @@ impl Client {
         let labels = series.resolution_labels(&self.workload, hostname);
         metrics::counter!("istio_on_demand_dns_total", labels).increment(1);
     }
+}
+
+/// How long the next of several endpoints is waited for: all that may be tried are, within the time
+/// to connect. `waited` is how long that has taken where each has been tried: whichever was too slow
+/// for that is found by waiting twice as long each time, in whole seconds.
+fn patience(connect_timeout: Duration, waited: Option<Duration>) -> Duration {
+    let first = ELSEWHERE_AFTER.min(connect_timeout / destination::ATTEMPTS as u32);
+    waited.map_or(first, |waited| {
+        first.max(Duration::from_secs(waited.as_secs()))
+    })
 }
 
 // === impl Fault ===

@@ -50,3 +50,18 @@ fn a_waypoint_is_not_to_blame_for_what_is_behind_it() {
     let down = tcp(io::ErrorKind::ConnectionRefused);
     assert_eq!(Fault::of_open(&down, false), Fault::Endpoint);
 }
+
+#[test]
+fn who_is_silent_is_waited_for_longer_each_time() {
+    let seconds = Duration::from_secs;
+    for (connect_timeout, waited, expected) in [
+        (seconds(10), None, seconds(1)),
+        (seconds(2), None, Duration::from_millis(400)),
+        (seconds(10), Some(Duration::from_millis(2_004)), seconds(2)),
+        (seconds(10), Some(seconds(8)), seconds(8)),
+        // The only one that was silent, and the others failed at once.
+        (seconds(10), Some(Duration::from_millis(3)), seconds(1)),
+    ] {
+        assert_eq!(patience(connect_timeout, waited), expected);
+    }
+}
