@@ -6,12 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::kinds::metadata::ObjectMeta;
+use crate::labels;
 
 pub const INBOUND_PORTS: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
 pub const OUTBOUND_PORTS: &str = "traffic.sidecar.istio.io/excludeOutboundPorts";
@@ -26,6 +27,11 @@ pub struct Exclusions {
     pub inbound_ports: BTreeSet<u16>,
     pub outbound_ports: BTreeSet<u16>,
     pub outbound_ranges: BTreeSet<IpNet>,
+}
+
+/// Whether the pod takes all plaintext to it itself, as ingress gateways do.
+pub fn bypasses_inbound(metadata: &ObjectMeta) -> bool {
+    metadata.annotation(labels::BYPASS_INBOUND) == Some("true")
 }
 
 /// An entry of an annotation that excludes nothing.
@@ -54,6 +60,24 @@ impl Exclusions {
             outbound_ports: list(metadata, OUTBOUND_PORTS, port, mistakes),
             outbound_ranges: list(metadata, OUTBOUND_RANGES, range, mistakes),
         }
+    }
+
+    /// What keeps a connection of the pod from capture: the annotation and its entry.
+    pub fn of_outbound(&self, to: SocketAddr) -> Option<String> {
+        let port = self.outbound_ports.get(&to.port());
+        let by_port = port.map(|port| format!("{OUTBOUND_PORTS}: {port}"));
+        let range = || {
+            self.outbound_ranges
+                .iter()
+                .find(|one| one.contains(&to.ip()))
+        };
+        by_port.or_else(|| range().map(|range| format!("{OUTBOUND_RANGES}: {range}")))
+    }
+
+    /// What keeps plaintext to a port of the pod from capture.
+    pub fn of_inbound(&self, port: u16) -> Option<String> {
+        let port = self.inbound_ports.get(&port)?;
+        Some(format!("{INBOUND_PORTS}: {port}"))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -148,6 +172,18 @@ mod tests {
              from it to 192.0.2.1/32, from it to fd00::/8"
         );
         assert!(Exclusions::mistakes(&metadata).is_empty());
+        let outbound = |to: &str| exclusions.of_outbound(to.parse().unwrap());
+        for (to, expected) in [
+            ("203.0.113.1:5432", format!("{OUTBOUND_PORTS}: 5432")),
+            ("10.255.0.1:80", format!("{OUTBOUND_RANGES}: 10.0.0.0/8")),
+            ("[fd12::1]:80", format!("{OUTBOUND_RANGES}: fd00::/8")),
+        ] {
+            assert_eq!(outbound(to), Some(expected), "{to}");
+        }
+        assert_eq!(outbound("192.0.2.2:9090"), None);
+        let inbound = format!("{INBOUND_PORTS}: 8081");
+        assert_eq!(exclusions.of_inbound(8081), Some(inbound));
+        assert_eq!(exclusions.of_inbound(5432), None);
         assert!(Exclusions::of(&pod(&[])).is_empty());
     }
 

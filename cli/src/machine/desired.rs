@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cni::rules::{InterfaceName, Options};
 use istio_compat::enablement::is_ambient;
-use istio_compat::exclusions::Exclusions;
+use istio_compat::exclusions::{Exclusions, bypasses_inbound};
 use istio_compat::kind::Kind;
 use istio_compat::kinds::deployment::Deployment;
 use istio_compat::kinds::namespace::Namespace;
@@ -126,7 +126,7 @@ fn options(pod: &Pod) -> Options {
             outbound_ports: exclusions.outbound_ports.into_iter().collect(),
             outbound_ranges: exclusions.outbound_ranges.into_iter().collect(),
         },
-        bypass_inbound: annotation(labels::BYPASS_INBOUND) == Some("true"),
+        bypass_inbound: bypasses_inbound(&pod.metadata),
         dns_capture: annotation(labels::DNS_CAPTURE) != Some("false"),
         ..Options::default()
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use istio_compat::exclusions::{Exclusions, bypasses_inbound};
 use istio_compat::kind::Kind;
 use istio_compat::labels;
 use istio_compat::object::ObjectKey;
@@ -95,8 +96,14 @@ pub(super) fn at_node(
     target: SocketAddr,
 ) -> Ruling {
     let object = known.workload_object(workload);
-    if workload.tunnel_protocol == TunnelProtocol::None {
-        let text = format!("{object} is not captured: nothing is enforced there");
+    let past_the_node = match (workload.tunnel_protocol, &identity) {
+        (TunnelProtocol::None, _) => Some("is not captured: nothing is enforced there".to_owned()),
+        (_, None) => excluded_inbound(known, workload, target.port())
+            .map(|entry| format!("has {entry}, takes this itself, and nothing is enforced there")),
+        (_, Some(_)) => None,
+    };
+    if let Some(why) = past_the_node {
+        let text = format!("{object} {why}");
         let step = Step::new(Stage::Node, Outcome::Neutral, text);
         return Ruling::new(
             true,
@@ -131,6 +138,13 @@ pub(super) fn at_node(
     policy::ruling(known, &explanation, end, Enforcer::Node).after(vec![step])
 }
 
+/// What keeps plaintext to a port of a captured pod from its node.
+fn excluded_inbound(known: &Known, workload: &Workload, port: u16) -> Option<String> {
+    let metadata = &known.pod(workload)?.metadata;
+    let bypass = bypasses_inbound(metadata).then(|| format!("{}: true", labels::BYPASS_INBOUND));
+    bypass.or_else(|| Exclusions::of(metadata).of_inbound(port))
+}
+
 // === impl Dialled ===
 
 impl<'a> Dialled<'a> {
@@ -149,9 +163,16 @@ impl<'a> Dialled<'a> {
     }
 
     fn ruling(&self, message: Option<&Message>, host: &str, now: f64) -> Ruling {
-        match &self.source.captured {
-            Some(client) => self.captured(client, message, host, now),
-            None => self.plaintext(),
+        let Some(client) = &self.source.captured else {
+            return self.plaintext();
+        };
+        match self.source.exclusions.of_outbound(self.address) {
+            Some(entry) => {
+                let text = format!("its {entry} keeps this from capture: it goes out in plaintext");
+                let step = Step::new(Stage::Source, Outcome::Neutral, text);
+                self.plaintext().after(vec![step])
+            }
+            None => self.captured(client, message, host, now),
         }
     }
 

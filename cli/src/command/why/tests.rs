@@ -1,5 +1,7 @@
 //! Every kind of refusal, over a folder that no mesh runs on.
 
+mod plaintext;
+
 use istio_compat::object::Object;
 use istio_compat::parse::{Raw, parse};
 
@@ -236,68 +238,6 @@ fn each_rule_is_told_with_its_own_line() {
     );
     let reasons = answer.reasons.join("\n");
     assert!(reasons.starts_with("rule 3 matches"), "{reasons}");
-}
-
-#[test]
-fn strict_refuses_plaintext() {
-    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
-                  metadata: {name: default, namespace: shop}\nspec: {mtls: {mode: STRICT}}\n";
-    for source in ["outside/stranger", "192.0.2.9"] {
-        check(
-            "",
-            (source, "web.shop:80", &[]),
-            (true, Enforcer::Node, None),
-            "allowed",
-        );
-        check(
-            strict,
-            (source, "web.shop:80", &[]),
-            (false, Enforcer::Node, None),
-            "PeerAuthentication shop/default, more.yaml:4",
-        );
-    }
-    check(
-        strict,
-        (CLIENT, "web.shop:80", &[]),
-        (true, Enforcer::Node, None),
-        "allowed",
-    );
-}
-
-/// The line is that of the mode that decides, of the port or of the parent too.
-#[test]
-fn plaintext_is_refused_by_a_mode() {
-    let namespace = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
-                     metadata: {name: default, namespace: shop}\nspec:\n  mtls:\n    mode: STRICT\n";
-    let of_web = |spec: &str| {
-        format!(
-            "{namespace}---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
-             metadata: {{name: web, namespace: shop}}\nspec:\n  \
-             selector: {{matchLabels: {{app: web}}}}\n{spec}"
-        )
-    };
-    let refused = |text: &str, because| {
-        check(
-            text,
-            ("outside/stranger", "web.shop:80", &[]),
-            (false, Enforcer::Node, None),
-            because,
-        );
-    };
-    refused(namespace, "PeerAuthentication shop/default, more.yaml:6");
-    // What is unset, or undone by nothing, is the parent's.
-    let unset = of_web("  portLevelMtls:\n    8080:\n      mode: DISABLE\n");
-    refused(&unset, "PeerAuthentication shop/default, more.yaml:6");
-    let exempt = of_web("  portLevelMtls:\n    9090: {mode: PERMISSIVE}\n");
-    refused(&exempt, "PeerAuthentication shop/default, more.yaml:6");
-    let by_port = "  mtls: {mode: PERMISSIVE}\n  portLevelMtls:\n    9090: {mode: DISABLE}\n    \
-                   8080:\n      mode: STRICT\n";
-    refused(
-        &of_web(by_port),
-        "PeerAuthentication shop/web, more.yaml:17",
-    );
-    let whole = "  portLevelMtls:\n    9090: {mode: PERMISSIVE}\n  mtls:\n    mode: STRICT\n";
-    refused(&of_web(whole), "PeerAuthentication shop/web, more.yaml:16");
 }
 
 #[test]

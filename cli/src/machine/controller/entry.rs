@@ -2,9 +2,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use istio_compat::exclusions::Exclusions;
+use istio_compat::exclusions::{Exclusions, bypasses_inbound};
 use istio_compat::kinds::pod::{Pod, PodIp, PodPhase};
-use istio_compat::labels::{BYPASS_INBOUND, REDIRECTION};
+use istio_compat::labels::REDIRECTION;
 use tokio::sync::watch;
 
 use crate::control;
@@ -117,8 +117,7 @@ impl Entry {
 /// Connections that the pod's annotations keep from capture.
 fn not_captured(pod: &Pod) -> Option<String> {
     let exclusions = Exclusions::of(&pod.metadata);
-    let bypass = pod.metadata.annotation(BYPASS_INBOUND) == Some("true");
-    let inbound = bypass.then(|| "to it".to_owned());
+    let inbound = bypasses_inbound(&pod.metadata).then(|| "to it".to_owned());
     let excluded = (!exclusions.is_empty()).then(|| exclusions.to_string());
     let all: Vec<String> = inbound.into_iter().chain(excluded).collect();
     (!all.is_empty()).then(|| format!("connections {}, by annotation", all.join(", ")))
