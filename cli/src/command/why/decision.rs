@@ -138,6 +138,11 @@ pub(super) fn at_node(
     policy::ruling(known, &explanation, end, Enforcer::Node).after(vec![step])
 }
 
+/// What keeps a connection of a captured pod from its node.
+fn excluded_outbound(known: &Known, client: &Workload, to: SocketAddr) -> Option<String> {
+    Exclusions::of(&known.pod(client)?.metadata).of_outbound(to)
+}
+
 /// What keeps plaintext to a port of a captured pod from its node.
 fn excluded_inbound(known: &Known, workload: &Workload, port: u16) -> Option<String> {
     let metadata = &known.pod(workload)?.metadata;
@@ -166,7 +171,7 @@ impl<'a> Dialled<'a> {
         let Some(client) = &self.source.captured else {
             return self.plaintext();
         };
-        match self.source.exclusions.of_outbound(self.address) {
+        match excluded_outbound(self.known, client, self.address) {
             Some(entry) => {
                 let text = format!("its {entry} keeps this from capture: it goes out in plaintext");
                 let step = Step::new(Stage::Source, Outcome::Neutral, text);

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use istio_compat::enablement::Enablement;
-use istio_compat::exclusions::Exclusions;
 use istio_compat::kind::Kind;
 use istio_compat::object::ObjectKey;
 use mesh::address::NetworkAddress;
@@ -24,8 +23,6 @@ pub(super) struct Source {
     pub(super) address: IpAddr,
     /// As the mesh knows it, where its node captures what it sends.
     pub(super) captured: Option<Arc<Workload>>,
-    /// What it sends that its node does not capture all the same.
-    pub(super) exclusions: Exclusions,
     pub(super) namespace: Arc<str>,
     pub(super) step: Step,
 }
@@ -94,7 +91,6 @@ impl Source {
             address: Ipv4Addr::UNSPECIFIED.into(),
             namespace: identity.namespace.clone(),
             captured: Some(Arc::new(workload)),
-            exclusions: Exclusions::default(),
             step: Step::new(Stage::Source, Outcome::Neutral, text),
         }
     }
@@ -110,7 +106,6 @@ impl Source {
             name: address.to_string(),
             address,
             captured: None,
-            exclusions: Exclusions::default(),
             namespace: "".into(),
             step: Step::new(Stage::Source, Outcome::Neutral, text),
         }
@@ -148,7 +143,6 @@ impl Source {
             name: format!("{}/{}", workload.namespace, workload.name()),
             address: workload.addresses.first().copied().unwrap_or(unspecified),
             captured: is_captured.then(|| workload.clone()),
-            exclusions: pod.map_or_else(Exclusions::default, |pod| Exclusions::of(&pod.metadata)),
             namespace: workload.namespace.clone(),
             step: Step::new(Stage::Source, outcome, text)
                 .at(known.place(&object))

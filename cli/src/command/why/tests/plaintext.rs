@@ -4,10 +4,11 @@ use super::{CLIENT, check};
 use crate::command::why::answer::Enforcer;
 use crate::command::why::screen;
 
+const STRICT: &str = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+                      metadata: {name: default, namespace: shop}\nspec: {mtls: {mode: STRICT}}\n";
+
 #[test]
 fn strict_refuses_plaintext() {
-    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
-                  metadata: {name: default, namespace: shop}\nspec: {mtls: {mode: STRICT}}\n";
     for source in ["outside/stranger", "192.0.2.9"] {
         check(
             "",
@@ -16,92 +17,83 @@ fn strict_refuses_plaintext() {
             "allowed",
         );
         check(
-            strict,
+            STRICT,
             (source, "web.shop:80", &[]),
             (false, Enforcer::Node, None),
             "PeerAuthentication shop/default, more.yaml:4",
         );
     }
     check(
-        strict,
+        STRICT,
         (CLIENT, "web.shop:80", &[]),
         (true, Enforcer::Node, None),
         "allowed",
     );
 }
 
+/// A pod and its service in a mesh where plaintext is refused.
+fn strict_with(name: &str, annotation: &str) -> String {
+    format!(
+        "{STRICT}---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: shop\n  \
+         labels: {{app: {name}}}\n  annotations: {{{annotation}}}\n\
+         spec: {{serviceAccountName: {name}, containers: [{{name: it}}]}}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\
+         spec:\n  selector: {{app: {name}}}\n  \
+         ports: [{{name: tcp, port: 80, targetPort: 8080}}]\n"
+    )
+}
+
+const REFUSED: (bool, Enforcer, Option<u16>) = (false, Enforcer::Node, None);
+const ALLOWED: (bool, Enforcer, Option<u16>) = (true, Enforcer::Node, None);
+
 #[test]
-fn what_annotations_keep_from_capture_is_plaintext() {
-    let annotated = |name: &str, annotation: &str| {
-        format!(
-            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: shop\n  \
-             labels: {{app: {name}}}\n  annotations: {{{annotation}}}\n\
-             spec: {{serviceAccountName: {name}, containers: [{{name: it}}]}}\n---\n\
-             apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\
-             spec:\n  selector: {{app: {name}}}\n  \
-             ports: [{{name: tcp, port: 80, targetPort: 8080}}]\n"
-        )
+fn what_annotations_keep_from_capture_goes_out_in_plaintext() {
+    let dials = |annotation: &str, ruling, because| {
+        let text = strict_with("leaky", annotation);
+        check(&text, ("shop/leaky", "web.shop:80", &[]), ruling, because)
     };
-    let strict = "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
-                  metadata: {name: default, namespace: shop}\nspec: {mtls: {mode: STRICT}}\n";
-    let with = |name, annotation| annotated(name, annotation) + strict;
     for annotation in [
         "traffic.sidecar.istio.io/excludeOutboundPorts: \"80\"",
         "traffic.sidecar.istio.io/excludeOutboundIPRanges: 0.0.0.0/0",
     ] {
-        // Of a port and an address as they are dialled, which are the service's.
-        let answer = check(
-            &with("leaky", annotation),
-            ("shop/leaky", "web.shop:80", &[]),
-            (false, Enforcer::Node, None),
-            "plaintext is refused",
-        );
-        let shown = screen::of(&answer);
+        let shown = screen::of(&dials(annotation, REFUSED, "plaintext is refused"));
         assert!(shown.contains("goes out in plaintext"), "{shown}");
     }
-    check(
-        &with(
-            "leaky",
-            "traffic.sidecar.istio.io/excludeOutboundPorts: \"8080\"",
-        ),
-        ("shop/leaky", "web.shop:80", &[]),
-        (true, Enforcer::Node, None),
-        "allowed",
-    );
-    for (annotation, own) in [
+    // The port as it is dialled is the service's.
+    let elsewhere = "traffic.sidecar.istio.io/excludeOutboundPorts: \"8080\"";
+    dials(elsewhere, ALLOWED, "allowed");
+}
+
+#[test]
+fn what_annotations_keep_from_capture_is_judged_by_nobody() {
+    let nobody = (true, Enforcer::Nobody, None);
+    let own = "allowed: nothing is enforced";
+    for (annotation, ruling, because) in [
         (
             "traffic.sidecar.istio.io/excludeInboundPorts: \"8080\"",
-            true,
+            nobody,
+            own,
         ),
-        ("ambient.istio.io/bypass-inbound-capture: \"true\"", true),
+        (
+            "ambient.istio.io/bypass-inbound-capture: \"true\"",
+            nobody,
+            own,
+        ),
         (
             "traffic.sidecar.istio.io/excludeInboundPorts: \"80\"",
-            false,
+            REFUSED,
+            "plaintext is refused",
         ),
     ] {
-        let text = with("open", annotation);
-        let enforcer = if own {
-            Enforcer::Nobody
-        } else {
-            Enforcer::Node
-        };
+        let text = strict_with("open", annotation);
         check(
             &text,
             ("outside/stranger", "open.shop:80", &[]),
-            (own, enforcer, None),
-            if own {
-                "allowed: nothing is enforced"
-            } else {
-                "plaintext is refused"
-            },
+            ruling,
+            because,
         );
         // Over the tunnel it is a port as any other.
-        check(
-            &text,
-            (CLIENT, "open.shop:80", &[]),
-            (true, Enforcer::Node, None),
-            "allowed",
-        );
+        check(&text, (CLIENT, "open.shop:80", &[]), ALLOWED, "allowed");
     }
 }
 
