@@ -284,11 +284,7 @@ async fn established_connections_survive_capture_release_and_recapture() {
 }
 
 /// What ztunnel opens to an application in the pod, from the address of a peer.
-fn borrowing(cable: &Cable) -> TcpStream {
-    try_borrowing(cable).unwrap()
-}
-
-fn try_borrowing(cable: &Cable) -> io::Result<TcpStream> {
+fn borrowing(cable: &Cable) -> io::Result<TcpStream> {
     netns::run_blocking(&cable.pod, || {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.set_mark(crate::rules::ZTUNNEL_MARK)?;
@@ -304,13 +300,19 @@ fn try_borrowing(cable: &Cable) -> io::Result<TcpStream> {
     .unwrap()
 }
 
+/// The same with the application: its listener, ztunnel's end, and its own.
+fn borrowed(cable: &Cable) -> (TcpListener, TcpStream, TcpStream) {
+    let application = listen(&cable.pod, "0.0.0.0:8080");
+    let stream = borrowing(cable).unwrap();
+    let accepted = accept(&application);
+    (application, stream, accepted)
+}
+
 #[tokio::test]
 async fn a_borrowed_client_address_survives_release() {
     let cable = Cable::new();
     capture(&cable.pod, &Options::default()).await.unwrap();
-    let application = listen(&cable.pod, "0.0.0.0:8080");
-    let mut stream = borrowing(&cable);
-    let mut accepted = accept(&application);
+    let (_application, mut stream, mut accepted) = borrowed(&cable);
     assert_eq!(
         accepted.peer_addr().unwrap().ip(),
         PEER.parse::<IpAddr>().unwrap()
@@ -343,9 +345,7 @@ async fn what_ztunnel_and_the_application_send_each_other_keeps_its_mark() {
             }
         }";
     sh(&cable.pod, &format!("nft -f - <<'END'\n{seen}\nEND"));
-    let application = listen(&cable.pod, "0.0.0.0:8080");
-    let mut stream = borrowing(&cable);
-    let mut accepted = accept(&application);
+    let (_application, mut stream, mut accepted) = borrowed(&cable);
     talk(&mut stream, &mut accepted);
     let counted = |name: &str| {
         let counter = sh(&cable.pod, &format!("nft list counter inet seen {name}"));
@@ -361,9 +361,7 @@ async fn a_borrowed_client_address_needs_no_mark_on_the_socket() {
     capture(&cable.pod, &Options::default()).await.unwrap();
     // As where the agent may not write it.
     sh(&cable.pod, "echo 0 > /proc/sys/net/ipv4/tcp_fwmark_accept");
-    let application = listen(&cable.pod, "0.0.0.0:8080");
-    let mut stream = borrowing(&cable);
-    let mut accepted = accept(&application);
+    let (_application, mut stream, mut accepted) = borrowed(&cable);
     assert_eq!(getsockopt(&accepted, sockopt::Mark).unwrap(), 0);
     talk(&mut stream, &mut accepted);
 }
@@ -374,9 +372,7 @@ async fn a_borrowed_client_address_needs_no_mark_of_its_own_either() {
     let cable = Cable::new();
     capture(&cable.pod, &Options::default()).await.unwrap();
     sh(&cable.pod, "echo 2 > /proc/sys/net/ipv4/tcp_syncookies");
-    let application = listen(&cable.pod, "0.0.0.0:8080");
-    let mut stream = borrowing(&cable);
-    let mut accepted = accept(&application);
+    let (_application, mut stream, mut accepted) = borrowed(&cable);
     assert_eq!(
         getsockopt(&accepted, sockopt::Mark).unwrap(),
         crate::rules::ZTUNNEL_MARK
@@ -389,9 +385,7 @@ async fn a_borrowed_client_address_needs_no_mark_of_its_own_either() {
 async fn what_refuses_a_borrowed_client_address_is_heard() {
     let cable = Cable::new();
     capture(&cable.pod, &Options::default()).await.unwrap();
-    let application = listen(&cable.pod, "0.0.0.0:8080");
-    let mut stream = borrowing(&cable);
-    let mut accepted = accept(&application);
+    let (application, mut stream, mut accepted) = borrowed(&cable);
     talk(&mut stream, &mut accepted);
     // With something unread it ends in a reset, whatever comes later too.
     stream.write_all(b"unread").unwrap();
@@ -399,7 +393,7 @@ async fn what_refuses_a_borrowed_client_address_is_heard() {
     drop((accepted, application));
     let ended = stream.read(&mut [0]).unwrap_err();
     assert_eq!(ended.kind(), io::ErrorKind::ConnectionReset, "{ended}");
-    let refused = try_borrowing(&cable).unwrap_err();
+    let refused = borrowing(&cable).unwrap_err();
     assert_eq!(
         refused.kind(),
         io::ErrorKind::ConnectionRefused,
